@@ -1,0 +1,118 @@
+"""The ten SUPERB tasks as data: what each one measures, on which corpus, in which column.
+
+Source of corpora, metrics and selection rules: SUPERB (Yang et al., Interspeech 2021) and
+s3prl's downstream experts. This module imports neither torch nor s3prl, so that tables can be
+printed without either.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from superbit.upstreams.errors import InputError, did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """One task of the benchmark.
+
+    Attributes:
+        name: SUPERB's short name, e.g. ``"PR"``.
+        title: the task in words.
+        corpus: key of the corpus in a paths file.
+        metric: short name of the reported metric, e.g. ``"per"``.
+        column: key of the task's column in ``results/paper/table2.csv``.
+        higher_is_better: direction of the metric.
+        unit: ``"%"``, or ``"fraction"`` (SF's F1), or ``"x100"`` (QbE's MTWV).
+        decimals: digits after the point, as the paper prints them.
+        downstream: package under ``s3prl.downstream`` whose expert runs the task, or ``None``
+            while superbit cannot run it.
+        revision: raised whenever the way superbit arrives at this task's number changes.
+    """
+
+    name: str
+    title: str
+    corpus: str
+    metric: str
+    column: str
+    higher_is_better: bool
+    unit: str = "%"
+    decimals: int = 2
+    downstream: str | None = None
+    revision: int = 1
+
+    @property
+    def arrow(self) -> str:
+        """``"↑"`` where higher is better, else ``"↓"``."""
+        return "↑" if self.higher_is_better else "↓"
+
+    @property
+    def runnable(self) -> bool:
+        """Whether this version of superbit can run the task."""
+        return self.downstream is not None
+
+
+def _tasks(*specs: TaskSpec) -> dict[str, TaskSpec]:
+    return {spec.name: spec for spec in specs}
+
+
+# In the order of the paper's Table 2.
+TASKS: dict[str, TaskSpec] = _tasks(
+    TaskSpec(
+        name="ASR", title="automatic speech recognition", corpus="librispeech", metric="wer",
+        column="asr_wer", higher_is_better=False, downstream="asr",
+    ),
+    TaskSpec(
+        name="KS", title="keyword spotting", corpus="speech_commands", metric="acc",
+        column="ks_acc", higher_is_better=True, downstream="speech_commands",
+    ),
+    TaskSpec(
+        name="SF", title="slot filling", corpus="audio_snips", metric="slot_type_f1",
+        column="sf_f1", higher_is_better=True, unit="fraction",
+    ),
+    TaskSpec(
+        name="SID", title="speaker identification", corpus="voxceleb1", metric="acc",
+        column="sid_acc", higher_is_better=True,
+    ),
+    TaskSpec(
+        name="PR", title="phoneme recognition", corpus="librispeech", metric="per",
+        column="pr_per", higher_is_better=False, downstream="ctc",
+    ),
+    TaskSpec(
+        name="QbE", title="query by example", corpus="quesst14", metric="mtwv",
+        column="qbe_mtwv", higher_is_better=True, unit="x100",
+    ),
+    TaskSpec(
+        name="IC", title="intent classification", corpus="fluent_speech_commands", metric="acc",
+        column="ic_acc", higher_is_better=True,
+    ),
+    TaskSpec(
+        name="ASV", title="speaker verification", corpus="voxceleb1", metric="eer",
+        column="asv_eer", higher_is_better=False,
+    ),
+    TaskSpec(
+        name="SD", title="speaker diarization", corpus="libri2mix", metric="der",
+        column="sd_der", higher_is_better=False,
+    ),
+    TaskSpec(
+        name="ER", title="emotion recognition", corpus="iemocap", metric="acc",
+        column="er_acc", higher_is_better=True,
+    ),
+)
+
+
+def find_task(name: str) -> TaskSpec:
+    """Return the task called ``name``, in any case.
+
+    Raises:
+        InputError: no such task, or one that this version cannot run.
+    """
+    by_lower = {known.lower(): spec for known, spec in TASKS.items()}
+    spec = by_lower.get(name.lower())
+    if spec is None:
+        hint = did_you_mean(name.upper(), list(TASKS))
+        raise InputError(f"unknown task {name!r}: the tasks are {', '.join(TASKS)}.{hint}")
+    if not spec.runnable:
+        runnable = ", ".join(t.name for t in TASKS.values() if t.runnable)
+        raise InputError(f"task {spec.name} cannot be run yet: the tasks that can are {runnable}.")
+    return spec

@@ -1,0 +1,18 @@
+"""The one error class for mistakes in what the user gave us."""
+
+
+class InputError(Exception):
+    """Something the user gave is wrong.
+
+    The message is one sentence that names the file or key, what was wrong and what would be
+    right. The command line prints it without a traceback and exits with status 2; every other
+    exception is ours and exits with status 1.
+    """
+
+
+def did_you_mean(wrong: str, known: "list[str] | set[str] | tuple[str, ...]") -> str:
+    """Return ``" Did you mean 'x'?"`` for the nearest of ``known``, or an empty string."""
+    import difflib
+
+    near = difflib.get_close_matches(wrong, sorted(known), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
