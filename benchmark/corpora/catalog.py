@@ -1,0 +1,49 @@
+"""The corpora that superbit knows, by the name of their section in a paths file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from superbit.benchmark.corpora import librispeech, speech_commands
+from superbit.benchmark.corpora.layout import CorpusFiles, CorpusReport
+from superbit.upstreams.errors import InputError, did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """What the rest of superbit asks of a corpus.
+
+    Attributes:
+        files: ``files(section)``: every file that its tasks read.
+        check: ``check(section, batch_size=None)``: what is there and what is wrong.
+    """
+
+    name: str
+    files: Callable[[Any], CorpusFiles]
+    check: Callable[..., CorpusReport]
+
+
+CORPORA = {
+    "librispeech": Corpus(
+        name="librispeech", files=librispeech.files, check=librispeech.check
+    ),
+    "speech_commands": Corpus(
+        name="speech_commands", files=speech_commands.files, check=speech_commands.check
+    ),
+}
+
+
+def find(name: str) -> Corpus:
+    """The corpus called ``name``.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in CORPORA:
+        raise InputError(
+            f"There is no corpus {name!r}: known are {', '.join(CORPORA)}."
+            + did_you_mean(name, tuple(CORPORA))
+        )
+    return CORPORA[name]

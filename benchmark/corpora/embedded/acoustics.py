@@ -1,0 +1,144 @@
+"""From a clean voice to a recording: resampling, a room, a microphone, noise, gain."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import torch
+
+from superbit.benchmark.corpora.audio import SAMPLE_RATE
+from superbit.benchmark.corpora.embedded import espeak
+from superbit.upstreams import s3prl_compat
+
+# torchaudio's compiled extension may not load under today's torch; resampling does without it.
+s3prl_compat.apply()
+from torchaudio.transforms import Resample  # noqa: E402
+
+NOISE_KINDS = ("white", "pink", "brown", "hum", "fan", "rain", "street", "machine")
+# Ratios of rates in steps of 50 Hz keep the resampling filters small.
+_RATE_STEP_HZ = 50
+
+
+def to_16_khz(samples: np.ndarray, *, vocal_tract: float) -> np.ndarray:
+    """From espeak-ng's rate to 16 kHz, played faster by ``vocal_tract``.
+
+    Playing faster raises every resonance by that factor, as a shorter vocal tract does; pitch and
+    rate rise with it.
+    """
+    source_hz = round(espeak.SAMPLE_RATE * vocal_tract / _RATE_STEP_HZ) * _RATE_STEP_HZ
+    with torch.inference_mode():
+        return _resampler(source_hz)(torch.from_numpy(samples)).numpy()
+
+
+def noise(kind: str, samples: int, random: np.random.Generator) -> np.ndarray:
+    """Noise of root mean square 1, shape ``(samples,)``; ``kind`` is one of ``NOISE_KINDS``."""
+    seconds = np.arange(samples) / SAMPLE_RATE
+    match kind:
+        case "white":
+            made = random.standard_normal(samples)
+        case "pink":
+            made = _colored(samples, -0.5, random)
+        case "brown":
+            made = _colored(samples, -1.0, random)
+        case "hum":
+            made = _harmonics(seconds, 50.0, 12, random) + 0.3 * _colored(samples, -0.5, random)
+        case "fan":
+            beats = 1 + 0.5 * np.sin(2 * np.pi * random.uniform(4, 9) * seconds)
+            made = _colored(samples, -0.8, random) * beats
+        case "rain":
+            drops = random.standard_normal(samples) * (random.random(samples) < 0.02)
+            made = drops + 0.05 * random.standard_normal(samples)
+        case "street":
+            swell = 1 + 0.8 * np.sin(2 * np.pi * (random.uniform(0.1, 0.5) * seconds))
+            made = _colored(samples, -0.7, random) * swell
+        case "machine":
+            beats = 1 + 0.6 * np.sin(2 * np.pi * random.uniform(8, 16) * seconds)
+            tones = _harmonics(seconds, random.uniform(90, 160), 20, random)
+            made = beats * tones + 0.5 * random.standard_normal(samples)
+        case _:
+            raise ValueError(f"There is no kind of noise {kind!r}.")
+    return (made / np.sqrt(np.mean(made**2))).astype(np.float32)
+
+
+def room(samples: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """A light room: decay by 60 dB in 0.1 to 0.35 s, 6 to 20 dB below the direct sound."""
+    decay_seconds = random.uniform(0.1, 0.35)
+    length = int(decay_seconds * SAMPLE_RATE)
+    tail = random.standard_normal(length) * 10 ** (-3 * np.arange(length) / length)
+    tail *= 10 ** (-random.uniform(6, 20) / 20) / np.sqrt(np.sum(tail**2))
+    size = 1 << (len(samples) + length - 1).bit_length()
+    echo = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(tail, size), size)
+    return (samples + echo[: len(samples)]).astype(np.float32)
+
+
+def microphone(samples: np.ndarray, tilt: float) -> np.ndarray:
+    """A spectral tilt by y[n] = x[n] − tilt · x[n−1]; positive favours high frequencies."""
+    filtered = samples.copy()
+    filtered[1:] -= tilt * samples[:-1]
+    return filtered
+
+
+def level(samples: np.ndarray) -> float:
+    """Root mean square over the louder half of 20 ms frames: the level of the speech itself."""
+    size = SAMPLE_RATE // 50
+    frames = samples[: len(samples) // size * size].reshape(-1, size)
+    power = np.sort(np.mean(frames**2, axis=1))
+    return float(np.sqrt(power[len(power) // 2 :].mean()))
+
+
+def record(
+    speech: np.ndarray,
+    *,
+    samples: int,
+    start: int,
+    snr_db: float,
+    tilt: float,
+    level_db: float,
+    random: np.random.Generator,
+) -> np.ndarray:
+    """Speech in a room, over noise of a random kind, as a microphone hears it.
+
+    Args:
+        speech: 16 kHz.
+        samples: length of the result; speech beyond it is cut off.
+        start: sample at which speech begins.
+        snr_db: level of the speech over that of the noise.
+        tilt: of the microphone.
+        level_db: level of the speech, full scale being 0; lowered where samples would clip.
+
+    Returns:
+        float32, shape ``(samples,)``, at most 0.99 in magnitude.
+    """
+    heard = room(speech, random)[: samples - start]
+    kind = NOISE_KINDS[random.integers(len(NOISE_KINDS))]
+    recording = noise(kind, samples, random) * level(heard) * 10 ** (-snr_db / 20)
+    recording[start : start + len(heard)] += heard
+    recording = microphone(recording, tilt)
+    recording *= 10 ** (level_db / 20) / level(microphone(heard, tilt))
+    return (recording * min(1.0, 0.99 / np.abs(recording).max())).astype(np.float32)
+
+
+@cache
+def _resampler(source_hz: int) -> Resample:
+    return Resample(source_hz, SAMPLE_RATE)
+
+
+def _colored(samples: int, exponent: float, random: np.random.Generator) -> np.ndarray:
+    """Noise whose amplitude spectrum falls as frequency to the power of ``exponent``."""
+    size = 1 << (samples - 1).bit_length()
+    spectrum = np.fft.rfft(random.standard_normal(size))
+    frequency = np.maximum(np.fft.rfftfreq(size, 1 / SAMPLE_RATE), 40.0)
+    made = np.fft.irfft(spectrum * frequency**exponent, size)[:samples]
+    return made / np.sqrt(np.mean(made**2))
+
+
+def _harmonics(
+    seconds: np.ndarray, base_hz: float, count: int, random: np.random.Generator
+) -> np.ndarray:
+    """A sum of harmonics of falling amplitude and random phase, of root mean square 1."""
+    made = np.zeros_like(seconds)
+    for harmonic in range(1, count + 1):
+        phase = random.uniform(0, 2 * np.pi)
+        made += np.sin(2 * np.pi * base_hz * harmonic * seconds + phase) / harmonic
+    return made / np.sqrt(np.mean(made**2))

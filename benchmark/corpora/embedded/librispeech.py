@@ -1,0 +1,83 @@
+"""Synthesizes a corpus in LibriSpeech's layout: read sentences, many speakers, light noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from superbit.benchmark.corpora.audio import SAMPLE_RATE
+from superbit.benchmark.corpora.embedded.acoustics import record, to_16_khz
+from superbit.benchmark.corpora.embedded.espeak import Espeak
+from superbit.benchmark.corpora.embedded.lexicon import lexicon_text, make_lexicon
+from superbit.benchmark.corpora.embedded.texts import VOCABULARY, Sentences
+from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, draw_speakers
+
+# (speakers, utterances a speaker) of each split.
+SIZES = {
+    "tiny": {"train-clean-100": (12, 8), "dev-clean": (6, 4), "test-clean": (8, 6)},
+    "demo": {"train-clean-100": (24, 25), "dev-clean": (8, 10), "test-clean": (8, 19)},
+}
+# Names of speakers begin here; real LibriSpeech's are of the same form.
+_FIRST_SPEAKER = {"train-clean-100": 1001, "dev-clean": 2001, "test-clean": 3001}
+_SNR_DB = (8, 30)
+_LEVEL_DB = (-32, -16)
+_TILT = (-0.4, 0.6)
+_MARGIN_SECONDS = (0.08, 0.3)
+
+
+def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> None:
+    """Write ``LibriSpeech/`` and ``librispeech-lexicon.txt`` under ``out``.
+
+    Every random choice follows from ``seed``; ``on_item`` is called after each utterance.
+    """
+    random = np.random.default_rng(seed)
+    espeak = Espeak(seed)
+    lexicon = make_lexicon(VOCABULARY, espeak)
+    (out / "librispeech-lexicon.txt").write_text(lexicon_text(lexicon), encoding="utf-8")
+    names = {
+        split: [str(_FIRST_SPEAKER[split] + index) for index in range(speakers)]
+        for split, (speakers, _) in SIZES[size].items()
+    }
+    speakers = iter(draw_speakers([name for of in names.values() for name in of], random))
+    table = [",".join(TABLE_COLUMNS)]
+    for split, (_, utterances) in SIZES[size].items():
+        # Each split has decks of its own, so that none lacks a word.
+        sentences = Sentences(random)
+        for name in names[split]:
+            speaker = next(speakers)
+            table.append(speaker.row(split))
+            chapter = f"{name}-1"
+            folder = out / "LibriSpeech" / split / name / "1"
+            folder.mkdir(parents=True, exist_ok=True)
+            tilt = random.uniform(*_TILT)
+            lines = []
+            for index in range(utterances):
+                text = sentences.draw()
+                clean = espeak.synthesize(text, **speaker.synthesis)
+                speech = to_16_khz(clean, vocal_tract=speaker.vocal_tract)
+                before, after = (random.uniform(*_MARGIN_SECONDS, 2) * SAMPLE_RATE).astype(int)
+                recording = record(
+                    speech,
+                    samples=int(before) + len(speech) + int(after),
+                    start=int(before),
+                    snr_db=random.uniform(*_SNR_DB),
+                    tilt=tilt,
+                    level_db=random.uniform(*_LEVEL_DB),
+                    random=random,
+                )
+                utterance = f"{chapter}-{index:04d}"
+                soundfile.write(
+                    folder / f"{utterance}.flac", recording, SAMPLE_RATE, subtype="PCM_16"
+                )
+                lines.append(f"{utterance} {text.upper()}\n")
+                on_item()
+            (folder / f"{chapter}.trans.txt").write_text("".join(lines), encoding="utf-8")
+    (out / "LibriSpeech" / "speakers.csv").write_text("\n".join(table) + "\n", encoding="utf-8")
+
+
+def items(size: str) -> int:
+    """How many audio files :func:`make` writes."""
+    return sum(speakers * utterances for speakers, utterances in SIZES[size].values())

@@ -1,0 +1,284 @@
+"""LibriSpeech, for PR and ASR: ``root/<split>/<speaker>/<chapter>/<utterance>.flac``.
+
+Transcripts lie beside the audio in ``<speaker>-<chapter>.trans.txt``; the lexicon is a list of
+text files of lines ``WORD PH ON EMES`` of which a word's first pronunciation counts. Splits and
+counts: SUPERB (Yang et al., Interspeech 2021), tasks PR and ASR.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+
+from superbit.benchmark.corpora.audio import SAMPLE_RATE, read_header
+from superbit.benchmark.corpora.layout import (
+    CorpusFile,
+    CorpusFiles,
+    CorpusReport,
+    Problems,
+    SplitReport,
+    existing_folder,
+)
+from superbit.benchmark.corpora.paths import LibriSpeechPaths
+from superbit.benchmark.corpora.work import write_atomically
+from superbit.upstreams.errors import InputError
+
+# Utterances in SUPERB's splits.
+SPLITS = {"train-clean-100": 28_539, "dev-clean": 2_703, "test-clean": 2_620}
+TRAIN = "train-clean-100"
+PUBLISHED = (
+    ("train-clean-100, dev-clean, test-clean", "https://www.openslr.org/12"),
+    (
+        "the two lexicons of s3prl",
+        "https://huggingface.co/datasets/s3prl/g2p/tree/main/lexicon",
+    ),
+)
+
+
+def files(section: LibriSpeechPaths) -> CorpusFiles:
+    """Audio by split, transcripts and lexicons.
+
+    Raises:
+        InputError: a split's folder is missing or has no utterance.
+    """
+    audio = {split: _audio(section, split) for split in SPLITS}
+    transcripts = [
+        CorpusFile(key=path.relative_to(section.root).as_posix(), path=path)
+        for split in SPLITS
+        for path in _transcript_files(section, split)
+    ]
+    # Their order counts (the first pronunciation wins), their names do not.
+    lexicons = [
+        CorpusFile(key=f"lexicon/{index}", path=path) for index, path in enumerate(section.lexicon)
+    ]
+    text = sorted(transcripts + lexicons, key=lambda file: file.key)
+    return CorpusFiles(audio=audio, text=tuple(text))
+
+
+def transcripts(section: LibriSpeechPaths, split: str) -> dict[str, str]:
+    """The words of every utterance of a split, by utterance name.
+
+    Raises:
+        InputError: a transcript file is not UTF-8 text.
+    """
+    found: dict[str, str] = {}
+    for path in _transcript_files(section, split):
+        for line in _read_text(path).splitlines():
+            name, _, words = line.strip().partition(" ")
+            if name:
+                found[name] = words.strip()
+    return found
+
+
+def read_lexicon(section: LibriSpeechPaths) -> dict[str, tuple[str, ...]]:
+    """Phones of every word; the first pronunciation wins, over the files in their given order.
+
+    Raises:
+        InputError: a lexicon is missing or not UTF-8 text.
+    """
+    lexicon: dict[str, tuple[str, ...]] = {}
+    for path in section.lexicon:
+        for line in _read_text(path).splitlines():
+            word, *phones = line.split() or [""]
+            if word:
+                lexicon.setdefault(word, tuple(phones))
+    return lexicon
+
+
+def phone_inventory() -> frozenset[str]:
+    """The phone symbols of SUPERB's PR task, as in ``downstream_configs/assets/phoneme.txt``."""
+    asset = resources.files("superbit.downstream_configs") / "assets" / "phoneme.txt"
+    return frozenset(asset.read_text(encoding="utf-8").split())
+
+
+def check(section: LibriSpeechPaths, *, batch_size: int | None = None) -> CorpusReport:
+    """What is there and what is wrong, from folders, headers and text; audio is not decoded.
+
+    Args:
+        batch_size: utterances a training batch; a smaller training split is a problem, because
+            s3prl's loaders then give no batch or the same utterances again.
+    """
+    problems = Problems()
+    lexicon = _check_lexicon(section, problems)
+    splits = []
+    for split, expected in SPLITS.items():
+        try:
+            audio = _audio(section, split)
+        except InputError as error:
+            problems.add(f"split {split}", str(error))
+            continue
+        samples = 0
+        for file in audio:
+            try:
+                samples += read_header(file.path).samples
+            except InputError as error:
+                problems.add("audio", str(error))
+        _check_transcripts(section, split, audio, lexicon, problems)
+        if split == TRAIN and batch_size is not None and len(audio) < batch_size:
+            problems.add(
+                "batch",
+                f"{section.root / split} has {len(audio)} utterances, fewer than a batch of "
+                f"{batch_size}; it should have more, or the batch should be smaller.",
+            )
+        splits.append(
+            SplitReport(
+                name=split,
+                utterances=len(audio),
+                speakers=len({file.key.split("/")[1] for file in audio}),
+                hours=samples / SAMPLE_RATE / 3600,
+                expected_utterances=expected,
+            )
+        )
+    return CorpusReport(
+        corpus="librispeech",
+        title="LibriSpeech (PR, ASR)",
+        root=section.root,
+        splits=tuple(splits),
+        notes=(f"lexicon: {len(lexicon):,} words",),
+        problems=problems.sentences(),
+        published=PUBLISHED,
+    )
+
+
+def write_length_buckets(
+    section: LibriSpeechPaths, splits: Sequence[str], work_dir: str | os.PathLike[str]
+) -> Path:
+    """Write the tables from which s3prl's ASR dataset makes its batches.
+
+    ``<split>.csv`` has the columns ``file_path`` (relative to the root), ``length`` (samples) and
+    ``label`` (empty: transcripts are read from the corpus), longest first, equal lengths by name.
+    A folder made before from the same files is used again; the corpus itself is never written to.
+
+    Args:
+        work_dir: a folder of ours.
+
+    Returns:
+        The folder that holds the tables: s3prl's ``bucket_file``.
+
+    Raises:
+        InputError: a split is unknown, missing or empty, or the header of an audio file is bad.
+    """
+    audio = {split: _audio(section, split) for split in splits}
+    folder = Path(work_dir) / "length_buckets" / _fingerprint(audio)
+    for split, of_split in audio.items():
+        table = folder / f"{split}.csv"
+        if table.is_file():
+            continue
+        rows = [(file.key, read_header(file.path).samples) for file in of_split]
+        rows.sort(key=lambda row: (-row[1], row[0]))
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["file_path", "length", "label"])
+        writer.writerows([key, length, ""] for key, length in rows)
+        write_atomically(table, text.getvalue())
+    return folder
+
+
+def _fingerprint(audio: dict[str, tuple[CorpusFile, ...]]) -> str:
+    """Names one state of the audio: changes whenever a file is added, taken away or changed."""
+    digest = hashlib.sha256()
+    for split, of_split in audio.items():
+        for file in of_split:
+            status = file.path.stat()
+            digest.update(
+                f"{split}\0{file.path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode()
+            )
+    return digest.hexdigest()[:16]
+
+
+def _audio(section: LibriSpeechPaths, split: str) -> tuple[CorpusFile, ...]:
+    if split not in SPLITS:
+        raise InputError(f"LibriSpeech has no split {split!r}: it has {', '.join(SPLITS)}.")
+    folder = existing_folder(
+        section.root / split, f"the split {split} of LibriSpeech, folders <speaker>/<chapter>"
+    )
+    # Sorted as text: paths sort by parts, which puts "12/…" and "12-…" elsewhere.
+    found = sorted(
+        (path.relative_to(section.root).as_posix(), path) for path in folder.glob("*/*/*.flac")
+    )
+    if not found:
+        raise InputError(
+            f"{folder} is an empty split: it should hold <speaker>/<chapter>/<utterance>.flac."
+        )
+    return tuple(CorpusFile(key=key, path=path) for key, path in found)
+
+
+def _transcript_files(section: LibriSpeechPaths, split: str) -> list[Path]:
+    return sorted((section.root / split).glob("*/*/*.trans.txt"))
+
+
+def _check_lexicon(section: LibriSpeechPaths, problems: Problems) -> dict[str, tuple[str, ...]]:
+    try:
+        lexicon = read_lexicon(section)
+    except InputError as error:
+        problems.add("lexicon", str(error))
+        return {}
+    inventory = phone_inventory()
+    for path in section.lexicon:
+        for number, line in enumerate(_read_text(path).splitlines(), start=1):
+            word, *phones = line.split() or [""]
+            if word and not phones:
+                problems.add(
+                    "no phones",
+                    f"{path}, line {number}: {word!r} has no phones; a line should be "
+                    "'WORD PH ON EMES'.",
+                )
+            for phone in phones:
+                if phone not in inventory:
+                    problems.add(
+                        "phone",
+                        f"{path}, line {number}: the phone {phone!r} of {word!r} is not one of "
+                        f"the {len(inventory)} that PR knows (AA0 … ZH, SIL, SPN).",
+                    )
+    return lexicon
+
+
+def _check_transcripts(
+    section: LibriSpeechPaths,
+    split: str,
+    audio: Iterable[CorpusFile],
+    lexicon: dict[str, tuple[str, ...]],
+    problems: Problems,
+) -> None:
+    try:
+        spoken = transcripts(section, split)
+    except InputError as error:
+        problems.add("transcript file", str(error))
+        return
+    where = ", ".join(str(path) for path in section.lexicon)
+    missing_words: set[str] = set()
+    for file in audio:
+        words = spoken.get(file.path.stem)
+        if words is None:
+            problems.add(
+                "transcript",
+                f"The utterance {file.path} has no transcript: its chapter's .trans.txt should "
+                f"have a line that begins with {file.path.stem!r}.",
+            )
+        elif not words:
+            problems.add(
+                "empty transcript", f"The utterance {file.path.stem} has an empty transcript."
+            )
+        else:
+            for word in words.split():
+                if word not in lexicon and word not in missing_words:
+                    missing_words.add(word)
+                    problems.add(
+                        "word",
+                        f"The word {word!r} of utterance {file.path.stem} has no entry in the "
+                        f"lexicon {where}; every word of every transcript should have one.",
+                    )
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path} is not there: it should be a text file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as UTF-8 text: {error}.") from None

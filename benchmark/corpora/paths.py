@@ -1,0 +1,174 @@
+"""The paths file: the only place where the roots of datasets are written down.
+
+YAML, one section a corpus; relative paths are relative to the file's own folder.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+
+from superbit.upstreams.errors import InputError, did_you_mean
+
+
+class _Section(BaseModel):
+    """A section of the file: ``Path`` fields are folders, tuples of them are lists of files.
+
+    A field's description says what should be at the path; it goes into error messages.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LibriSpeechPaths(_Section):
+    """LibriSpeech, for PR and ASR."""
+
+    root: Path = Field(description="the folder that holds train-clean-100, dev-clean, test-clean")
+    lexicon: tuple[Path, ...] = Field(
+        min_length=1, description="a list of text files of lines 'WORD PH ON EMES'"
+    )
+
+
+class SpeechCommandsPaths(_Section):
+    """Speech Commands v0.01, for KS."""
+
+    root: Path = Field(description="the folder that holds a folder a word and _background_noise_")
+    test_root: Path = Field(description="the folder that holds the 12 class folders of the test")
+
+
+class CorpusPaths(BaseModel):
+    """Where each corpus is; a corpus that the file does not name is None."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    librispeech: LibriSpeechPaths | None = None
+    speech_commands: SpeechCommandsPaths | None = None
+    _file: Path | None = PrivateAttr(default=None)
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """Names of the corpora that the file has a section for, in the schema's order."""
+        return tuple(n for n in type(self).model_fields if getattr(self, n) is not None)
+
+    def section(self, corpus: str) -> Any:
+        """The section of ``corpus``.
+
+        Raises:
+            InputError: for an unknown corpus, or one that the file does not name.
+        """
+        known = tuple(type(self).model_fields)
+        if corpus not in known:
+            raise InputError(
+                f"There is no corpus {corpus!r}: known are {', '.join(known)}."
+                + did_you_mean(corpus, known)
+            )
+        section = getattr(self, corpus)
+        if section is None:
+            where = self._file or "The paths file"
+            raise InputError(f"{where} has no section {corpus!r}, which this task needs.")
+        return section
+
+
+def load_paths(file: str | os.PathLike[str]) -> CorpusPaths:
+    """Read and check a paths file; every path in the result is absolute and exists.
+
+    Raises:
+        InputError: the file is missing or is not such a YAML file; a key is unknown or missing;
+            a path is not there or not of the right kind.
+    """
+    path = Path(file).absolute()
+    content = _read_yaml(path)
+    try:
+        paths = CorpusPaths.model_validate(content)
+    except ValidationError as error:
+        raise InputError(_explain(error, path)) from None
+    sections = {
+        name: _resolve(path, name, section)
+        for name in CorpusPaths.model_fields
+        if (section := getattr(paths, name)) is not None
+    }
+    if not sections:
+        raise InputError(f"{path} names no corpus: it should have {_one_of(CorpusPaths)}.")
+    resolved = CorpusPaths(**sections)
+    resolved._file = path
+    return resolved
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"{path} is not there: --paths wants a YAML file with {_one_of(CorpusPaths)}."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as a paths file: {error}.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or "syntax error"
+        raise InputError(f"{path} is not valid YAML{line}: {problem}.") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise InputError(f"{path} should be a YAML mapping with {_one_of(CorpusPaths)}.")
+    # A section with nothing under it reads as None; name it instead of ignoring it.
+    return {key: {} if section is None else section for key, section in content.items()}
+
+
+def _one_of(model: type[BaseModel]) -> str:
+    return "the keys " + ", ".join(model.model_fields)
+
+
+def _explain(error: ValidationError, path: Path) -> str:
+    """The first fault of ``error`` as a sentence that names the file and the key."""
+    fault = error.errors(include_url=False)[0]
+    location = [str(part) for part in fault["loc"]]
+    key = ".".join(part for part in location if not part.isdigit())
+    model: type[BaseModel] = CorpusPaths
+    if len(location) > 1:
+        model = _SECTIONS[location[0]]
+    field = model.model_fields.get(location[1] if len(location) > 1 else location[0])
+    should_be = field.description if field is not None else None
+    if fault["type"] == "extra_forbidden":
+        known = tuple(model.model_fields)
+        return (
+            f"{path}: unknown key {key!r}; known are {', '.join(known)}."
+            + did_you_mean(location[-1], known)
+        )
+    if fault["type"] == "missing":
+        return f"{path}: the key {key!r} is missing; it should be {should_be}."
+    if should_be is None:
+        section = _SECTIONS.get(location[0], CorpusPaths)
+        return f"{path}: {key!r} should be a mapping with {_one_of(section)}."
+    return f"{path}: {key!r} is {fault['input']!r}; it should be {should_be}."
+
+
+def _resolve(file: Path, name: str, section: _Section) -> _Section:
+    """``section`` with absolute paths, each checked to be there."""
+    resolved: dict[str, Any] = {}
+    for key, field in type(section).model_fields.items():
+        value = getattr(section, key)
+        is_list = isinstance(value, tuple)
+        found = []
+        for given in value if is_list else (value,):
+            path = Path(os.path.normpath(file.parent / given.expanduser()))
+            if not (path.is_file() if is_list else path.is_dir()):
+                kind = "file" if is_list else "folder"
+                raise InputError(
+                    f"{file}: '{name}.{key}' names {path}, where there is no {kind}; "
+                    f"it should be {field.description}."
+                )
+            found.append(path)
+        resolved[key] = tuple(found) if is_list else found[0]
+    return type(section)(**resolved)
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "librispeech": LibriSpeechPaths,
+    "speech_commands": SpeechCommandsPaths,
+}

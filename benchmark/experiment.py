@@ -1,0 +1,382 @@
+"""One s3prl expert on one frozen upstream: built, trained and evaluated as s3prl's Runner would.
+
+The expert owns data, head, loss and metric. What is ours is the loop; a golden test holds it
+against ``s3prl.downstream.runner.Runner``: same seed, same batches, same losses. Hence the order
+in which things are built, the evaluations that reseed in the middle of training, and the
+featurizer's parameters before the head's in the optimizer.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from superbit.upstreams.errors import InputError
+
+
+class InterruptedRun(Exception):
+    """The user asked to stop; the checkpoint on disk continues from the last step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What an expert said of one split.
+
+    Attributes:
+        split: the expert's name of the split.
+        step: optimizer steps before it.
+        metrics: the expert's scalars by short name, in its own units.
+        records: what the expert collected, one entry an utterance.
+        is_best: whether the expert wants these weights kept as the best so far.
+    """
+
+    split: str
+    step: int
+    metrics: dict[str, float]
+    records: dict[str, list[Any]]
+    is_best: bool
+
+
+@dataclass
+class Progress:
+    """Where training stands; everything that a checkpoint must hold besides weights and RNG."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    backward_steps: int = 0
+    skipped_steps: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+    best_step: int | None = None
+
+
+class ScalarCapture:
+    """Stands where s3prl's experts expect a SummaryWriter and keeps the scalars they log."""
+
+    def __init__(self) -> None:
+        self.scalars: dict[str, float] = {}
+
+    def add_scalar(self, tag: str, value: Any, global_step: int = 0) -> None:
+        """Keep ``value`` under ``tag``, e.g. ``speech_commands/dev-acc``."""
+        self.scalars[tag] = float(value)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and torch, as s3prl's command line and its evaluations do."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)
+
+
+class Experiment:
+    """A head on a frozen upstream.
+
+    Args:
+        upstream: s3prl-style expert; stays in eval mode and gets no gradient.
+        downstream: package under ``s3prl.downstream``.
+        config: resolved config whose ``downstream_expert`` section holds every path.
+        seed: of head initialization, batch order, and of each evaluation.
+        expdir: folder for the files that the expert writes.
+        device: of upstream and head.
+        stop: asked before every step and batch; true ends the run by :class:`InterruptedRun`.
+    """
+
+    def __init__(
+        self,
+        *,
+        upstream: nn.Module,
+        downstream: str,
+        config: dict[str, Any],
+        seed: int,
+        expdir: Path,
+        device: str = "cpu",
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        from s3prl.optimizers import get_optimizer
+        from s3prl.upstream.interfaces import Featurizer
+
+        self.config, self.seed, self.device, self.stop = config, seed, device, stop
+        self.batch_limit: int | None = config.get("limit")
+        self.upstream = upstream.to(device)
+        self.featurizer = Featurizer(
+            upstream=self.upstream, feature_selection="hidden_states", upstream_device=device
+        ).to(device)
+        expert = importlib.import_module(f"s3prl.downstream.{downstream}.expert")
+        self.head = expert.DownstreamExpert(
+            upstream_dim=self.featurizer.output_dim,
+            upstream_rate=self.featurizer.downsample_rate,
+            **config,
+            expdir=str(expdir),
+            seed=seed,
+            device=device,
+        ).to(device)
+        self.optimizer = get_optimizer(
+            [self.featurizer, self.head], config["runner"]["total_steps"], config["optimizer"]
+        )
+        self.scheduler = self._scheduler()
+        self.augment = self._specaug()
+        self.progress = Progress()
+        self._epoch_rng: dict[str, Any] = {}
+
+    def train(
+        self,
+        *,
+        on_step: Callable[[int, float], None] = lambda step, loss: None,
+        on_evaluation: Callable[[Evaluation], None] = lambda evaluation: None,
+        on_save: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Train from where :attr:`progress` stands to the config's last step.
+
+        Args:
+            on_step: called with the step's number and its mean loss over accumulated batches.
+            on_evaluation: called after each evaluation of a split.
+            on_save: called every ``save_step`` steps, at a point from which training can resume.
+
+        Raises:
+            InputError: the train split has fewer items than a batch.
+            InterruptedRun: ``stop`` said so.
+        """
+        runner = self.config["runner"]
+        self._training_mode()
+        losses: list[float] = []
+        records: dict[str, list[Any]] = defaultdict(list)
+        while self.progress.step < runner["total_steps"]:
+            for wavs, *others in self._train_batches():
+                if self.progress.step >= runner["total_steps"]:
+                    break
+                if self.stop():
+                    on_save()
+                    raise InterruptedRun
+                losses.append(self._backward(wavs, others, records))
+                if self.progress.backward_steps % runner["gradient_accumulate_steps"]:
+                    continue
+                self._optimizer_step()
+                on_step(self.progress.step, sum(losses) / len(losses))
+                losses.clear()
+                if self.progress.step % runner["log_step"] == 0:
+                    self._log("train", records)
+                    records = defaultdict(list)
+                if self.progress.step % runner["eval_step"] == 0:
+                    for split in runner["eval_dataloaders"]:
+                        on_evaluation(self._evaluate_in_training(split))
+                if self.progress.step % runner["save_step"] == 0:
+                    on_save()
+            else:
+                self.progress.epoch += 1
+                self.progress.batch = 0
+
+    def evaluate(self, split: str) -> Evaluation:
+        """Evaluate the head's present weights on ``split``.
+
+        Reseeds first, as s3prl does, so that each evaluation draws the same batches.
+        """
+        seed_everything(self.seed)
+        self._eval_mode()
+        loader = self.head.get_dataloader(split)
+        records: dict[str, list[Any]] = defaultdict(list)
+        for index, (wavs, *others) in enumerate(loader):
+            if self.batch_limit is not None and index >= self.batch_limit:
+                break
+            if self.stop():
+                raise InterruptedRun
+            with torch.no_grad():
+                features = self._features(wavs)
+                self.head(split, features, *others, records=records, batch_id=index)
+        if not records:
+            raise InputError(f"split {split!r} is empty: there is nothing to evaluate on.")
+        metrics, saves = self._log(split, records, batches=len(loader))
+        return Evaluation(
+            split=split,
+            step=self.progress.step,
+            metrics=metrics,
+            records=dict(records),
+            is_best=any("best" in name for name in saves),
+        )
+
+    def weights(self) -> dict[str, Any]:
+        """Return a copy of featurizer and head, on the CPU."""
+        return {
+            part: {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}
+            for part, module in (("featurizer", self.featurizer), ("head", self.head))
+        }
+
+    def load_weights(self, weights: dict[str, Any]) -> None:
+        """Put featurizer and head back to what :meth:`weights` returned."""
+        self.featurizer.load_state_dict(weights["featurizer"])
+        self.head.load_state_dict(weights["head"])
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that :meth:`load_state` needs to continue as if never stopped."""
+        return {
+            "weights": self.weights(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "progress": vars(self.progress),
+            "rng": _rng_state(),
+            "epoch_rng": self._epoch_rng,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from what :meth:`state` returned; exact with ``num_workers: 0``."""
+        self.load_weights(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler:
+            self.scheduler.load_state_dict(state["scheduler"])
+        self.progress = Progress(**state["progress"])
+        self._epoch_rng = state["epoch_rng"]
+        self._resume_rng = state["rng"]
+
+    # --- one step ---------------------------------------------------------------------------------
+
+    def _features(self, wavs: Any) -> list[Tensor]:
+        batch = [torch.as_tensor(wav, dtype=torch.float32).to(self.device) for wav in wavs]
+        with torch.no_grad():
+            hidden = self.upstream(batch)
+        return self.featurizer(batch, hidden)
+
+    def _backward(self, wavs: Any, others: list[Any], records: dict[str, list[Any]]) -> float:
+        features = self._features(wavs)
+        if self.augment is not None:
+            features, _ = self.augment(features)
+        loss = self.head("train", features, *others, records=records)
+        loss = loss / self.config["runner"]["gradient_accumulate_steps"]
+        loss.backward()
+        self.progress.batch += 1
+        self.progress.backward_steps += 1
+        return loss.item() * self.config["runner"]["gradient_accumulate_steps"]
+
+    def _optimizer_step(self) -> None:
+        parameters = [*self.featurizer.parameters(), *self.head.parameters()]
+        norm = nn.utils.clip_grad_norm_(parameters, self.config["runner"]["gradient_clipping"])
+        if math.isnan(norm):
+            self.progress.skipped_steps += 1
+        else:
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.scheduler:
+            self.scheduler.step()
+        self.progress.step += 1
+
+    def _evaluate_in_training(self, split: str) -> Evaluation:
+        evaluation = self.evaluate(split)
+        self._training_mode()
+        self.progress.history.append(
+            {"step": evaluation.step, "split": split, **evaluation.metrics}
+        )
+        if evaluation.is_best:
+            self.progress.best, self.progress.best_step = self.weights(), evaluation.step
+        return evaluation
+
+    def _log(
+        self, split: str, records: dict[str, list[Any]], batches: int = 0
+    ) -> tuple[dict[str, float], list[str]]:
+        capture = ScalarCapture()
+        saves = self.head.log_records(
+            split,
+            records=records,
+            logger=capture,
+            global_step=self.progress.step,
+            batch_ids=[],
+            total_batch_num=batches,
+        )
+        prefix = f"{split}-"
+        metrics = {
+            tag.rpartition("/")[2].removeprefix(prefix): value
+            for tag, value in capture.scalars.items()
+        }
+        return metrics, saves or []
+
+    # --- batches ----------------------------------------------------------------------------------
+
+    def _train_batches(self) -> Iterator[Any]:
+        """One epoch's batches from :attr:`Progress.batch` on."""
+        resume_rng = self.__dict__.pop("_resume_rng", None)
+        if resume_rng is None:
+            self._epoch_rng = _rng_state()
+        else:
+            _set_rng_state(self._epoch_rng)
+        loader = self._train_loader()
+        if len(loader) == 0:
+            raise InputError(
+                "the train split has fewer items than one batch; lower the batch size "
+                "or give more audio."
+            )
+        batches = iter(loader)
+        if resume_rng is not None:
+            self._skip(loader, batches)
+            _set_rng_state(resume_rng)
+        return batches
+
+    def _skip(self, loader: DataLoader, batches: Any) -> None:
+        """Pass over the batches that were trained on before the checkpoint."""
+        for _ in range(self.progress.batch):
+            if loader.num_workers == 0:
+                batches._next_index()  # draws the indices without reading audio
+            else:
+                next(batches)
+
+    def _train_loader(self) -> DataLoader:
+        get_dataloader = self.head.get_dataloader
+        if "epoch" in inspect.signature(get_dataloader).parameters:
+            return get_dataloader("train", epoch=self.progress.epoch)
+        return get_dataloader("train")
+
+    # --- parts ------------------------------------------------------------------------------------
+
+    def _scheduler(self) -> Any:
+        if not self.config.get("scheduler"):
+            return None
+        from s3prl.schedulers import get_scheduler
+
+        total_steps = self.config["runner"]["total_steps"]
+        return get_scheduler(self.optimizer, total_steps, self.config["scheduler"])
+
+    def _specaug(self) -> Any:
+        if not self.config.get("specaug"):
+            return None
+        from s3prl.downstream.specaug import SpecAug
+
+        return SpecAug(**self.config["specaug"])
+
+    def _training_mode(self) -> None:
+        self.upstream.eval()
+        self.featurizer.train()
+        self.head.train()
+
+    def _eval_mode(self) -> None:
+        for module in (self.upstream, self.featurizer, self.head):
+            module.eval()
+
+
+def _rng_state() -> dict[str, Any]:
+    name, keys, position, has_gauss, cached = np.random.get_state()  # type: ignore[misc]
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def _set_rng_state(state: dict[str, Any]) -> None:
+    name, keys, *rest = state["numpy"]
+    random.setstate(state["python"])
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])

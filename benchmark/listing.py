@@ -1,0 +1,79 @@
+"""``superbit list`` and ``superbit status``: what there is, what is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from superbit.benchmark.configs import resolve
+from superbit.benchmark.results import ResultStore
+from superbit.benchmark.tasks import TASKS
+from superbit.upstreams import registry
+
+
+def upstreams() -> str:
+    """Every upstream but s3prl's own, one a line."""
+    rows = [
+        {"upstream": entry.name, "from": entry.origin, "": entry.summary}
+        for entry in registry.entries()
+    ]
+    return (
+        f"{_aligned(rows)}\n\nEvery name of s3prl's hub works as well (fbank, hubert, wavlm, …), "
+        "and path/to/hubconf.py:function."
+    )
+
+
+def tasks() -> str:
+    """The ten tasks with corpus, protocol, metric, direction and steps, one a line."""
+    rows = []
+    for task in TASKS.values():
+        config: dict[str, Any] = resolve(task.name, scale="superb") if task.runnable else {}
+        rows.append(
+            {
+                "task": task.name,
+                "": task.title,
+                "corpus": task.corpus,
+                "metric": f"{task.metric} {task.arrow} ({task.unit})",
+                "protocol": "best on dev → test" if config else "not yet runnable",
+                "steps": f"{config['runner']['total_steps']:,}" if config else "",
+                "lr": f"{config['optimizer']['lr']:g}" if config else "",
+            }
+        )
+    return _aligned(rows)
+
+
+def status(results: Path) -> str:
+    """What a results folder holds: done and failed records, runs with a checkpoint only."""
+    store = ResultStore(results)
+    records = store.read_all()
+    rows = [
+        {
+            "task": record.identity.task,
+            "upstream": record.identity.upstream,
+            "scale": record.scale + (" (limited)" if record.limited else ""),
+            "lr": f"{record.identity.learning_rate:g}" if record.identity.learning_rate else "",
+            "seed": str(record.identity.seed),
+            "status": record.status,
+            "": record.reason or f"{record.value:.{TASKS[record.identity.task].decimals}f}",
+            "key": record.key[:12],
+        }
+        for record in records
+    ]
+    keys = {record.key[:16] for record in records if record.status == "done"}
+    unfinished = [
+        path.parent.name
+        for path in sorted((results / "work" / "runs").glob("*/checkpoint.pt"))
+        if path.parent.name not in keys
+    ]
+    lines = [_aligned(rows)] if rows else [f"{results} holds no results."]
+    if unfinished:
+        lines.append(f"With a checkpoint to continue from: {', '.join(unfinished)}")
+    return "\n".join(lines)
+
+
+def _aligned(rows: list[dict[str, str]]) -> str:
+    """Rows as text columns under their keys."""
+    keys = list(rows[0])
+    widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in keys}
+    table = [dict(zip(keys, keys, strict=True)), *rows]
+    return "\n".join("  ".join(row[key].ljust(widths[key]) for key in keys).rstrip() for row in table)

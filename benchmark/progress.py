@@ -1,0 +1,145 @@
+"""Progress of long work: what, how far, how long; bars on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TextIO
+
+# Seconds between two lines where there is no terminal to draw a bar on.
+_LINE_INTERVAL = 10.0
+
+
+class Reporter:
+    """Writes progress to ``stream``; s3prl's own output never mixes with it."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stderr
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether bars can be drawn."""
+        return self.stream.isatty()
+
+    def line(self, text: str) -> None:
+        """Write one line."""
+        print(text, file=self.stream, flush=True)
+
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Keep what libraries print away from the terminal."""
+        with (
+            open("/dev/null", "w") as nowhere,  # noqa: PTH123
+            contextlib.redirect_stdout(nowhere),
+            contextlib.redirect_stderr(nowhere),
+        ):
+            yield
+
+    @contextlib.contextmanager
+    def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        """Give a callback ``(done, total)`` that shows progress of ``what``."""
+        if not self.is_terminal:
+            last = [time.monotonic()]
+
+            def on_line(done: int, total: int) -> None:
+                if time.monotonic() - last[0] >= _LINE_INTERVAL:
+                    last[0] = time.monotonic()
+                    self.line(f"{what}: {done:,} of {total:,}")
+
+            yield on_line
+            return
+        with self._bar() as bar:
+            task = bar.add_task(what, total=None, note="")
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+    @contextlib.contextmanager
+    def runs(self, *, labels: Sequence[str], steps: Sequence[int]) -> Iterator[RunsProgress]:
+        """Progress over runs; ``steps`` are their optimizer steps."""
+        if self.is_terminal and labels:
+            with self._bar() as bar:
+                yield RunsProgress(self, labels=labels, steps=steps, bar=bar)
+        else:
+            yield RunsProgress(self, labels=labels, steps=steps, bar=None)
+
+    def _bar(self):  # type: ignore[no-untyped-def]
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=Console(file=self.stream),
+            redirect_stdout=False,
+            redirect_stderr=False,
+            transient=True,
+        )
+
+
+class RunsProgress:
+    """Run i of n, its step, and the time left for all, from the pace of this and earlier runs."""
+
+    def __init__(self, reporter, *, labels, steps, bar) -> None:  # type: ignore[no-untyped-def]
+        self._reporter: Reporter = reporter
+        self._labels, self._steps, self._bar = list(labels), list(steps), bar
+        self._began = self._last_line = time.monotonic()
+        self._index = 0
+        self._resumed_at: int | None = None
+        self._steps_done = 0
+        self._task = None
+
+    def start(self, index: int) -> None:
+        """Run number ``index`` begins."""
+        self._index, self._resumed_at = index, None
+        self._run_began = time.monotonic()
+        title = f"run {index + 1} of {len(self._labels)}: {self._labels[index]}"
+        if self._bar is None:
+            self._reporter.line(title)
+        else:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(title, total=self._steps[index], note="")
+
+    def step(self, step: int, what: str) -> None:
+        """``step`` optimizer steps of the present run are done; ``what`` goes on now."""
+        if self._resumed_at is None:
+            self._resumed_at = step - 1
+        note = f"{what}, {self._time_left(step)}"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, note=note)
+        elif time.monotonic() - self._last_line >= _LINE_INTERVAL:
+            self._last_line = time.monotonic()
+            self._reporter.line(f"  step {step:,} of {self._steps[self._index]:,}: {note}")
+
+    def finish(self, result: str) -> None:
+        """The present run came to ``result``."""
+        seconds = time.monotonic() - self._run_began
+        text = f"  {self._labels[self._index]}: {result} ({seconds:.0f} s)"
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        else:
+            self._reporter.line(text)
+
+    def _time_left(self, step: int) -> str:
+        """Estimate by steps: runs not begun are taken to go at the mean pace so far."""
+        run_seconds = time.monotonic() - self._run_began
+        run_steps = step - (self._resumed_at or 0)
+        if run_steps <= 0 or run_seconds < 1.0:
+            return "time left unknown"
+        left = (self._steps[self._index] - step) * run_seconds / run_steps
+        elapsed = time.monotonic() - self._began
+        begun = sum(self._steps[: self._index]) + run_steps
+        left += sum(self._steps[self._index + 1 :]) * elapsed / begun
+        return f"about {_clock(left)} left"
+
+
+def _clock(seconds: float) -> str:
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {whole % 60:02d} s" if minutes else f"{whole} s"

@@ -1,0 +1,244 @@
+"""What one run is and what came out: the schema of the result files.
+
+A run is known by its key, a hash over its identity: everything that can change the number.
+Time, host and versions are provenance and leave the key alone. ``results/README.md`` explains
+every key to those who read the files.
+
+This module imports neither torch nor s3prl, so that results are readable without either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from superbit.benchmark.provenance import Provenance
+from superbit.benchmark.tasks import TASKS
+from superbit.upstreams.errors import InputError
+from superbit.upstreams.spec import UpstreamSpec
+
+SCHEMA_VERSION: Literal[1] = 1
+
+
+def canonical_json(value: Any) -> str:
+    """Return ``value`` as the one JSON text that it is hashed by.
+
+    Keys are sorted, floats are written by ``repr``, no white space, ASCII only.
+
+    Raises:
+        ValueError: ``value`` holds something that JSON has no single text for: NaN, infinity, a
+            key that is not a string, an object of another type.
+    """
+    _require_json(value, "value")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _require_json(value: Any, where: str) -> None:
+    # json.dumps alone would turn the key 1 into "1" and a str subclass into its parent
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"{where} has the key {key!r}, which is not a string")
+            _require_json(inner, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for position, inner in enumerate(value):
+            _require_json(inner, f"{where}[{position}]")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{where} is {value}, which JSON cannot hold")
+    elif value is not None and not isinstance(value, str | bool | int):
+        raise ValueError(f"{where} is a {type(value).__name__}, which JSON cannot hold")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class RunIdentity(_Frozen):
+    """Everything that can change a run's number. One field differs: another run."""
+
+    # canonical upstream spec, e.g. "vanilla_nano+untrained"
+    upstream: str
+    # hash over the upstream's whole state (tensor names, types, shapes, bytes)
+    weights_sha256: str
+    # the upstream's own revision; for a plug-in by path the hash of its source
+    upstream_revision: str
+    # SUPERB's short name, e.g. "KS"
+    task: str
+    # raised whenever superbit arrives at this task's number in another way
+    task_revision: int
+    # the resolved config; holds `scale`, and `limit` where the run was cut short
+    config: dict[str, Any]
+    # hash of the corpus' manifest, over the contents of its files
+    corpus_sha256: str
+    # learning rate of the head; None for a task without training
+    learning_rate: float | None
+    # seed of the run
+    seed: int
+    # fold of a cross-validated task (ER: 1 to 5), else None
+    fold: int | None
+
+    @field_validator("upstream")
+    @classmethod
+    def _canonical(cls, upstream: str) -> str:
+        # two spellings of one upstream would be two keys
+        try:
+            canonical = str(UpstreamSpec.parse(upstream))
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        if canonical != upstream:
+            raise ValueError(f"{upstream!r} has the canonical spelling {canonical!r}")
+        return upstream
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, task: str) -> str:
+        if task not in TASKS:
+            raise ValueError(f"{task!r} is not one of {', '.join(TASKS)}")
+        return task
+
+    @field_validator("config")
+    @classmethod
+    def _own_copy(cls, config: dict[str, Any]) -> dict[str, Any]:
+        # tuples become the lists they are on disk; later changes outside do not reach in here
+        return json.loads(canonical_json(config))
+
+    @property
+    def key(self) -> str:
+        """SHA-256 over the canonical JSON of all fields, 64 hexadecimal digits."""
+        return hashlib.sha256(canonical_json(self.model_dump()).encode()).hexdigest()
+
+
+class Selection(_Frozen):
+    """Which of a run's models was scored on the test set, and how it was chosen."""
+
+    # in words, e.g. "best on dev" or "lowest test EER of ten checkpoints"
+    rule: str
+    # the split that decided; None where nothing was chosen
+    selected_on: Literal["dev", "test"] | None = None
+    # optimizer steps the chosen model had taken
+    step: int | None = None
+    # its score on that split, in s3prl's unit
+    score: float | None = None
+    # the best checkpoint, or the last one where a best one never appeared
+    checkpoint: Literal["best", "last"] | None = None
+
+
+class Interval(_Frozen):
+    """Confidence interval of `value`, in the unit of `value`."""
+
+    low: float
+    high: float
+    # confidence level as a fraction, e.g. 0.95
+    level: float
+    # in words, e.g. "Wilson score" or "BCa bootstrap over utterances"
+    method: str
+    # number of bootstrap resamples; None for a closed form
+    resamples: int | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Interval:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        return self
+
+
+class Items(_Frozen):
+    """The per-item sidecar: one JSON line a test item, gzip-compressed."""
+
+    # file name, beside the record
+    file: str
+    # hash of that file's bytes
+    sha256: str
+    # items scored
+    count: int
+    # items the test split holds; None where the corpus does not say
+    expected: int | None = None
+
+
+class Corpus(_Frozen):
+    """What the run was trained and tested on."""
+
+    # key of the corpus in a paths file, e.g. "librispeech"
+    name: str
+    # recorded from people, or spoken by a synthesizer
+    kind: Literal["real", "synthesized"]
+    # release of a real corpus, recipe of a synthesized one
+    version: str | None = None
+    # hash of the manifest, as in the identity
+    sha256: str
+
+
+class RunRecord(_Frozen):
+    """One run, as its JSON file holds it."""
+
+    # version of this layout
+    schema_version: Literal[1] = SCHEMA_VERSION
+    # identity.key: what the run is found by
+    key: str
+    # "done" has a value, "failed" a reason
+    status: Literal["done", "failed"]
+    # everything that can change the number
+    identity: RunIdentity
+    # "superb": the benchmark's protocol; "embedded": few steps on small data
+    scale: Literal["superb", "embedded"]
+    # cut short by --limit: never enters a table
+    limited: bool
+    # the upstream's weights are random
+    untrained: bool
+    # the task's metric on the test set, in the table's unit (KS: accuracy in %)
+    value: float | None = None
+    # all numbers as s3prl gives them, e.g. {"test-acc": 0.931}
+    metrics: dict[str, float] = {}
+    # confidence interval of `value`
+    interval: Interval | None = None
+    # where the per-item counts are
+    items: Items | None = None
+    # which model was tested, and how it was chosen
+    selection: Selection | None = None
+    # why a failed run failed, in one sentence
+    reason: str | None = None
+    # where it failed, in Python's words
+    traceback: str | None = None
+    # what it was trained and tested on; None where a run failed before it was known
+    corpus: Corpus | None = None
+    # commit, versions, machine, time: changes no key
+    provenance: Provenance = Provenance()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunRecord:
+        for wrong, problem in self._problems():
+            if wrong:
+                raise ValueError(problem)
+        return self
+
+    def _problems(self) -> Iterator[tuple[bool, str]]:
+        identity, done = self.identity, self.status == "done"
+        yield self.key != identity.key, "key is not the hash of identity, so one was changed"
+        yield (
+            identity.config.get("scale") != self.scale,
+            f"scale {self.scale!r} is not identity.config.scale {identity.config.get('scale')!r}",
+        )
+        yield (
+            self.limited != (identity.config.get("limit") is not None),
+            f"limited is {self.limited}, but identity.config.limit says otherwise",
+        )
+        yield (
+            self.untrained != UpstreamSpec.parse(identity.upstream).untrained,
+            f"untrained is {self.untrained}, but the upstream is {identity.upstream!r}",
+        )
+        yield done and self.value is None, "a done run needs a value"
+        yield done and self.reason is not None, "a done run has no reason to have failed"
+        yield done and self.corpus is None, "a done run needs its corpus"
+        yield not done and not (self.reason or "").strip(), "a failed run needs a reason"
+        yield "\n" in (self.reason or ""), "reason is one sentence on one line"
+        yield not done and self.value is not None, "a failed run has no value"
+        yield not done and self.items is not None, "a failed run has no items"
+        yield (
+            self.corpus is not None and self.corpus.sha256 != identity.corpus_sha256,
+            "corpus.sha256 is not identity.corpus_sha256",
+        )

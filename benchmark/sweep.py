@@ -1,0 +1,252 @@
+"""A sweep: every asked-for pair of upstream and task, planned first, then run one by one.
+
+What is done already is reused; what failed or was cut short is run again; one failure does not
+stop the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from superbit.benchmark.configs import Scale, resolve
+from superbit.benchmark.corpora.manifest import Manifest, build_manifest
+from superbit.benchmark.corpora.paths import CorpusPaths
+from superbit.benchmark.progress import Reporter
+from superbit.benchmark.results import ResultStore, RunIdentity, RunRecord
+from superbit.benchmark.tasks import TaskSpec, find_task
+from superbit.upstreams.errors import InputError
+
+if TYPE_CHECKING:
+    from superbit.benchmark.runner import RunContext
+    from superbit.upstreams.registry import LoadedUpstream
+
+State = Literal["done", "to do", "failed before", "unfinished"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRequest:
+    """What the user asked for.
+
+    Attributes:
+        upstreams: upstream specs.
+        tasks: task names.
+        scale: protocol of the benchmark, or the small one.
+        seed: of every run.
+        learning_rate: in place of each config's.
+        overrides: a YAML file of config overrides, laid out like ``embedded.yaml``.
+        limit: at most so many steps and evaluation batches; such runs enter no table.
+    """
+
+    upstreams: tuple[str, ...]
+    tasks: tuple[str, ...]
+    scale: Scale
+    seed: int = 1337
+    learning_rate: float | None = None
+    overrides: Path | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """One run of a plan, and whether anything has to be done for it."""
+
+    identity: RunIdentity
+    state: State
+
+    @property
+    def label(self) -> str:
+        """E.g. ``KS × vanilla_nano+untrained``."""
+        return f"{self.identity.task} × {self.identity.upstream}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All runs of a sweep in order, and what they need in memory."""
+
+    runs: tuple[PlannedRun, ...]
+    upstreams: dict[str, LoadedUpstream]
+    manifests: dict[str, Manifest]
+
+
+@dataclass
+class Outcome:
+    """What a sweep came to."""
+
+    done: list[RunRecord] = field(default_factory=list)
+    reused: list[PlannedRun] = field(default_factory=list)
+    failed: list[RunRecord] = field(default_factory=list)
+    left: list[PlannedRun] = field(default_factory=list)
+
+
+def make_plan(
+    request: SweepRequest, *, store: ResultStore, paths: CorpusPaths, reporter: Reporter
+) -> Plan:
+    """Resolve every name, config, corpus and upstream, so that mistakes show before any run.
+
+    Raises:
+        InputError: an unknown upstream, task or key; a corpus that is missing or broken.
+    """
+    from superbit.upstreams.registry import load_upstream
+
+    tasks = [find_task(name) for name in dict.fromkeys(request.tasks)]
+    configs = {
+        task.name: resolve(
+            task.name,
+            scale=request.scale,
+            overrides=request.overrides,
+            learning_rate=request.learning_rate,
+            limit=request.limit,
+        )
+        for task in tasks
+    }
+    manifests = {
+        corpus: _manifest(corpus, paths=paths, store=store, reporter=reporter, batch_size=size)
+        for corpus, size in _batch_sizes(tasks, configs).items()
+    }
+    with reporter.quiet():
+        upstreams = {name: load_upstream(name) for name in dict.fromkeys(request.upstreams)}
+    _refuse_twice(upstreams)
+    runs = [
+        _planned(upstream, task, request=request, configs=configs, manifests=manifests, store=store)
+        for task in tasks
+        for upstream in upstreams.values()
+    ]
+    by_spec = {str(upstream.spec): upstream for upstream in upstreams.values()}
+    return Plan(runs=tuple(runs), upstreams=by_spec, manifests=manifests)
+
+
+def carry_out(plan: Plan, *, context: RunContext, reporter: Reporter) -> Outcome:
+    """Run everything in ``plan`` that is not done; stops early when the context says so."""
+    from superbit.benchmark import runner
+    from superbit.benchmark.experiment import InterruptedRun
+
+    outcome = Outcome(reused=[planned for planned in plan.runs if planned.state == "done"])
+    waiting = [planned for planned in plan.runs if planned.state != "done"]
+    steps = [planned.identity.config["runner"]["total_steps"] for planned in waiting]
+    with reporter.runs(labels=[planned.label for planned in waiting], steps=steps) as progress:
+        for index, planned in enumerate(waiting):
+            if context.stop():
+                outcome.left.extend(waiting[index:])
+                break
+            progress.start(index)
+            try:
+                record = runner.run(
+                    planned.identity,
+                    upstream=plan.upstreams[planned.identity.upstream],
+                    manifest=plan.manifests[find_task(planned.identity.task).corpus],
+                    context=context,
+                    on_step=progress.step,
+                )
+            except InterruptedRun:
+                outcome.left.extend(waiting[index:])
+                break
+            (outcome.done if record.status == "done" else outcome.failed).append(record)
+            progress.finish(_result_line(record))
+    return outcome
+
+
+def _result_line(record: RunRecord) -> str:
+    if record.status == "failed":
+        return f"failed: {record.reason}"
+    task, interval = find_task(record.identity.task), record.interval
+    text = f"{task.metric} {record.value:.{task.decimals}f}"
+    if interval is not None:
+        text += f" [{interval.low:.{task.decimals}f}, {interval.high:.{task.decimals}f}]"
+    return text
+
+
+def _planned(
+    upstream: LoadedUpstream,
+    task: TaskSpec,
+    *,
+    request: SweepRequest,
+    configs: dict[str, dict[str, Any]],
+    manifests: dict[str, Manifest],
+    store: ResultStore,
+) -> PlannedRun:
+    config = configs[task.name]
+    identity = RunIdentity(
+        upstream=str(upstream.spec),
+        weights_sha256=upstream.weights_sha256,
+        upstream_revision=upstream.entry.revision,
+        task=task.name,
+        task_revision=task.revision,
+        config=config,
+        corpus_sha256=manifests[task.corpus].sha256,
+        learning_rate=config["optimizer"]["lr"],
+        seed=request.seed,
+        fold=None,
+    )
+    return PlannedRun(identity=identity, state=_state(identity, store))
+
+
+def _state(identity: RunIdentity, store: ResultStore) -> State:
+    if store.find(identity) is not None:
+        return "done"
+    if store.path(identity).exists():
+        return "failed before"
+    checkpoint = store.root / "work" / "runs" / identity.key[:16] / "checkpoint.pt"
+    return "unfinished" if checkpoint.exists() else "to do"
+
+
+def _batch_sizes(tasks: list[TaskSpec], configs: dict[str, dict[str, Any]]) -> dict[str, int]:
+    """The largest training batch that any of the tasks takes from each corpus."""
+    sizes: dict[str, int] = {}
+    for task in tasks:
+        section = configs[task.name]["downstream_expert"]
+        size = (section.get("datarc") or section.get("corpus"))["batch_size"]
+        sizes[task.corpus] = max(sizes.get(task.corpus, 0), size)
+    return sizes
+
+
+def _manifest(
+    corpus: str, *, paths: CorpusPaths, store: ResultStore, reporter: Reporter, batch_size: int
+) -> Manifest:
+    from superbit.benchmark.corpora import catalog
+
+    checked = catalog.find(corpus).check(paths.section(corpus), batch_size=batch_size)
+    checked.raise_for_problems()
+    with reporter.counting(f"reading {corpus}") as on_progress:
+        return build_manifest(
+            corpus, paths, work_dir=store.root / "work", on_progress=on_progress
+        )
+
+
+def _refuse_twice(upstreams: dict[str, LoadedUpstream]) -> None:
+    seen: dict[str, str] = {}
+    for given, upstream in upstreams.items():
+        canonical = str(upstream.spec)
+        if canonical in seen:
+            raise InputError(
+                f"--upstreams: {seen[canonical]!r} and {given!r} are both {canonical!r}; "
+                "name it once."
+            )
+        seen[canonical] = given
+
+
+def plan_lines(plan: Plan) -> Iterator[str]:
+    """The plan as text: one line a run, then what it adds up to."""
+    width = max(len(planned.label) for planned in plan.runs)
+    for planned in plan.runs:
+        config = planned.identity.config
+        yield (
+            f"{planned.label:<{width}}  {config['runner']['total_steps']:>7,} steps  "
+            f"lr {planned.identity.learning_rate:g}  {planned.state}"
+        )
+    waiting = sum(planned.state != "done" for planned in plan.runs)
+    yield f"{len(plan.runs)} runs: {waiting} to run, {len(plan.runs) - waiting} done before."
+
+
+def split_list(text: str, *, option: str) -> Sequence[str]:
+    """Split a comma-separated option.
+
+    Raises:
+        InputError: nothing is left.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise InputError(f"{option}: name at least one.")
+    return parts

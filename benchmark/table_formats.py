@@ -1,0 +1,192 @@
+"""Rows and cells of a table, and the formats a table is printed in.
+
+- ``md``: Markdown that reads well in a terminal: values with their intervals, marks, and notes
+  that say what the marks mean.
+- ``csv``: one header, one row a model; the keys of ``results/paper/table2.csv``; values only.
+- ``json``: a list of objects with the CSV's keys, values as numbers, null where there is none.
+  Measured rows also have ``scale``, ``untrained``, ``synthesized``, and ``cells``: for each filled
+  column ``{value, low, high, level, method, n, expected, learning_rate, seed, fold, selection,
+  selected_on, checkpoint, step, key}``, where ``low`` to ``method`` are the interval, ``n`` of
+  ``expected`` test items were scored, and ``key`` is the record the cell comes from.
+
+This module imports neither torch nor s3prl.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from superbit.benchmark.records import RunRecord
+from superbit.benchmark.tasks import TASKS, TaskSpec
+from superbit.upstreams.errors import InputError, did_you_mean
+
+Format = Literal["md", "csv", "json"]
+
+COLUMNS = tuple(task.column for task in TASKS.values())
+HEADER = ("model", "source", "precision", *COLUMNS)
+CHOSEN_ON_TEST = "*"
+_TASK_OF_COLUMN: dict[str, TaskSpec] = {task.column: task for task in TASKS.values()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One figure.
+
+    Attributes:
+        text: its digits, as printed.
+        record: the run it comes from; None for a figure of the paper.
+    """
+
+    text: str
+    record: RunRecord | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One model.
+
+    Attributes:
+        model: the paper's name, or the upstream spec.
+        source: the paper's ``reported`` or ``our setup``; ``measured`` with the row's marks.
+        precision: of weights, and of binarized weights and activations behind a dash.
+        cells: by column, only those that have a figure.
+        scale: scale of the runs; None for the paper's rows.
+        untrained: the weights are random.
+        synthesized: the corpora were spoken by a synthesizer.
+    """
+
+    model: str
+    source: str
+    precision: str
+    cells: Mapping[str, Cell]
+    scale: str | None = None
+    untrained: bool = False
+    synthesized: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table: its rows in order, and the notes that stand under it in Markdown."""
+
+    title: str
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+
+def render(table: Table, fmt: str = "md") -> str:
+    """Return the table as text that ends with a newline.
+
+    Raises:
+        InputError: an unknown format.
+    """
+    require_one_of("format", fmt, get_args(Format))
+    return {"md": _markdown, "csv": _csv, "json": _json}[fmt](table)
+
+
+def _markdown(table: Table) -> str:
+    header = ["model", "source", "precision", *(f"{t.name}{t.arrow}" for t in TASKS.values())]
+    body = [[row.model.replace("|", "\\|"), row.source, row.precision] for row in table.rows]
+    for column in COLUMNS:
+        for line, text in zip(body, _markdown_column(table.rows, column), strict=True):
+            line.append(text)
+    widths = [max(len(line[i]) for line in [header, *body]) for i in range(len(header))]
+    rule = ["-" * width for width in widths]
+    lines = [
+        f"| {' | '.join(text.ljust(w) for text, w in zip(line, widths, strict=True))} |"
+        for line in [header, rule, *body]
+    ]
+    notes = [f"- {note}" for note in table.notes]
+    return "\n".join([f"**{table.title}**", "", *lines, *(["", *notes] if notes else [])]) + "\n"
+
+
+def _markdown_column(rows: Sequence[Row], column: str) -> list[str]:
+    figures = [row.cells[column].text if column in row.cells else "" for row in rows]
+    width = max((len(figure) for figure in figures), default=0)
+    texts = []
+    for row, figure in zip(rows, figures, strict=True):
+        text = figure.rjust(width)
+        record = row.cells[column].record if column in row.cells else None
+        if record and record.interval:
+            # one digit less than the value: the interval is an estimate itself
+            decimals = _TASK_OF_COLUMN[column].decimals - (_TASK_OF_COLUMN[column].unit == "%")
+            low, high = record.interval.low, record.interval.high
+            text += f" [{low:.{decimals}f}, {high:.{decimals}f}]"
+        if record and record.selection and record.selection.selected_on == "test":
+            text += CHOSEN_ON_TEST
+        texts.append(text if figure else "")
+    return texts
+
+
+def _csv(table: Table) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(HEADER)
+    for row in table.rows:
+        figures = [row.cells[c].text if c in row.cells else "" for c in COLUMNS]
+        writer.writerow([row.model, row.source, row.precision, *figures])
+    return out.getvalue()
+
+
+def _json(table: Table) -> str:
+    return "[\n" + ",\n".join(f"  {_json_row(row)}" for row in table.rows) + "\n]\n"
+
+
+def _json_row(row: Row) -> str:
+    pairs: dict[str, str] = {
+        name: json.dumps(value, ensure_ascii=False)
+        for name, value in (
+            ("model", row.model),
+            ("source", row.source),
+            ("precision", row.precision),
+        )
+    }
+    for column in COLUMNS:
+        cell = row.cells.get(column)
+        if cell is None:
+            pairs[column] = "null"
+        else:
+            # the paper's digits are JSON numbers as they stand: 65.00 must not become 65.0
+            pairs[column] = json.dumps(cell.record.value) if cell.record else cell.text
+    if row.scale is not None:
+        cells = {column: _json_cell(c.record) for column, c in row.cells.items() if c.record}
+        for name, value in (
+            ("scale", row.scale),
+            ("untrained", row.untrained),
+            ("synthesized", row.synthesized),
+            ("cells", cells),
+        ):
+            pairs[name] = json.dumps(value, ensure_ascii=False)
+    return "{" + ", ".join(f'"{name}": {text}' for name, text in pairs.items()) + "}"
+
+
+def _json_cell(record: RunRecord) -> dict[str, Any]:
+    interval, items, selection = record.interval, record.items, record.selection
+    return {
+        "value": record.value,
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+        "level": interval.level if interval else None,
+        "method": interval.method if interval else None,
+        "n": items.count if items else None,
+        "expected": items.expected if items else None,
+        "learning_rate": record.identity.learning_rate,
+        "seed": record.identity.seed,
+        "fold": record.identity.fold,
+        "selection": selection.rule if selection else None,
+        "selected_on": selection.selected_on if selection else None,
+        "checkpoint": selection.checkpoint if selection else None,
+        "step": selection.step if selection else None,
+        "key": record.key,
+    }
+
+
+def require_one_of(what: str, given: str, known: Sequence[str]) -> None:
+    """Raise an InputError that names the nearest of ``known`` unless ``given`` is one of them."""
+    if given not in known:
+        hint = did_you_mean(given, list(known))
+        raise InputError(f"unknown {what} {given!r}: write one of {', '.join(known)}.{hint}")

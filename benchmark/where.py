@@ -1,0 +1,161 @@
+"""Choosing among runs: ``--where FIELD=VALUE``, and what tells two runs apart.
+
+A field is any field of a run's identity (``learning_rate``, ``seed``, ``corpus_sha256``, …), a
+value inside its config by its path (``config.limit``), or ``key`` or ``scale``. Hashes are given
+by their first digits. ``FIELD=A,B`` keeps runs with either value, ``FIELD!=VALUE`` leaves those
+runs out, and ``TASK.FIELD=VALUE`` is about that task's runs and keeps all others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from superbit.benchmark.records import RunIdentity, RunRecord
+from superbit.benchmark.tasks import TASKS
+from superbit.upstreams.errors import InputError, did_you_mean
+from superbit.upstreams.spec import UpstreamSpec
+
+_HASHES = ("key", "weights_sha256", "upstream_revision", "corpus_sha256")
+_SHA256_DIGITS = 64
+KEY_DIGITS = 12
+
+
+def parse_where(conditions: Sequence[str]) -> dict[str, str]:
+    """Return ``["seed=0", "key!=1a2b"]`` as ``{"seed": "0", "key!": "1a2b"}``, for `choose`.
+
+    Raises:
+        InputError: a condition without ``=``, or two for one field.
+    """
+    where: dict[str, str] = {}
+    for condition in conditions:
+        field, equals, value = (part.strip() for part in condition.partition("="))
+        if not equals or not field:
+            raise InputError(f"--where {condition!r}: write FIELD=VALUE, e.g. learning_rate=0.001.")
+        if field in where:
+            raise InputError(f"--where {field} is given twice: give one value for each field.")
+        where[field] = value
+    return where
+
+
+def choose(records: Sequence[RunRecord], where: Mapping[str, Any]) -> list[RunRecord]:
+    """Return the records that fulfil every condition of ``where``, in their order.
+
+    Raises:
+        InputError: a field that no run has, or a value that none of them has.
+    """
+    chosen = list(records)
+    for condition, wanted in where.items():
+        task, field = _task_and_field(condition.removesuffix("!"))
+        concerned = [r for r in records if task in (None, r.identity.task)]
+        _require_known(condition.removesuffix("!"), field, concerned)
+        values = {r.key: fields(r).get(field) for r in concerned}
+        alternatives = [text.strip() for text in str(wanted).split(",")]
+        kept = {
+            key
+            for key, value in values.items()
+            if any(_equals(field, value, each) for each in alternatives) != condition.endswith("!")
+        }
+        if records and not kept:
+            seen = ", ".join(sorted({_display(field, value) for value in values.values()}))
+            raise InputError(
+                f"--where {condition}={wanted} leaves no run: "
+                f"the runs have {field} {seen or '(there are none of that task)'}."
+            )
+        chosen = [r for r in chosen if r.key not in values or r.key in kept]
+    if records and not chosen:
+        together = ", ".join(f"{condition}={wanted}" for condition, wanted in where.items())
+        raise InputError(f"--where {together}: no run fulfils all of these together.")
+    return chosen
+
+
+def fields(record: RunRecord) -> dict[str, Any]:
+    """Return everything of a record that ``where`` may name, the config by dotted paths."""
+    identity = record.identity.model_dump()
+    config = _flatten("config", identity.pop("config"))
+    return {"key": record.key, "scale": record.scale} | identity | config
+
+
+def differing(records: Sequence[RunRecord]) -> list[str]:
+    """Return the identity's fields in which the records are not all alike."""
+    described = [fields(record) for record in records]
+    names = dict.fromkeys(name for each in described for name in each)
+    return [
+        name
+        for name in names
+        if name not in ("key", "scale")
+        and len({json.dumps(each.get(name)) for each in described}) > 1
+    ]
+
+
+def name_runs(records: Sequence[RunRecord], apart: Sequence[str]) -> str:
+    """Return the runs for a message: each by its key and by its values of the fields ``apart``."""
+    named = []
+    for record in records:
+        found = fields(record)
+        values = ", ".join(f"{field} {_display(field, found.get(field))}" for field in apart)
+        named.append(f"{record.key[:KEY_DIGITS]} ({values})")
+    return "; ".join(named)
+
+
+def condition_for(record: RunRecord, field: str) -> str:
+    """Return the condition ``FIELD=VALUE`` that holds for this record."""
+    return f"{field}={_display(field, fields(record).get(field))}"
+
+
+def _task_and_field(condition: str) -> tuple[str | None, str]:
+    head, dot, tail = condition.partition(".")
+    task = next((name for name in TASKS if name.lower() == head.lower()), None)
+    return (task, tail) if dot and task else (None, condition)
+
+
+def _require_known(condition: str, field: str, records: Sequence[RunRecord]) -> None:
+    known = {"key", "scale", *RunIdentity.model_fields} - {"config"}
+    known |= {name for record in records for name in fields(record)}
+    if field not in known and not (field.startswith("config.") and not records):
+        own = ", ".join(sorted(name for name in known if not name.startswith("config.")))
+        hint = did_you_mean(field, known)
+        raise InputError(
+            f"--where {condition}: no run has the field {field!r}; "
+            f"the fields are {own} and config.PATH.{hint}"
+        )
+
+
+def _flatten(prefix: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for name, inner in value.items():
+        flat |= _flatten(f"{prefix}.{name}", inner)
+    return flat
+
+
+def _equals(field: str, value: Any, wanted: str) -> bool:
+    if _is_hash(field, value):
+        return bool(wanted) and value.startswith(wanted.lower())
+    if field == "upstream":
+        return value == str(UpstreamSpec.parse(wanted))
+    if field == "task":
+        return value.lower() == wanted.lower()
+    if value is None:
+        return wanted.lower() in ("", "none", "null")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return float(wanted) == value
+        except ValueError:
+            return False
+    return wanted.lower() == _display(field, value).lower()
+
+
+def _is_hash(field: str, value: Any) -> bool:
+    # an upstream's revision is a hash for a plug-in by path, and a plain number otherwise
+    return field in _HASHES and isinstance(value, str) and len(value) == _SHA256_DIGITS
+
+
+def _display(field: str, value: Any) -> str:
+    if value is None:
+        return "none"
+    if _is_hash(field, value):
+        return value[:KEY_DIGITS]
+    return value if isinstance(value, str) else json.dumps(value)

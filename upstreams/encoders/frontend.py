@@ -1,0 +1,58 @@
+"""FastConv, the front end: from a waveform to one feature vector every 20 ms.
+
+References:
+- SEW, Wu et al., 2021, https://arxiv.org/abs/2109.06870: the compact feature extractor "WFE-C",
+  in which a pointwise convolution follows each strided one.
+- Group normalization after the first layer only: wav2vec 2.0, Baevski et al., 2020,
+  https://arxiv.org/abs/2006.11477.
+
+Notation: B batch, N samples, T frames, C channels.
+"""
+
+from collections.abc import Sequence
+
+import torch.nn as nn
+from torch import Tensor
+
+from superbit.upstreams.hubert_config import ConvLayer
+
+
+class ConvBlock(nn.Module):
+    """Convolution without bias or padding, an optional norm over time, GELU."""
+
+    def __init__(
+        self, channels_in: int, channels_out: int, *, kernel: int, stride: int, norm: bool
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(channels_in, channels_out, kernel, stride=stride, bias=False)
+        # one group a channel: each channel is normalised over the frames of its utterance
+        self.norm = nn.GroupNorm(channels_out, channels_out) if norm else nn.Identity()
+        self.activation = nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, channels in, T) to (B, channels out, (T - kernel) // stride + 1)."""
+        return self.activation(self.norm(self.conv(x)))
+
+
+class FastConv(nn.Module):
+    """The stack of convolutions; only the first is followed by a norm.
+
+    No layer pads, so a frame depends on the samples of its receptive field and on the norm's
+    statistics. These run over all N samples, zeros after a short waveform included: whoever wants
+    an utterance's features to be its own passes it alone.
+    """
+
+    def __init__(self, conv_layers: Sequence[ConvLayer]) -> None:
+        super().__init__()
+        blocks = []
+        channels_in = 1
+        for index, (channels_out, kernel, stride) in enumerate(conv_layers):
+            blocks.append(
+                ConvBlock(channels_in, channels_out, kernel=kernel, stride=stride, norm=index == 0)
+            )
+            channels_in = channels_out
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """Map waveforms (B, N) to features (B, T, C)."""
+        return self.blocks(samples[:, None, :]).transpose(1, 2)

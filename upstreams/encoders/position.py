@@ -1,0 +1,44 @@
+"""The positional convolution: relative position from a wide grouped convolution over frames.
+
+Reference: wav2vec 2.0, Baevski et al., 2020, https://arxiv.org/abs/2006.11477, section 2; the
+weight is normalised per tap (weight norm over dimension 2), Salimans and Kingma, 2016,
+https://arxiv.org/abs/1602.07868.
+
+Notation: B batch, T frames, D width.
+"""
+
+import math
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+from torch.nn.utils.parametrizations import weight_norm
+
+
+class PositionalConvolution(nn.Module):
+    """GELU of a convolution over ``kernel`` frames, to be added to its input."""
+
+    def __init__(self, dim: int, *, kernel: int, groups: int) -> None:
+        super().__init__()
+        self.conv = weight_norm(
+            nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=groups), dim=2
+        )
+        self.activation = nn.GELU()
+        # an even kernel centred by padding on both sides gives one frame too many
+        self.surplus = 1 - kernel % 2
+
+    def reset_parameters(self) -> None:
+        """Draw the weight from N(0, 4 / (kernel · dim)), as wav2vec 2.0 does; the bias is 0."""
+        dim, _, kernel = self.conv.weight.shape
+        with torch.no_grad():
+            # assigning to a parametrized weight sets its direction and its length
+            self.conv.weight = torch.empty_like(self.conv.weight).normal_(
+                0.0, math.sqrt(4.0 / (kernel * dim))
+            )
+            self.conv.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, T, D) to (B, T, D); frames of padding must be 0 in ``x``, as beyond its ends."""
+        y = self.conv(x.transpose(1, 2))  # (B, D, T + surplus)
+        y = y[..., : x.shape[1]] if self.surplus else y
+        return self.activation(y).transpose(1, 2)

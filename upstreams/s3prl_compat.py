@@ -1,0 +1,317 @@
+"""Makes s3prl 0.4.18 (December 2024) run on today's torch, torchaudio and huggingface_hub.
+
+The only file that knows s3prl is older than they are. :func:`install` puts a finder in front of
+Python's own, which costs nothing until somebody imports s3prl; then :func:`apply` runs once,
+before s3prl's first module, and each patch in ``_PATCHES`` right after the module it mends.
+
+Every shim says why it is there and when it can go. Those that change a function of torch act only
+when s3prl's own code is the caller, so nobody else's ``torch.load`` becomes less strict.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import pathlib
+import sys
+import types
+from collections.abc import Callable, Sequence
+from typing import Any
+
+_Patch = Callable[[types.ModuleType], None]
+
+# Modules that s3prl imports and its PyPI package lacks, and ours that stand in for them.
+# Can go with the first s3prl release that ships downstream/ctc/corpus.
+_SUPPLIED = {
+    "s3prl.downstream.ctc.corpus": "superbit.benchmark.ctc_corpus",
+    "s3prl.downstream.ctc.corpus.libriphone": "superbit.benchmark.ctc_corpus.libriphone",
+}
+_PATCHES: dict[str, list[_Patch]] = {}
+_applied = False
+
+
+def install() -> None:
+    """Arrange for the shims to be applied when s3prl is first imported. Idempotent, cheap."""
+    if not any(isinstance(finder, _S3prlFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _S3prlFinder())
+
+
+def apply() -> None:
+    """Apply every shim that must be there before s3prl's first import. Idempotent."""
+    global _applied
+    if _applied:
+        return
+    _applied = True
+    install()
+    _import_torchaudio()
+    _add_torchaudio_functions()
+    _add_huggingface_names()
+    _add_absent_packages()
+    _wrap_torch_for_s3prl()
+
+
+def after_import(module_name: str, patch: _Patch) -> None:
+    """Run ``patch(module)`` right after ``module_name`` is imported, or now if it already was."""
+    _PATCHES.setdefault(module_name, []).append(patch)
+    if module_name in sys.modules:
+        patch(sys.modules[module_name])
+
+
+# --- before s3prl ---------------------------------------------------------------------------------
+
+
+def _import_torchaudio() -> None:
+    """Import torchaudio without its compiled extension where that one does not load.
+
+    Why: the last torchaudio (2.11) is built for torch 2.11, and its extension does not load under
+    a later torch; nothing s3prl's tasks use needs it. A torchaudio whose extension loads is left
+    alone. Can go when s3prl no longer imports torchaudio.
+    """
+    if "torchaudio" in sys.modules:
+        return
+    try:
+        import torchaudio  # noqa: F401
+    except (OSError, ImportError, RuntimeError):
+        for name in [n for n in sys.modules if n == "torchaudio" or n.startswith("torchaudio.")]:
+            del sys.modules[name]
+        sys.modules["torchaudio._extension"] = _extension_stub()
+        import torchaudio  # noqa: F401
+
+
+def _extension_stub() -> types.ModuleType:
+    stub = types.ModuleType("torchaudio._extension")
+
+    def fail_if_no_align(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def unavailable(*_args: object, **_kwargs: object) -> None:
+            raise RuntimeError(f"{function.__name__} needs torchaudio's compiled extension.")
+
+        return unavailable
+
+    vars(stub).update(
+        _IS_TORCHAUDIO_EXT_AVAILABLE=False,
+        _IS_ALIGN_AVAILABLE=False,
+        _check_cuda_version=lambda: None,
+        fail_if_no_align=fail_if_no_align,
+    )
+    return stub
+
+
+def _add_torchaudio_functions() -> None:
+    """Give torchaudio back what versions 2.9 and later took away.
+
+    Why: ``set_audio_backend`` is called at import by byol_s and by run_downstream;
+    ``torchaudio.sox_effects`` is imported by the hub itself and reads the audio of KS, QbE and ASV;
+    ``load`` now wants the TorchCodec package, and soundfile reads the same files. Each can go when
+    s3prl calls another library for it.
+    """
+    import torchaudio
+
+    from superbit.upstreams import sox_effects
+
+    if not hasattr(torchaudio, "set_audio_backend"):
+        torchaudio.set_audio_backend = lambda _backend: None
+    try:
+        importlib.import_module("torchaudio.sox_effects")
+    except ImportError:
+        module = types.ModuleType("torchaudio.sox_effects")
+        vars(module).update(
+            apply_effects_file=sox_effects.apply_effects_file,
+            apply_effects_tensor=sox_effects.apply_effects_tensor,
+        )
+        sys.modules["torchaudio.sox_effects"] = module
+        torchaudio.sox_effects = module
+    loads_by_torchcodec = hasattr(torchaudio, "load_with_torchcodec")
+    if loads_by_torchcodec and importlib.util.find_spec("torchcodec") is None:
+        torchaudio.load = _load_with_soundfile
+
+
+def _load_with_soundfile(
+    uri: Any,
+    frame_offset: int = 0,
+    num_frames: int = -1,
+    normalize: bool = True,
+    channels_first: bool = True,
+    **_unused: object,
+) -> tuple[Any, int]:
+    """``torchaudio.load`` by soundfile: float32 samples ``(channels, samples)`` and their rate."""
+    from superbit.upstreams.sox_effects import read_soundfile
+
+    waveform, rate = read_soundfile(uri)
+    end = None if num_frames < 0 else frame_offset + num_frames
+    waveform = waveform[:, frame_offset:end]
+    return (waveform if channels_first else waveform.T), rate
+
+
+def _add_huggingface_names() -> None:
+    """Give huggingface_hub the two names that version 1.0 removed.
+
+    Why: s3prl's runner imports them for uploads that superbit never makes. Can go when s3prl
+    stops importing them.
+    """
+    import huggingface_hub
+
+    for name in ("HfFolder", "Repository"):
+        if not hasattr(huggingface_hub, name):
+            setattr(huggingface_hub, name, _absent(name, "huggingface_hub below 1.0"))
+
+
+def _add_absent_packages() -> None:
+    """Stand in for packages that s3prl imports and does not use on one device.
+
+    Why: catalyst is needed for distributed KS only and is unmaintained; pysox (``sox``) is imported
+    by ASV and never called. A package that is installed is left alone. Can go when s3prl drops the
+    imports.
+    """
+    stand_ins = {
+        "catalyst.data.sampler": {
+            "DistributedSamplerWrapper": _absent("DistributedSamplerWrapper", "catalyst")
+        },
+        "sox": {"Transformer": _absent("Transformer", "the package sox")},
+    }
+    for name, members in stand_ins.items():
+        top, *rest = name.split(".")
+        if top in sys.modules or importlib.util.find_spec(top) is not None:
+            continue
+        parents = [".".join([top, *rest[:i]]) for i in range(len(rest) + 1)]
+        for module_name in parents:
+            # A spec, so that importlib.util.find_spec on the stand-in does not raise.
+            spec = importlib.machinery.ModuleSpec(module_name, None, is_package=True)
+            sys.modules[module_name] = importlib.util.module_from_spec(spec)
+        vars(sys.modules[name]).update(members)
+
+
+def _absent(name: str, needed: str) -> type:
+    """A class that can be imported and says what is missing when it is used."""
+
+    def refuse(self: object, *_args: object, **_kwargs: object) -> None:
+        raise RuntimeError(f"{name} is not available: it needs {needed}.")
+
+    return type(name, (), {"__init__": refuse})
+
+
+def _wrap_torch_for_s3prl() -> None:
+    """Change three functions of torch for calls made by s3prl's own code, and for no other.
+
+    ``torch.load``: s3prl's checkpoints hold an argparse.Namespace, which ``weights_only=True``
+    (torch's default since 2.6) refuses. Can go when s3prl passes ``weights_only=False`` itself.
+    ``torch.save``: s3prl deletes old checkpoints before it writes the new one in place; a kill
+    in between leaves nothing to resume from. Can go when s3prl's runner saves atomically.
+    ``Tensor.cuda``: ASV's expert calls it whatever the device. Can go when it uses ``.to(device)``.
+    """
+    import torch
+
+    original_load, original_save, original_cuda = torch.load, torch.save, torch.Tensor.cuda
+
+    @functools.wraps(original_load)
+    def load(*args: Any, **kwargs: Any) -> Any:
+        if _called_by_s3prl():
+            kwargs.setdefault("weights_only", False)
+        return original_load(*args, **kwargs)
+
+    @functools.wraps(original_save)
+    def save(obj: object, f: Any, *args: Any, **kwargs: Any) -> None:
+        if not (_called_by_s3prl() and isinstance(f, str | os.PathLike)):
+            return original_save(obj, f, *args, **kwargs)
+        partial = f"{os.fspath(f)}.{os.getpid()}.partial"
+        original_save(obj, partial, *args, **kwargs)
+        os.replace(partial, f)
+        return None
+
+    @functools.wraps(original_cuda)
+    def cuda(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if _called_by_s3prl() and not torch.cuda.is_available():
+            return self
+        return original_cuda(self, *args, **kwargs)
+
+    torch.load, torch.save, torch.Tensor.cuda = load, save, cuda
+
+
+def _called_by_s3prl() -> bool:
+    """Whether the function that called our wrapper belongs to s3prl."""
+    return str(sys._getframe(2).f_globals.get("__name__", "")).startswith("s3prl.")
+
+
+# --- after a module of s3prl ----------------------------------------------------------------------
+
+
+def _leave_isinstance_alone(helper: types.ModuleType) -> None:
+    """Why: replaces ``builtins.isinstance`` for everybody, and the replacement raises TypeError for
+    a defaultdict and a tuple of classes. Needed by torch before 1.8 only; can go with the call."""
+    helper.hack_isinstance = lambda: None
+
+
+def _keep_worker_count(expert: types.ModuleType) -> None:
+    """Why: ``load_dataset`` pops ``num_workers`` from the shared config, so every loader after the
+    first starts 12 workers whatever the config says. Can go when it copies the config."""
+    original = expert.load_dataset
+
+    def load_dataset(split: str, tokenizer: object, corpus: dict[str, object]) -> object:
+        return original(split, tokenizer, dict(corpus))
+
+    expert.load_dataset = load_dataset
+
+
+class SortedPath(type(pathlib.Path())):  # type: ignore[misc]
+    """A path whose ``iterdir`` and ``glob`` give names in sorted order."""
+
+    def iterdir(self):  # type: ignore[no-untyped-def]
+        return iter(sorted(super().iterdir()))
+
+    def glob(self, pattern, **kwargs):  # type: ignore[no-untyped-def]
+        return iter(sorted(super().glob(pattern, **kwargs)))
+
+
+def _list_in_sorted_order(module: types.ModuleType) -> None:
+    """Why: KS lists its files in directory order, which differs between two copies of one corpus,
+    so equal seeds draw different batches. Can go when s3prl sorts its lists."""
+    vars(module)["Path"] = SortedPath
+
+
+after_import("s3prl.utility.helper", _leave_isinstance_alone)
+after_import("s3prl.downstream.ctc.expert", _keep_worker_count)
+after_import("s3prl.downstream.speech_commands.expert", _list_in_sorted_order)
+after_import("s3prl.downstream.speech_commands.dataset", _list_in_sorted_order)
+
+
+class _S3prlFinder(importlib.abc.MetaPathFinder):
+    """Applies the shims before s3prl, supplies absent modules, patches others after import."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname == "s3prl":
+            apply()
+            return None
+        if fullname in _SUPPLIED:
+            return self._supplied(fullname)
+        if fullname not in _PATCHES:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            self._patch_after_exec(spec.loader, _PATCHES[fullname])
+        return spec
+
+    @staticmethod
+    def _supplied(fullname: str) -> importlib.machinery.ModuleSpec | None:
+        ours = importlib.util.find_spec(_SUPPLIED[fullname])
+        if ours is None or ours.origin is None:
+            return None
+        return importlib.util.spec_from_file_location(
+            fullname, ours.origin, submodule_search_locations=ours.submodule_search_locations
+        )
+
+    @staticmethod
+    def _patch_after_exec(loader: importlib.abc.Loader, patches: list[_Patch]) -> None:
+        original = loader.exec_module
+
+        def exec_module(module: types.ModuleType) -> None:
+            original(module)
+            for patch in patches:
+                patch(module)
+
+        loader.exec_module = exec_module  # type: ignore[method-assign]

@@ -1,0 +1,94 @@
+"""The one grammar by which every verb and every record names an upstream.
+
+``NAME[@CHECKPOINT][+untrained][+policy=POLICY]``, for example ``vanilla_nano+untrained``,
+``bq_sparseformer_dn_s@runs/dn/best`` or ``path/to/hubconf.py:my_model@weights.pt``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from superbit.upstreams.errors import InputError
+
+TWIN_PREFIX = "bq_"
+TWIN_POLICY = "w1a1"
+_SUFFIX = re.compile(r"\+(?P<untrained>untrained)$|\+policy=(?P<policy>[A-Za-z0-9_.-]*)$")
+_GRAMMAR = "NAME[@CHECKPOINT][+untrained][+policy=POLICY]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpstreamSpec:
+    """A parsed upstream spec.
+
+    Attributes:
+        name: a registered name, a name of s3prl's hub, or ``path/to/hubconf.py:function``. The
+            prefix ``bq_`` is already resolved into ``policy``.
+        checkpoint: path of weights, or ``None`` for the packaged ones or none at all.
+        untrained: weights drawn from a fixed seed.
+        policy: binarization policy, e.g. ``"w1a1"``, or ``None`` for full precision.
+    """
+
+    name: str
+    checkpoint: str | None = None
+    untrained: bool = False
+    policy: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> UpstreamSpec:
+        """Parse ``text``.
+
+        Raises:
+            InputError: not of the grammar, or two parts that exclude each other.
+        """
+        rest, untrained, policy = text.strip(), False, None
+        while match := _SUFFIX.search(rest):
+            if match["untrained"]:
+                _once(text, "+untrained", seen=untrained)
+                untrained = True
+            else:
+                _once(text, "+policy", seen=policy is not None)
+                policy = match["policy"]
+            rest = rest[: match.start()]
+        name, at, checkpoint = rest.partition("@")
+        if "+" in name and ":" not in name:
+            wrong = name[name.index("+") :]
+            raise InputError(
+                f"upstream {text!r}: {wrong!r} is not part of a spec; the grammar is {_GRAMMAR}."
+            )
+        if not name or (at and not checkpoint) or policy == "":
+            raise InputError(f"upstream {text!r}: a part is empty; the grammar is {_GRAMMAR}.")
+        if checkpoint and untrained:
+            raise InputError(
+                f"upstream {text!r}: a checkpoint and '+untrained' exclude each other."
+            )
+        return cls(
+            name=name, checkpoint=checkpoint or None, untrained=untrained, policy=policy
+        )._resolve_twin(text)
+
+    def _resolve_twin(self, text: str) -> UpstreamSpec:
+        if not self.name.startswith(TWIN_PREFIX):
+            return self
+        if self.policy not in (None, TWIN_POLICY):
+            plain = self.name.removeprefix(TWIN_PREFIX)
+            raise InputError(
+                f"upstream {text!r}: the prefix {TWIN_PREFIX!r} already means "
+                f"+policy={TWIN_POLICY}; write {plain}+policy={self.policy}."
+            )
+        return replace(self, name=self.name.removeprefix(TWIN_PREFIX), policy=TWIN_POLICY)
+
+    def __str__(self) -> str:
+        """The canonical spelling, which records store: ``bq_X`` is ``X+policy=w1a1``."""
+        parts = [self.name]
+        if self.checkpoint:
+            parts.append(f"@{self.checkpoint}")
+        if self.untrained:
+            parts.append("+untrained")
+        if self.policy:
+            parts.append(f"+policy={self.policy}")
+        return "".join(parts)
+
+
+def _once(text: str, part: str, *, seen: bool) -> None:
+    if seen:
+        raise InputError(f"upstream {text!r}: {part!r} is given twice.")
