@@ -17,11 +17,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
-
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.hubert import Hubert
 from superbit.upstreams.hubert_config import NAMED_SIZES, HubertConfig
+from torch import Tensor
 
 FORMAT = 1
 WEIGHTS_FILE = "model.safetensors"
@@ -105,7 +104,9 @@ def load(directory: str | Path, *, name: str | None = None) -> Checkpoint:
     with torch.device("meta"):
         model = Hubert(config)
     _check_tensors(directory / WEIGHTS_FILE, found=tensors, needed=model.state_dict())
-    model.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, assign=True)
+    # copied: tensors as read are views of the file
+    weights = {key: tensor.to(torch.float32, copy=True) for key, tensor in tensors.items()}
+    model.load_state_dict(weights, assign=True)
     return Checkpoint(model=model, training=training)
 
 

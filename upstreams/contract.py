@@ -65,7 +65,8 @@ def check_upstream(
     expert: s3prl-style: takes a list of waveforms, returns ``{"hidden_states": [...]}``; it is
         left as it was found (parameters, buffers, gradients, modes), global random states too
     ours: hold it to what superbit promises of its own encoders: layers + 1 hidden states, exactly
-        round(samples / 320) frames, the same features alone and in a batch, no idle parameter
+        round(samples / 320) frames, the same features alone and in a batch, no idle parameter;
+        frames and batch as asked of others where its ``batch_invariant`` is False
     build: makes the same upstream again, for the save and load rule, as a later run would do;
         without it the state is loaded back into ``expert`` itself, which cannot show state that
         lives outside ``state_dict``

@@ -93,6 +93,8 @@ def preserved(expert: nn.Module) -> Iterator[None]:
 class Probe:
     """An upstream under check. Forward passes that several rules look at run once.
 
+    promises_invariance: one of superbit's own, unless its checkpoint's config says that padding
+        leaks (``padding: fairseq``), as it did for weights trained elsewhere
     side_effects: what forward passes changed besides computing, over all of them
     found: the status of every rule measured so far, by name
     """
@@ -102,6 +104,7 @@ class Probe:
     ) -> None:
         self.expert = expert
         self.ours = ours
+        self.promises_invariance = ours and getattr(expert, "batch_invariant", True)
         self.build = build
         self.side_effects: list[str] = []
         self.forward_passes = 0

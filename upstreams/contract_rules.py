@@ -143,7 +143,7 @@ def _frame_count(probe: Probe) -> Finding:
     wrong = []
     for samples, frames, where in counts:
         due = round(samples / rate)
-        if abs(frames - due) >= (1 if probe.ours else FRAME_TOLERANCE):
+        if abs(frames - due) >= (1 if probe.promises_invariance else FRAME_TOLERANCE):
             wrong.append(f"{frames} frames for {seconds(samples)}{where}, {due} are due")
     if wrong:
         return "fail", "; ".join(wrong)
@@ -228,7 +228,7 @@ def _batch_invariance(probe: Probe) -> Finding:
     seen = f"{cut}largest deviation {worst:.2g} ({worst / worst_scale:.2g} of scale) at {where}"
     if not cut and worst <= INVARIANCE_TOLERANCE * worst_scale:
         return "pass", seen
-    return ("fail" if probe.ours else "warn"), seen
+    return ("fail" if probe.promises_invariance else "warn"), seen
 
 
 @_rule(

@@ -6,10 +6,10 @@ References:
 
     waveform -> FastConv -> LN -> linear -> + positional convolution -> LN -> layers
 
-With ``padding: independent`` an utterance's hidden states do not depend on its batch: the front end,
-which normalises over time, sees it alone; padded frames are 0 before the positional convolution and
-hidden from attention. With ``padding: fairseq`` they depend on it as in fairseq: the norm runs over the zeros
-after short waveforms, and a frame counts as padding only when all of its samples are.
+With ``padding: independent`` an utterance's hidden states do not depend on its batch: the front
+end, which normalises over time, sees it alone; padded frames are 0 before the positional
+convolution and hidden from attention. With ``padding: fairseq`` they do, as in fairseq: the norm
+runs over the zeros after short waveforms, and a frame is padding only when all its samples are.
 
 Notation: B batch, N samples, T frames, C channels of the front end, D width, L layers.
 """
@@ -18,15 +18,14 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn as nn
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
-
 from superbit.upstreams.encoders.frontend import FastConv
 from superbit.upstreams.encoders.position import PositionalConvolution
 from superbit.upstreams.encoders.sparseformer import SparseformerEncoder
 from superbit.upstreams.encoders.vanilla import TransformerEncoder
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert_config import HubertConfig
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 # The class of each encoder kind; `hubert_config.ENCODERS` names the same kinds without torch.
 ENCODER_CLASSES: dict[str, type[nn.Module]] = {
@@ -64,7 +63,7 @@ class Hubert(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw every weight anew, as HuBERT's pre-training starts (from torch's global generator)."""
+        """Draw every weight anew from torch's global generator, as HuBERT's pre-training starts."""
         for module in self.modules():
             if isinstance(module, nn.LayerNorm | nn.GroupNorm | PositionalConvolution):
                 module.reset_parameters()
@@ -130,7 +129,7 @@ class Hubert(nn.Module):
         return self.input_dropout(self.post_extract_proj(self.front_end_norm(features)))
 
     def encode(self, x: Tensor, valid: Tensor | None) -> list[Tensor]:
-        """Map (B, T, D) to L + 1 states (B, T, D); ``valid`` is (B, T) bool, None for all frames."""
+        """Map (B, T, D) to L + 1 states of that shape; ``valid`` is (B, T) bool, None for all."""
         if valid is not None:
             x = x.masked_fill(~valid[:, :, None], 0.0)
         x = self.encoder_norm(x + self.position(x))

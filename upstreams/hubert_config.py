@@ -94,7 +94,7 @@ class HubertConfig:
 
     @property
     def receptive_field(self) -> int:
-        """Samples a frame is computed from, so the shortest audio that has one: 400 for FastConv."""
+        """Samples behind one frame, so the shortest audio that has a frame: 400 for FastConv."""
         samples = 1
         for _, kernel, stride in reversed(self.conv_layers):
             samples = (samples - 1) * stride + kernel

@@ -1,5 +1,6 @@
 """The upstream contract: every broken mock fails its rule by name, what is right passes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ from superbit.upstreams.contract import (
     render,
     rule_names,
 )
+from superbit.upstreams.expert import UpstreamExpert
+from superbit.upstreams.hubert import untrained_model
+from superbit.upstreams.hubert_config import NAMED_SIZES
 from torch import nn
 
 MOCKS = Path(__file__).parent / "mocks" / "hubconf.py"
@@ -56,6 +60,13 @@ def test_a_good_upstream_passes_as_one_of_ours():
 def test_our_nano_encoders_pass_every_rule(name):
     report = check_upstream(load(name), ours=True, build=lambda: load(name))
     assert report.names("pass") == rule_names(), render(report)
+
+
+def test_leaks_that_the_checkpoint_declares_are_a_warning_for_ours_too():
+    config = replace(NAMED_SIZES["vanilla_nano"], padding="fairseq")
+    report = check_upstream(UpstreamExpert(untrained_model(config), untrained=True), ours=True)
+    assert report.ok, render(report)
+    assert report.names("warn") == ("batch-invariance",)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import torch
 from superbit.upstreams import registry
 from superbit.upstreams.contract import rule_names
 
-README = (Path(superbit.upstreams.__file__).parent / "README.md").read_text()
+README = (Path(__file__).parents[2] / "upstreams" / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:

@@ -20,9 +20,8 @@ Notation: B batch, T frames, D width, H heads.
 from functools import lru_cache
 
 import torch
-from torch import Tensor
-
 from superbit.upstreams.encoders.attention import SelfAttention
+from torch import Tensor
 
 
 def sparse_mask(

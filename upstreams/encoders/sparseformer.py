@@ -1,7 +1,7 @@
 """Sparseformer: the vanilla encoder with fixed factorised sparse attention in every layer.
 
-Reference: Child et al., 2019, https://arxiv.org/abs/1904.10509, section 4.3. Only which keys a frame
-sees differs from `vanilla.py`: the parameters are the same, name by name.
+Reference: Child et al., 2019, https://arxiv.org/abs/1904.10509, section 4.3. Only which keys a
+frame sees differs from `vanilla.py`: the parameters are the same, name by name.
 """
 
 from superbit.upstreams.encoders.sparse_attention import SparseSelfAttention

@@ -65,7 +65,8 @@ def room(samples: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """A light room: decay by 60 dB in 0.1 to 0.35 s, 6 to 20 dB below the direct sound."""
     decay_seconds = random.uniform(0.1, 0.35)
     length = int(decay_seconds * SAMPLE_RATE)
-    tail = random.standard_normal(length) * 10 ** (-3 * np.arange(length) / length)
+    envelope = 10 ** (-3 * np.arange(length, dtype=np.float32) / length)
+    tail = random.standard_normal(length, dtype=np.float32) * envelope
     tail *= 10 ** (-random.uniform(6, 20) / 20) / np.sqrt(np.sum(tail**2))
     size = 1 << (len(samples) + length - 1).bit_length()
     echo = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(tail, size), size)
@@ -127,8 +128,9 @@ def _resampler(source_hz: int) -> Resample:
 def _colored(samples: int, exponent: float, random: np.random.Generator) -> np.ndarray:
     """Noise whose amplitude spectrum falls as frequency to the power of ``exponent``."""
     size = 1 << (samples - 1).bit_length()
-    spectrum = np.fft.rfft(random.standard_normal(size))
-    frequency = np.maximum(np.fft.rfftfreq(size, 1 / SAMPLE_RATE), 40.0)
+    spectrum = np.fft.rfft(random.standard_normal(size, dtype=np.float32))
+    # Flat below 40 Hz, where a power law would put nearly all of the energy.
+    frequency = np.maximum(np.fft.rfftfreq(size, 1 / SAMPLE_RATE), 40.0).astype(np.float32)
     made = np.fft.irfft(spectrum * frequency**exponent, size)[:samples]
     return made / np.sqrt(np.mean(made**2))
 

@@ -9,17 +9,13 @@ import numpy as np
 import soundfile
 
 from superbit.benchmark.corpora.audio import SAMPLE_RATE
+from superbit.benchmark.corpora.embedded import sizes
 from superbit.benchmark.corpora.embedded.acoustics import record, to_16_khz
 from superbit.benchmark.corpora.embedded.espeak import Espeak
 from superbit.benchmark.corpora.embedded.lexicon import lexicon_text, make_lexicon
 from superbit.benchmark.corpora.embedded.texts import VOCABULARY, Sentences
 from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, draw_speakers
 
-# (speakers, utterances a speaker) of each split.
-SIZES = {
-    "tiny": {"train-clean-100": (12, 8), "dev-clean": (6, 4), "test-clean": (8, 6)},
-    "demo": {"train-clean-100": (24, 25), "dev-clean": (8, 10), "test-clean": (8, 19)},
-}
 # Names of speakers begin here; real LibriSpeech's are of the same form.
 _FIRST_SPEAKER = {"train-clean-100": 1001, "dev-clean": 2001, "test-clean": 3001}
 _SNR_DB = (8, 30)
@@ -38,12 +34,12 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
     lexicon = make_lexicon(VOCABULARY, espeak)
     (out / "librispeech-lexicon.txt").write_text(lexicon_text(lexicon), encoding="utf-8")
     names = {
-        split: [str(_FIRST_SPEAKER[split] + index) for index in range(speakers)]
-        for split, (speakers, _) in SIZES[size].items()
+        split: [str(_FIRST_SPEAKER[split] + index) for index in range(plan.speakers)]
+        for split, plan in sizes.LIBRISPEECH[size].items()
     }
     speakers = iter(draw_speakers([name for of in names.values() for name in of], random))
     table = [",".join(TABLE_COLUMNS)]
-    for split, (_, utterances) in SIZES[size].items():
+    for split, plan in sizes.LIBRISPEECH[size].items():
         # Each split has decks of its own, so that none lacks a word.
         sentences = Sentences(random)
         for name in names[split]:
@@ -54,7 +50,7 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
             folder.mkdir(parents=True, exist_ok=True)
             tilt = random.uniform(*_TILT)
             lines = []
-            for index in range(utterances):
+            for index in range(plan.utterances):
                 text = sentences.draw()
                 clean = espeak.synthesize(text, **speaker.synthesis)
                 speech = to_16_khz(clean, vocal_tract=speaker.vocal_tract)
@@ -77,7 +73,3 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
             (folder / f"{chapter}.trans.txt").write_text("".join(lines), encoding="utf-8")
     (out / "LibriSpeech" / "speakers.csv").write_text("\n".join(table) + "\n", encoding="utf-8")
 
-
-def items(size: str) -> int:
-    """How many audio files :func:`make` writes."""
-    return sum(speakers * utterances for speakers, utterances in SIZES[size].values())

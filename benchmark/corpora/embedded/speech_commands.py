@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
 from superbit.benchmark.corpora.audio import SAMPLE_RATE
+from superbit.benchmark.corpora.embedded import sizes
 from superbit.benchmark.corpora.embedded.acoustics import NOISE_KINDS, noise, record, to_16_khz
 from superbit.benchmark.corpora.embedded.espeak import Espeak
 from superbit.benchmark.corpora.embedded.texts import UNKNOWN_WORDS
@@ -29,26 +29,6 @@ from superbit.benchmark.corpora.speech_commands import (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Split:
-    """Speakers, each of whom says every keyword once and this many of the unknown words."""
-
-    speakers: int
-    unknown_words: int
-
-
-SIZES = {
-    "tiny": {
-        "train": _Split(speakers=16, unknown_words=4),
-        "dev": _Split(speakers=8, unknown_words=2),
-        "test": _Split(speakers=16, unknown_words=1),
-    },
-    "demo": {
-        "train": _Split(speakers=36, unknown_words=4),
-        "dev": _Split(speakers=12, unknown_words=2),
-        "test": _Split(speakers=28, unknown_words=1),
-    },
-}
 _CLIP_SAMPLES = SAMPLE_RATE
 _SNR_DB = (4, 30)
 _LEVEL_DB = (-34, -14)
@@ -70,7 +50,7 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
     table = [",".join(TABLE_COLUMNS)]
     # A deck, so that every unknown word is in every split that is large enough.
     unknown_words = _deck(UNKNOWN_WORDS, random)
-    for split, plan in SIZES[size].items():
+    for split, plan in sizes.SPEECH_COMMANDS[size].items():
         for _ in names[split]:
             speaker = next(speakers)
             table.append(speaker.row(split))
@@ -88,17 +68,11 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
     for kind in NOISE_KINDS:
         _write(root / "train" / NOISE / f"{kind}.wav", _silence(_NOISE_SECONDS, kind, random))
         on_item()
-    for index in range(SIZES[size]["test"].speakers):
+    for index in range(sizes.SPEECH_COMMANDS[size]["test"].speakers):
         kind = NOISE_KINDS[index % len(NOISE_KINDS)]
         _write(root / "test" / SILENCE / f"{index}.wav", _silence(1, kind, random))
         on_item()
     (root / "speakers.csv").write_text("\n".join(table) + "\n", encoding="utf-8")
-
-
-def items(size: str) -> int:
-    """How many audio files :func:`make` writes."""
-    words = sum(p.speakers * (len(KEYWORDS) + p.unknown_words) for p in SIZES[size].values())
-    return words + len(NOISE_KINDS) + SIZES[size]["test"].speakers
 
 
 def _names(size: str, seed: int) -> dict[str, list[str]]:
@@ -107,7 +81,7 @@ def _names(size: str, seed: int) -> dict[str, list[str]]:
     Speakers of the test come from the tenth that the rule leaves out of train and dev, as they do
     in the real corpus.
     """
-    wanted = {split: plan.speakers for split, plan in SIZES[size].items()}
+    wanted = {split: plan.speakers for split, plan in sizes.SPEECH_COMMANDS[size].items()}
     names: dict[str, list[str]] = {split: [] for split in wanted}
     for index in itertools.count():
         if all(len(names[split]) == count for split, count in wanted.items()):

@@ -1,0 +1,163 @@
+"""``superbit corpus make`` and ``superbit corpus check``."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from superbit.benchmark.corpora import catalog
+from superbit.benchmark.corpora.embedded.make import make_corpora
+from superbit.benchmark.corpora.layout import CorpusReport
+from superbit.benchmark.corpora.manifest import Manifest, build_manifest
+from superbit.benchmark.corpora.paths import load_paths
+from superbit.upstreams.errors import InputError
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+def make_command(out: str | os.PathLike[str], size: str, seed: int) -> None:
+    """Synthesize the embedded corpora into ``out``, with progress, and say where they are.
+
+    Raises:
+        InputError: as :func:`make_corpora`.
+    """
+    start = time.monotonic()
+    with _progress(f"synthesizing speech, size {size}") as on_progress:
+        paths_file = make_corpora(Path(out), size=size, seed=seed, on_progress=on_progress)
+    seconds = time.monotonic() - start
+    _console().print(f"Embedded corpora, size {size}, seed {seed}: {Path(out)} ({seconds:.0f} s)")
+    _console().print(f"Paths file: {paths_file}")
+
+
+def check_command(paths_file: str | os.PathLike[str], work_dir: str | os.PathLike[str]) -> int:
+    """Say what each corpus holds, beside SUPERB's counts, what is wrong, and its manifest hash.
+
+    Returns:
+        0: every corpus of the paths file can be used.
+
+    Raises:
+        InputError: one of them cannot; every corpus has been reported before.
+    """
+    paths = load_paths(paths_file)
+    faults: list[str] = []
+    for name in paths.present:
+        report = catalog.find(name).check(paths.section(name))
+        _print_report(report)
+        found = list(report.problems)
+        if not found:
+            try:
+                with _progress(f"reading {report.title}") as on_progress:
+                    manifest = build_manifest(
+                        name, paths, work_dir=work_dir, on_progress=on_progress
+                    )
+            except InputError as error:
+                found.append(str(error))
+            else:
+                _print_manifest(manifest)
+        if found:
+            _print_faults(report, found)
+            faults += found
+    absent = [name for name in catalog.CORPORA if name not in paths.present]
+    if absent:
+        _console().print(f"Not in {paths_file}: {', '.join(absent)}.")
+    if faults:
+        count = f" ({len(faults)} problems in all, listed above.)" if len(faults) > 1 else ""
+        raise InputError(faults[0] + count)
+    return 0
+
+
+def _console(*, stderr: bool = False) -> Console:
+    # Paths must stay whole, so that they can be copied.
+    return Console(stderr=stderr, soft_wrap=True, highlight=False, markup=False)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Progress on standard error: what, how far, how long, how long still.
+
+    A bar on a terminal; elsewhere a line every few seconds, so that logs show life.
+    """
+    console = _console(stderr=True)
+    if not console.is_terminal:
+        yield _lines(what, console)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("files, elapsed"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def _lines(what: str, console: Console) -> Callable[[int, int], None]:
+    start = last = time.monotonic()
+
+    def on_progress(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _SECONDS_BETWEEN_LINES:
+            last = now
+            left = (now - start) * (total - done) / done
+            console.print(
+                f"{what}: {done:,} of {total:,} files, {now - start:.0f} s, {left:.0f} s left"
+            )
+
+    return on_progress
+
+
+def _print_report(report: CorpusReport) -> None:
+    table = Table(title=f"{report.title}: {report.root}", title_justify="left")
+    table.add_column("split")
+    for column in ("utterances", "SUPERB's", "speakers", "hours"):
+        table.add_column(column, justify="right")
+    for split in report.splits:
+        table.add_row(
+            split.name,
+            f"{split.utterances:,}",
+            f"{split.expected_utterances:,}",
+            "" if split.speakers is None else f"{split.speakers:,}",
+            f"{split.hours:.2f}",
+        )
+    console = _console()
+    console.print(table)
+    for note in report.notes:
+        console.print(note)
+
+
+def _print_manifest(manifest: Manifest) -> None:
+    made = f" ({manifest.recipe})" if manifest.recipe else ""
+    console = _console()
+    console.print(
+        f"{manifest.kind}{made}: {manifest.files:,} files, {manifest.bytes / 1e6:,.1f} MB, "
+        f"{manifest.seconds / 3600:.2f} hours, all of them decoded"
+    )
+    console.print(f"manifest sha256 {manifest.sha256}\n")
+
+
+def _print_faults(report: CorpusReport, faults: list[str]) -> None:
+    console = _console()
+    for fault in faults:
+        console.print(f"problem: {fault}")
+    for what, where in report.published:
+        console.print(f"published: {what}: {where}")
+    console.print()

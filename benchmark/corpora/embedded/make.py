@@ -1,0 +1,205 @@
+"""Makes the embedded corpora: synthesized speech in the layouts of the real ones."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from superbit.benchmark.corpora.embedded import recipe
+from superbit.benchmark.corpora.embedded.sizes import SIZES, audio_files
+from superbit.benchmark.corpora.work import write_atomically
+from superbit.upstreams.errors import InputError, did_you_mean
+
+PATHS_FILE = "paths.yaml"
+
+# Everything that we put into a folder; nothing else in it is ever touched.
+_OURS = ("LibriSpeech", "librispeech-lexicon.txt", "speech_commands", PATHS_FILE, recipe.FILE_NAME)
+_LOCK = ".superbit-corpora.lock"
+_CORPORA = ("librispeech", "speech_commands")
+_PATHS = """\
+# Written by: superbit corpus make
+librispeech:
+  root: LibriSpeech
+  lexicon: [librispeech-lexicon.txt]
+speech_commands:
+  root: speech_commands/train
+  test_root: speech_commands/test
+"""
+
+
+def make_corpora(
+    out: str | Path,
+    *,
+    size: str,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Synthesize every embedded corpus into ``out``, or find them there already.
+
+    The same size and seed give the same corpora. A complete folder of the same recipe is used
+    again; one that was left incomplete is made again; anything else in ``out`` is an error.
+
+    Args:
+        out: a folder; made if it is not there.
+        size: ``"tiny"`` (seconds, for tests) or ``"demo"``.
+        on_progress: called with (audio files made, audio files in all).
+
+    Returns:
+        The paths file, ready for ``--paths``.
+
+    Raises:
+        InputError: an unknown size; a folder that holds something else; espeak-ng is not installed.
+    """
+    if size not in SIZES:
+        raise InputError(
+            f"There is no size {size!r}: known are {', '.join(SIZES)}." + did_you_mean(size, SIZES)
+        )
+    out = Path(out).absolute()
+    _refuse_foreign(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with _alone(out):
+        if not _is_complete(out, size, seed):
+            _remove_ours(out)
+            _make(out, size, seed, on_progress or (lambda done, total: None))
+    return out / PATHS_FILE
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Raise InputError unless ``out`` is absent, empty or made by :func:`make_corpora`."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"{out} is a file; the embedded corpora need a folder.")
+    # The lock is made first and stays, so it also marks what a killed process left.
+    if any(out.iterdir()) and not (out / _LOCK).is_file():
+        raise InputError(
+            f"{out} holds something that superbit did not make; give an empty or a new folder."
+        )
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Wait until no other process makes corpora in ``out``; a killed one's lock is released."""
+    with open(out / _LOCK, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _is_complete(out: Path, size: str, seed: int) -> bool:
+    """Whether the corpora are there, of this recipe, with every file.
+
+    Raises:
+        InputError: ``out`` holds complete corpora of another size or seed.
+    """
+    found = recipe.read(out)
+    if found is None or found.version != recipe.VERSION:
+        return False
+    if (found.size, found.seed) != (size, seed):
+        raise InputError(
+            f"{out} holds embedded corpora of size {found.size} and seed {found.seed}, not "
+            f"{size} and {seed}; give another folder, or delete that one."
+        )
+    return (found.files, found.bytes) == _contents(out)
+
+
+def _remove_ours(out: Path) -> None:
+    # The recipe first: what is left after a kill in between is then known to be incomplete.
+    (out / recipe.FILE_NAME).unlink(missing_ok=True)
+    for name in _OURS:
+        path = out / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _make(out: Path, size: str, seed: int, on_progress: Callable[[int, int], None]) -> None:
+    _run_workers(out, size, seed, on_progress)
+    write_atomically(out / PATHS_FILE, _PATHS)
+    files, size_bytes = _contents(out)
+    made = recipe.Recipe(size=size, seed=seed, files=files, bytes=size_bytes)
+    write_atomically(out / recipe.FILE_NAME, made.to_json())
+
+
+def _contents(out: Path) -> tuple[int, int]:
+    """(files, bytes) of what we made, without the recipe itself."""
+    sizes = [
+        path.stat().st_size
+        for name in _OURS
+        if name != recipe.FILE_NAME
+        for path in ([out / name] if (out / name).is_file() else (out / name).rglob("*"))
+        if path.is_file()
+    ]
+    return len(sizes), sum(sizes)
+
+
+def _run_workers(out: Path, size: str, seed: int, on_progress: Callable[[int, int], None]) -> None:
+    """One process a corpus, side by side; the first that fails stops the others."""
+    progress = _Progress(audio_files(size), on_progress)
+    with tempfile.TemporaryFile("w+") as errors:
+        workers = [
+            subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "superbit.benchmark.corpora.embedded.worker"),
+                    *(corpus, str(out), size, str(seed)),
+                ],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+            for corpus in _CORPORA
+        ]
+        readers = [
+            threading.Thread(target=progress.follow, args=(worker.stdout,)) for worker in workers
+        ]
+        try:
+            for reader in readers:
+                reader.start()
+            for worker, reader in zip(workers, readers, strict=True):
+                reader.join()
+                if worker.wait() != 0:
+                    break
+        finally:
+            # Also after Ctrl-C: no worker outlives the call.
+            for worker in workers:
+                if worker.poll() is None:
+                    worker.kill()
+                worker.wait()
+            for reader in readers:
+                reader.join()
+        if any(worker.returncode for worker in workers):
+            errors.seek(0)
+            lines = errors.read().strip().splitlines() or ["no message"]
+            _raise(lines[-1])
+
+
+def _raise(last_line: str) -> None:
+    """Raise what a worker died of, told by the last line of its traceback."""
+    name, _, message = last_line.partition(": ")
+    if name.endswith("InputError"):
+        raise InputError(message)
+    raise RuntimeError(f"Making the embedded corpora failed: {last_line}")
+
+
+class _Progress:
+    """Counts what several workers say they have made."""
+
+    def __init__(self, total: int, on_progress: Callable[[int, int], None]) -> None:
+        self._total = total
+        self._on_progress = on_progress
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def follow(self, lines: Iterable[str]) -> None:
+        """Count a worker's lines, one a file, until it closes its output."""
+        for _ in lines:
+            with self._lock:
+                self._done += 1
+                self._on_progress(self._done, self._total)

@@ -1,0 +1,55 @@
+"""The upstream spec grammar of the design: parsed in one place, stored canonically."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from superbit.upstreams import InputError, UpstreamSpec
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("vanilla", "vanilla"),
+        ("vanilla_nano+untrained", "vanilla_nano+untrained"),
+        ("bq_vanilla", "vanilla+policy=w1a1"),
+        ("bq_vanilla+policy=w1a1", "vanilla+policy=w1a1"),
+        ("vanilla+policy=w1a2+untrained", "vanilla+untrained+policy=w1a2"),
+        ("bq_sparseformer_dn_s@runs/dn/best", "sparseformer_dn_s@runs/dn/best+policy=w1a1"),
+        ("path/to/hubconf.py:my_model@weights.pt", "path/to/hubconf.py:my_model@weights.pt"),
+        ("a+b/hubconf.py:my_model", "a+b/hubconf.py:my_model"),
+        (" vanilla ", "vanilla"),
+    ],
+)
+def test_canonical_spelling(text, canonical):
+    assert str(UpstreamSpec.parse(text)) == canonical
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "empty"),
+        ("vanilla@", "empty"),
+        ("@weights", "empty"),
+        ("vanilla+policy=", "empty"),
+        ("vanilla+untraind", "'+untraind' is not part of a spec"),
+        ("vanilla+untrained+untrained", "twice"),
+        ("vanilla@w+untrained", "exclude each other"),
+        ("bq_vanilla+policy=w1a2", "write vanilla+policy=w1a2"),
+    ],
+)
+def test_wrong_specs_say_what_is_wrong(text, said):
+    with pytest.raises(InputError, match=said.replace("+", r"\+")):
+        UpstreamSpec.parse(text)
+
+
+@given(
+    name=st.from_regex(r"[a-z][a-z0-9_]{0,20}", fullmatch=True).filter(
+        lambda n: not n.startswith("bq_")
+    ),
+    checkpoint=st.none() | st.from_regex(r"[a-z0-9_./-]{1,20}", fullmatch=True),
+    policy=st.none() | st.from_regex(r"w[0-9]a[0-9]", fullmatch=True),
+)
+def test_canonical_spelling_parses_to_itself(name, checkpoint, policy):
+    spec = UpstreamSpec(name=name, checkpoint=checkpoint, policy=policy)
+    assert UpstreamSpec.parse(str(spec)) == spec
