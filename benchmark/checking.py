@@ -6,18 +6,23 @@ from superbit.benchmark.progress import Reporter
 
 
 def check_command(spec: str) -> int:
-    """Print one line a rule; return 0 where every rule holds, else 1.
+    """Print one line a rule as it is decided; return 0 where every rule holds, else 1.
 
     Raises:
         InputError: the spec cannot be loaded.
     """
-    from superbit.upstreams.contract import check_upstream, render
-    from superbit.upstreams.registry import load_upstream
+    from superbit.upstreams.contract import check_upstream, render_rule, render_summary
+    from superbit.upstreams.registry import load, load_upstream
 
     reporter = Reporter()
-    with reporter.quiet():
+    with reporter.quiet() as out:
         loaded = load_upstream(spec)
-        report = check_upstream(loaded.expert, ours=loaded.entry.ours)
-    print(f"{loaded.spec} ({loaded.entry.origin})")
-    print(render(report))
+        print(f"{loaded.spec} ({loaded.entry.origin})", file=out, flush=True)
+        report = check_upstream(
+            loaded.expert,
+            ours=loaded.entry.ours,
+            build=lambda: load(spec),
+            on_rule=lambda result: print(render_rule(result), file=out, flush=True),
+        )
+    print(render_summary(report))
     return 0 if report.ok else 1

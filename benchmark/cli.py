@@ -7,6 +7,7 @@ mistake, said in one sentence; 130 stopped by Ctrl-C.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ RESULTS = Path("results/local")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    # Threads that spin while they wait make torch many times slower beside any other process.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     arguments = _parser().parse_args(argv)
     try:
         return arguments.verb(arguments)
@@ -73,13 +76,13 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _table(arguments: argparse.Namespace) -> int:
-    from superbit.benchmark import tables
     from superbit.benchmark.results import ResultStore
+    from superbit.benchmark.tables import render, table2
+    from superbit.benchmark.where import parse_where
 
     records = [] if arguments.source == "paper" else ResultStore(arguments.results).read_all()
-    where = tables.parse_where(arguments.where)
-    print(tables.render(tables.table2(records, source=arguments.source, where=where),
-                        arguments.format), end="")  # fmt: skip
+    table = table2(records, source=arguments.source, where=parse_where(arguments.where))
+    print(render(table, arguments.format), end="")
     return 0
 
 

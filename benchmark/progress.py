@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,14 +29,15 @@ class Reporter:
         print(text, file=self.stream, flush=True)
 
     @contextlib.contextmanager
-    def quiet(self) -> Iterator[None]:
-        """Keep what libraries print away from the terminal."""
+    def quiet(self) -> Iterator[TextIO]:
+        """Keep what libraries print away from the terminal; gives the real standard output."""
+        out = sys.stdout
         with (
-            open("/dev/null", "w") as nowhere,  # noqa: PTH123
+            open(os.devnull, "w") as nowhere,
             contextlib.redirect_stdout(nowhere),
             contextlib.redirect_stderr(nowhere),
         ):
-            yield
+            yield out
 
     @contextlib.contextmanager
     def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:

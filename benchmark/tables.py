@@ -183,7 +183,7 @@ def _notes_on_rows(rows: Sequence[Row]) -> Iterable[str]:
     if any(row.synthesized for row in rows):
         yield "synthesized: the corpora were spoken by a speech synthesizer, not by people."
     if any(r.selection and r.selection.selected_on == "test" for r in records):
-        yield f"{CHOSEN_ON_TEST} chosen on the test set, as SUPERB itself does for this task."
+        yield f"Marked {CHOSEN_ON_TEST}: chosen on the test set (SUPERB does so for ASV and SD)."
 
 
 def _notes_on_runs(runs: Sequence[RunRecord]) -> Iterable[str]:

@@ -6,11 +6,12 @@ Reference: s3prl 0.4.18, ``s3prl/upstream/interfaces.py``.
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch import Tensor
+
 from superbit.upstreams import checkpoint, s3prl_compat
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.hubert import Hubert, untrained_model
 from superbit.upstreams.hubert_config import NAMED_SIZES
-from torch import Tensor
 
 s3prl_compat.apply()
 

@@ -18,14 +18,15 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn as nn
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
 from superbit.upstreams.encoders.frontend import FastConv
 from superbit.upstreams.encoders.position import PositionalConvolution
 from superbit.upstreams.encoders.sparseformer import SparseformerEncoder
 from superbit.upstreams.encoders.vanilla import TransformerEncoder
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert_config import HubertConfig
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 # The class of each encoder kind; `hubert_config.ENCODERS` names the same kinds without torch.
 ENCODER_CLASSES: dict[str, type[nn.Module]] = {

@@ -26,9 +26,7 @@ class Corpus:
 
 
 CORPORA = {
-    "librispeech": Corpus(
-        name="librispeech", files=librispeech.files, check=librispeech.check
-    ),
+    "librispeech": Corpus(name="librispeech", files=librispeech.files, check=librispeech.check),
     "speech_commands": Corpus(
         name="speech_commands", files=speech_commands.files, check=speech_commands.check
     ),

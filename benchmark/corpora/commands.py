@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from superbit.benchmark.corpora import catalog
@@ -24,9 +14,8 @@ from superbit.benchmark.corpora.embedded.make import make_corpora
 from superbit.benchmark.corpora.layout import CorpusReport
 from superbit.benchmark.corpora.manifest import Manifest, build_manifest
 from superbit.benchmark.corpora.paths import load_paths
+from superbit.benchmark.progress import Reporter
 from superbit.upstreams.errors import InputError
-
-_SECONDS_BETWEEN_LINES = 5.0
 
 
 def make_command(out: str | os.PathLike[str], size: str, seed: int) -> None:
@@ -36,7 +25,7 @@ def make_command(out: str | os.PathLike[str], size: str, seed: int) -> None:
         InputError: as :func:`make_corpora`.
     """
     start = time.monotonic()
-    with _progress(f"synthesizing speech, size {size}") as on_progress:
+    with Reporter().counting(f"synthesizing speech, size {size}") as on_progress:
         paths_file = make_corpora(Path(out), size=size, seed=seed, on_progress=on_progress)
     seconds = time.monotonic() - start
     _console().print(f"Embedded corpora, size {size}, seed {seed}: {Path(out)} ({seconds:.0f} s)")
@@ -60,7 +49,7 @@ def check_command(paths_file: str | os.PathLike[str], work_dir: str | os.PathLik
         found = list(report.problems)
         if not found:
             try:
-                with _progress(f"reading {report.title}") as on_progress:
+                with Reporter().counting(f"reading {report.title}") as on_progress:
                     manifest = build_manifest(
                         name, paths, work_dir=work_dir, on_progress=on_progress
                     )
@@ -80,49 +69,9 @@ def check_command(paths_file: str | os.PathLike[str], work_dir: str | os.PathLik
     return 0
 
 
-def _console(*, stderr: bool = False) -> Console:
+def _console() -> Console:
     # Paths must stay whole, so that they can be copied.
-    return Console(stderr=stderr, soft_wrap=True, highlight=False, markup=False)
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Progress on standard error: what, how far, how long, how long still.
-
-    A bar on a terminal; elsewhere a line every few seconds, so that logs show life.
-    """
-    console = _console(stderr=True)
-    if not console.is_terminal:
-        yield _lines(what, console)
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("files, elapsed"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bars:
-        task = bars.add_task(what, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
-
-
-def _lines(what: str, console: Console) -> Callable[[int, int], None]:
-    start = last = time.monotonic()
-
-    def on_progress(done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= _SECONDS_BETWEEN_LINES:
-            last = now
-            left = (now - start) * (total - done) / done
-            console.print(
-                f"{what}: {done:,} of {total:,} files, {now - start:.0f} s, {left:.0f} s left"
-            )
-
-    return on_progress
+    return Console(soft_wrap=True, highlight=False, markup=False)
 
 
 def _print_report(report: CorpusReport) -> None:

@@ -11,8 +11,7 @@ import csv
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Sequence
-from importlib import resources
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from superbit.benchmark.corpora.audio import SAMPLE_RATE, read_header
@@ -24,9 +23,28 @@ from superbit.benchmark.corpora.layout import (
     SplitReport,
     existing_folder,
 )
+from superbit.benchmark.corpora.lexicon import (
+    Lexicon,
+    absent_word,
+    check_lexicon,
+    read_lexicon,
+    to_phones,
+)
 from superbit.benchmark.corpora.paths import LibriSpeechPaths
-from superbit.benchmark.corpora.work import write_atomically
+from superbit.benchmark.corpora.work import read_text, write_atomically
 from superbit.upstreams.errors import InputError
+
+__all__ = [
+    "SPLITS",
+    "TRAIN",
+    "check",
+    "files",
+    "read_lexicon",
+    "to_phones",
+    "transcripts",
+    "utterances",
+    "write_length_buckets",
+]
 
 # Utterances in SUPERB's splits.
 SPLITS = {"train-clean-100": 28_539, "dev-clean": 2_703, "test-clean": 2_620}
@@ -68,32 +86,23 @@ def transcripts(section: LibriSpeechPaths, split: str) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for path in _transcript_files(section, split):
-        for line in _read_text(path).splitlines():
+        for line in read_text(path).splitlines():
             name, _, words = line.strip().partition(" ")
             if name:
                 found[name] = words.strip()
     return found
 
 
-def read_lexicon(section: LibriSpeechPaths) -> dict[str, tuple[str, ...]]:
-    """Phones of every word; the first pronunciation wins, over the files in their given order.
+def utterances(section: LibriSpeechPaths, split: str) -> Iterator[tuple[Path, str]]:
+    """(audio file, its words) of every utterance of a split, in sorted order.
 
     Raises:
-        InputError: a lexicon is missing or not UTF-8 text.
+        InputError: the split is unknown, missing or empty; an utterance has no transcript, or an
+            empty one.
     """
-    lexicon: dict[str, tuple[str, ...]] = {}
-    for path in section.lexicon:
-        for line in _read_text(path).splitlines():
-            word, *phones = line.split() or [""]
-            if word:
-                lexicon.setdefault(word, tuple(phones))
-    return lexicon
-
-
-def phone_inventory() -> frozenset[str]:
-    """The phone symbols of SUPERB's PR task, as in ``downstream_configs/assets/phoneme.txt``."""
-    asset = resources.files("superbit.downstream_configs") / "assets" / "phoneme.txt"
-    return frozenset(asset.read_text(encoding="utf-8").split())
+    spoken = transcripts(section, split)
+    for file in _audio(section, split):
+        yield file.path, _words(file.path, spoken)
 
 
 def check(section: LibriSpeechPaths, *, batch_size: int | None = None) -> CorpusReport:
@@ -104,7 +113,7 @@ def check(section: LibriSpeechPaths, *, batch_size: int | None = None) -> Corpus
             s3prl's loaders then give no batch or the same utterances again.
     """
     problems = Problems()
-    lexicon = _check_lexicon(section, problems)
+    lexicon = check_lexicon(section, problems)
     splits = []
     for split, expected in SPLITS.items():
         try:
@@ -139,7 +148,7 @@ def check(section: LibriSpeechPaths, *, batch_size: int | None = None) -> Corpus
         title="LibriSpeech (PR, ASR)",
         root=section.root,
         splits=tuple(splits),
-        notes=(f"lexicon: {len(lexicon):,} words",),
+        notes=() if lexicon is None else (f"lexicon: {len(lexicon.phones):,} words",),
         problems=problems.sentences(),
         published=PUBLISHED,
     )
@@ -212,37 +221,11 @@ def _transcript_files(section: LibriSpeechPaths, split: str) -> list[Path]:
     return sorted((section.root / split).glob("*/*/*.trans.txt"))
 
 
-def _check_lexicon(section: LibriSpeechPaths, problems: Problems) -> dict[str, tuple[str, ...]]:
-    try:
-        lexicon = read_lexicon(section)
-    except InputError as error:
-        problems.add("lexicon", str(error))
-        return {}
-    inventory = phone_inventory()
-    for path in section.lexicon:
-        for number, line in enumerate(_read_text(path).splitlines(), start=1):
-            word, *phones = line.split() or [""]
-            if word and not phones:
-                problems.add(
-                    "no phones",
-                    f"{path}, line {number}: {word!r} has no phones; a line should be "
-                    "'WORD PH ON EMES'.",
-                )
-            for phone in phones:
-                if phone not in inventory:
-                    problems.add(
-                        "phone",
-                        f"{path}, line {number}: the phone {phone!r} of {word!r} is not one of "
-                        f"the {len(inventory)} that PR knows (AA0 … ZH, SIL, SPN).",
-                    )
-    return lexicon
-
-
 def _check_transcripts(
     section: LibriSpeechPaths,
     split: str,
     audio: Iterable[CorpusFile],
-    lexicon: dict[str, tuple[str, ...]],
+    lexicon: Lexicon | None,
     problems: Problems,
 ) -> None:
     try:
@@ -250,35 +233,28 @@ def _check_transcripts(
     except InputError as error:
         problems.add("transcript file", str(error))
         return
-    where = ", ".join(str(path) for path in section.lexicon)
-    missing_words: set[str] = set()
+    reported: set[str] = set()
     for file in audio:
-        words = spoken.get(file.path.stem)
-        if words is None:
-            problems.add(
-                "transcript",
-                f"The utterance {file.path} has no transcript: its chapter's .trans.txt should "
-                f"have a line that begins with {file.path.stem!r}.",
-            )
-        elif not words:
-            problems.add(
-                "empty transcript", f"The utterance {file.path.stem} has an empty transcript."
-            )
-        else:
-            for word in words.split():
-                if word not in lexicon and word not in missing_words:
-                    missing_words.add(word)
-                    problems.add(
-                        "word",
-                        f"The word {word!r} of utterance {file.path.stem} has no entry in the "
-                        f"lexicon {where}; every word of every transcript should have one.",
-                    )
+        try:
+            words = _words(file.path, spoken)
+        except InputError as error:
+            problems.add("transcript", str(error))
+            continue
+        if lexicon is None:
+            continue
+        for word in words.split():
+            if word not in lexicon.phones and word not in reported:
+                reported.add(word)
+                problems.add("word", absent_word(file.path, word, lexicon))
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"{path} is not there: it should be a text file.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as UTF-8 text: {error}.") from None
+def _words(audio: Path, spoken: Mapping[str, str]) -> str:
+    words = spoken.get(audio.stem)
+    if words:
+        return words
+    chapter = audio.stem.rpartition("-")[0]
+    found = "an empty transcript" if words == "" else "no transcript"
+    raise InputError(
+        f"{audio} has {found}: {chapter}.trans.txt beside it should have a line "
+        f"'{audio.stem} THE WORDS'."
+    )

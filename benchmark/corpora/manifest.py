@@ -131,7 +131,7 @@ class _Memory:
     def examine(
         self, files: list[CorpusFile], *, is_audio: Callable[[CorpusFile], bool]
     ) -> Iterator[tuple[CorpusFile, _Known | InputError]]:
-        """Each file with what is known of it, in the given order; faults are yielded, not raised."""
+        """Each file, in the given order, with what is known of it or what is wrong with it."""
         states = [_state(file.path) for file in files]
         is_new = [
             state is not None and not self._is_known(file, state)
@@ -161,7 +161,9 @@ class _Memory:
         """Write what is known; of two processes that write at once, one wins, both are right."""
         if not self._changed:
             return
-        content = {p: [*known.state, known.sha256, known.samples] for p, known in self._known.items()}
+        content = {
+            p: [*known.state, known.sha256, known.samples] for p, known in self._known.items()
+        }
         write_atomically(self._file, json.dumps({"version": _CACHE_VERSION, "files": content}))
 
     def _load(self) -> dict[str, _Known]:

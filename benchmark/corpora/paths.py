@@ -86,7 +86,7 @@ def load_paths(file: str | os.PathLike[str]) -> CorpusPaths:
         paths = CorpusPaths.model_validate(content)
     except ValidationError as error:
         raise InputError(_explain(error, path)) from None
-    sections = {
+    sections: dict[str, Any] = {
         name: _resolve(path, name, section)
         for name in CorpusPaths.model_fields
         if (section := getattr(paths, name)) is not None
@@ -136,9 +136,8 @@ def _explain(error: ValidationError, path: Path) -> str:
     should_be = field.description if field is not None else None
     if fault["type"] == "extra_forbidden":
         known = tuple(model.model_fields)
-        return (
-            f"{path}: unknown key {key!r}; known are {', '.join(known)}."
-            + did_you_mean(location[-1], known)
+        return f"{path}: unknown key {key!r}; known are {', '.join(known)}." + did_you_mean(
+            location[-1], known
         )
     if fault["type"] == "missing":
         return f"{path}: the key {key!r} is missing; it should be {should_be}."

@@ -1,9 +1,11 @@
-"""Files of ours that are derived from a corpus: they go into a work folder, never into a corpus."""
+"""Text files: those of a corpus are read, those derived from one are written elsewhere."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+from superbit.upstreams.errors import InputError
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -12,3 +14,17 @@ def write_atomically(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
+
+
+def read_text(path: Path) -> str:
+    """The contents of a UTF-8 text file.
+
+    Raises:
+        InputError: it is missing or not such a file.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path} is not there: it should be a text file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as UTF-8 text: {error}.") from None

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+
 from superbit.upstreams.encoders.frontend import FastConv
 from superbit.upstreams.encoders.position import PositionalConvolution
 from superbit.upstreams.hubert_config import FASTCONV, FASTCONV_NANO, NAMED_SIZES

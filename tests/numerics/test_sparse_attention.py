@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+
 from superbit.upstreams.encoders.attention import SelfAttention
 from superbit.upstreams.encoders.sparse_attention import SparseSelfAttention, sparse_mask
 
@@ -30,7 +31,8 @@ def attention(stride=4, expressivity=1, dim=16, heads=2, **kwargs):
         dim, heads, stride=stride, expressivity=expressivity, **kwargs
     ).eval()
     for parameter in module.parameters():
-        torch.nn.init.normal_(parameter)
+        # small enough that no visible key's weight rounds to 0
+        torch.nn.init.normal_(parameter, std=0.3)
     return module
 
 
@@ -96,7 +98,7 @@ def test_sparse_is_not_dense_unless_it_sees_all():
     dense = SelfAttention(16, 2).eval()
     dense.load_state_dict(sparse.state_dict())
     beyond = torch.randn(1, 33, 16)
-    assert (sparse(beyond) - dense(beyond)).abs().max() > 0.1
+    assert (sparse(beyond) - dense(beyond)).abs().max() > 0.01
     within = torch.randn(1, 5, 16)  # one window
     torch.testing.assert_close(sparse(within), dense(within), rtol=1e-6, atol=1e-6)
 

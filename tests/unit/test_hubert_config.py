@@ -6,6 +6,7 @@ import sys
 from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
+
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert_config import FASTCONV, FASTCONV_NANO, NAMED_SIZES, HubertConfig
 

@@ -12,8 +12,9 @@ Notation: B batch, N samples, T frames, C channels.
 from collections.abc import Sequence
 
 import torch.nn as nn
-from superbit.upstreams.hubert_config import ConvLayer
 from torch import Tensor
+
+from superbit.upstreams.hubert_config import ConvLayer
 
 
 class ConvBlock(nn.Module):

@@ -20,8 +20,9 @@ Notation: B batch, T frames, D width, H heads.
 from functools import lru_cache
 
 import torch
-from superbit.upstreams.encoders.attention import SelfAttention
 from torch import Tensor
+
+from superbit.upstreams.encoders.attention import SelfAttention
 
 
 def sparse_mask(

@@ -9,9 +9,10 @@ Notation: B batch, T frames, D width, F inner width of the feed-forward block.
 """
 
 import torch.nn as nn
+from torch import Tensor
+
 from superbit.upstreams.encoders.attention import SelfAttention
 from superbit.upstreams.hubert_config import HubertConfig
-from torch import Tensor
 
 
 class FeedForward(nn.Module):

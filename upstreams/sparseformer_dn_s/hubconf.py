@@ -5,21 +5,19 @@ Sizes are in `superbit.upstreams.hubert_config`, checkpoints and weights in
 nothing here.
 """
 
-from typing import Any
-
 from superbit.upstreams.expert import UpstreamExpert as _UpstreamExpert
 from superbit.upstreams.expert import build as _build
 
 
 def sparseformer_dn_s(
-    ckpt: str | None = None, untrained: bool = False, policy: str | None = None, **_: Any
+    ckpt: str | None = None, untrained: bool = False, policy: str | None = None, **_: object
 ) -> _UpstreamExpert:
     """16 layers × 256: the FP32 Sparseformer-DN-S of Table 1."""
     return _build("sparseformer_dn_s", ckpt=ckpt, untrained=untrained, policy=policy)
 
 
 def sparseformer_dn_nano(
-    ckpt: str | None = None, untrained: bool = False, policy: str | None = None, **_: Any
+    ckpt: str | None = None, untrained: bool = False, policy: str | None = None, **_: object
 ) -> _UpstreamExpert:
     """4 layers × 128 on a narrow front end."""
     return _build("sparseformer_dn_nano", ckpt=ckpt, untrained=untrained, policy=policy)

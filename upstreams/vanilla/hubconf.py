@@ -5,21 +5,19 @@ Sizes are in `superbit.upstreams.hubert_config`, checkpoints and weights in
 nothing here.
 """
 
-from typing import Any
-
 from superbit.upstreams.expert import UpstreamExpert as _UpstreamExpert
 from superbit.upstreams.expert import build as _build
 
 
 def vanilla(
-    ckpt: str | None = None, untrained: bool = False, policy: str | None = None, **_: Any
+    ckpt: str | None = None, untrained: bool = False, policy: str | None = None, **_: object
 ) -> _UpstreamExpert:
     """12 layers × 768: the FP32 vanilla transformer of Table 1."""
     return _build("vanilla", ckpt=ckpt, untrained=untrained, policy=policy)
 
 
 def vanilla_nano(
-    ckpt: str | None = None, untrained: bool = False, policy: str | None = None, **_: Any
+    ckpt: str | None = None, untrained: bool = False, policy: str | None = None, **_: object
 ) -> _UpstreamExpert:
     """4 layers × 128 on a narrow front end."""
     return _build("vanilla_nano", ckpt=ckpt, untrained=untrained, policy=policy)

@@ -89,7 +89,15 @@ class Espeak:
         content = text.encode() + b"\0"
         self._chunks.clear()
         self._call(
-            "espeak_Synth", content, len(content), 0, _POSITION_CHARACTER, 0, _CHARS_UTF8, None, None
+            "espeak_Synth",
+            content,
+            len(content),
+            0,
+            _POSITION_CHARACTER,
+            0,
+            _CHARS_UTF8,
+            None,
+            None,
         )
         samples = np.concatenate(self._chunks).astype(np.float32) / 32768
         spoken = np.flatnonzero(np.abs(samples) > 1e-3)
@@ -109,7 +117,7 @@ class Espeak:
 
     def _set_voice(self, voice: str) -> None:
         # espeak-ng drops a variant it does not know without a word.
-        accent, _, variant = voice.partition("+")
+        variant = voice.partition("+")[2]
         if variant and not (self._data / "voices" / "!v" / variant).is_file():
             raise ValueError(f"espeak-ng has no voice variant {variant!r}.")
         self._call("espeak_SetVoiceByName", voice.encode())

@@ -17,7 +17,7 @@ _CARRIER = "basket"
 
 # espeak-ng's mnemonic → ARPAbet; a vowel before r, one symbol there, is two here.
 _CONSONANTS = {
-    **{symbol: symbol.upper() for symbol in "b d f g k l m n p r s t v w z".split()},
+    **{symbol: symbol.upper() for symbol in "bdfgklmnprstvwz"},
     "h": "HH",
     "j": "Y",
     "tS": "CH",

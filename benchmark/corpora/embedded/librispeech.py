@@ -72,4 +72,3 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
                 on_item()
             (folder / f"{chapter}.trans.txt").write_text("".join(lines), encoding="utf-8")
     (out / "LibriSpeech" / "speakers.csv").write_text("\n".join(table) + "\n", encoding="utf-8")
-

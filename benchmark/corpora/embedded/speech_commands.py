@@ -28,7 +28,6 @@ from superbit.benchmark.corpora.speech_commands import (
     split_of,
 )
 
-
 _CLIP_SAMPLES = SAMPLE_RATE
 _SNR_DB = (4, 30)
 _LEVEL_DB = (-34, -14)
@@ -99,9 +98,7 @@ def _deck(words: tuple[str, ...], random: np.random.Generator) -> Iterator[str]:
             yield words[index]
 
 
-def _clip(
-    word: str, speaker: Speaker, espeak: Espeak, random: np.random.Generator
-) -> np.ndarray:
+def _clip(word: str, speaker: Speaker, espeak: Espeak, random: np.random.Generator) -> np.ndarray:
     """One second with the word at a random place."""
     clean = espeak.synthesize(word, **speaker.synthesis)
     speech = to_16_khz(clean, vocal_tract=speaker.vocal_tract)[:_CLIP_SAMPLES]

@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import numpy as np
 
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 # Word classes of the grammar.
 _WORDS: dict[str, tuple[str, ...]] = {
-    "determiner": tuple("the a every my her our this that".split()),
-    "adjective": tuple(
-        "old young little quiet yellow green white heavy brave lazy clever poor".split()
+    "determiner": _words("the a every my her our this that"),
+    "adjective": _words("old young little quiet yellow green white heavy brave lazy clever poor"),
+    "person": _words(
+        "farmer sister brother doctor teacher captain queen child judge boy sailor girl"
     ),
-    "person": tuple(
-        "farmer sister brother doctor teacher captain queen child judge boy sailor girl".split()
+    "object": _words(
+        "basket horse table window flower book letter knife jacket box wheel treasure"
     ),
-    "object": tuple(
-        "basket horse table window flower book letter knife jacket box wheel treasure".split()
-    ),
-    "place": tuple("river garden kitchen church mountain village bridge forest harbor".split()),
-    "handles": tuple(
-        "carried found watched bought opened painted forgot measured brought pushed".split()
-    ),
-    "moves": tuple("walked waited laughed ran stood sang".split()),
-    "preposition": tuple("behind through near across under toward past".split()),
-    "time": tuple("yesterday tonight again early twice".split()),
+    "place": _words("river garden kitchen church mountain village bridge forest harbor"),
+    "handles": _words("carried found watched bought opened painted forgot measured brought pushed"),
+    "moves": _words("walked waited laughed ran stood sang"),
+    "preposition": _words("behind through near across under toward past"),
+    "time": _words("yesterday tonight again early twice"),
 }
 
 # Sentences of six to eight words: two to three and a half seconds of speech.
@@ -44,9 +45,9 @@ VOCABULARY = tuple(sorted(word for words in _WORDS.values() for word in words))
 
 # Speech Commands v0.01 has 30 words: SUPERB's ten keywords and these twenty; five more are ours,
 # for as many kinds of word as possible behind one class.
-UNKNOWN_WORDS = tuple(
+UNKNOWN_WORDS = _words(
     "bed bird cat dog eight five four happy house marvin nine one seven sheila six three tree two "
-    "wow zero water number paper music letter".split()
+    "wow zero water number paper music letter"
 )
 
 

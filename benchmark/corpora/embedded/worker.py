@@ -22,9 +22,7 @@ def main(corpus: str, out: str, size: str, seed: str) -> None:
     # More threads could change the order of sums, and another process works beside this one.
     torch.set_num_threads(1)
     own_seed = int.from_bytes(hashlib.sha256(f"{corpus} {seed}".encode()).digest()[:4], "big") >> 1
-    _MAKERS[corpus](
-        Path(out), size=size, seed=own_seed, on_item=lambda: print(".", flush=True)
-    )
+    _MAKERS[corpus](Path(out), size=size, seed=own_seed, on_item=lambda: print(".", flush=True))
 
 
 if __name__ == "__main__":

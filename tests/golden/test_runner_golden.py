@@ -1,0 +1,137 @@
+"""Our loop against s3prl's own ``Runner``: imported, unmodified, same seed, same corpus.
+
+Both train with an evaluation inside the window, which reseeds every generator in s3prl. Batches,
+the loss of every step and the metric of every evaluation must be the same.
+"""
+
+import argparse
+import copy
+
+import pytest
+import torch
+
+from superbit.benchmark.bindings import BINDINGS
+from superbit.benchmark.configs import resolve
+from superbit.benchmark.experiment import Experiment, seed_everything
+from superbit.benchmark.tasks import find_task
+
+SEED = 1337
+STEPS = 8
+
+
+def short_config(task, tiny_paths, work_dir):
+    config = resolve(task, scale="embedded")
+    config["runner"] |= {
+        "total_steps": STEPS, "eval_step": 3, "save_step": 4, "log_step": 2,
+        "gradient_accumulate_steps": 2 if task == "PR" else 1,
+    }  # fmt: skip
+    section = config["downstream_expert"]
+    config["downstream_expert"] = BINDINGS[task].bind(section, tiny_paths, work_dir)
+    return config
+
+
+class Tape:
+    """Writes down what goes through an expert's ``forward`` and ``log_records``."""
+
+    def __init__(self):
+        self.batches, self.losses, self.logged = [], [], []
+
+    def listen(self, expert):
+        forward, log_records = expert.forward, expert.log_records
+
+        def taped_forward(split, features, *others, **kwargs):
+            loss = forward(split, features, *others, **kwargs)
+            names = others[-1]
+            self.batches.append((split, list(names), [len(f) for f in features]))
+            self.losses.append(loss.item())
+            return loss
+
+        def taped_log(split, records, logger, global_step, **kwargs):
+            capture = _Capture(logger)
+            saves = log_records(split, records, capture, global_step, **kwargs)
+            self.logged.append((split, global_step, capture.scalars, saves))
+            return saves
+
+        expert.forward, expert.log_records = taped_forward, taped_log
+        return self
+
+
+class _Capture:
+    def __init__(self, logger):
+        self.logger, self.scalars = logger, {}
+
+    def add_scalar(self, tag, value, global_step=0):
+        self.scalars[tag] = float(value)
+        self.logger.add_scalar(tag, value, global_step=global_step)
+
+
+def run_s3prls(upstream, task, config, expdir):
+    from s3prl.downstream.runner import Runner
+
+    expdir.mkdir()
+    args = argparse.Namespace(
+        upstream=upstream, upstream_ckpt=None, upstream_model_config=None, upstream_refresh=False,
+        upstream_trainable=False, upstream_feature_selection="hidden_states",
+        upstream_layer_selection=None, upstream_feature_normalize=False, device="cpu", seed=SEED,
+        downstream=find_task(task).downstream, downstream_variant=None, init_ckpt=None,
+        expdir=str(expdir), push_to_hf_hub=False, evaluate_split=BINDINGS[task].test,
+    )  # fmt: skip
+    config = copy.deepcopy(config)
+    config["runner"]["max_keep"] = 1
+    seed_everything(SEED)
+    runner = Runner(args, config)
+    tape = Tape().listen(runner.downstream.model)
+    runner.train()
+    runner.evaluate()
+    return tape, runner
+
+
+def run_ours(upstream, task, config, expdir):
+    import superbit.upstreams
+
+    expdir.mkdir()
+    seed_everything(SEED)
+    experiment = Experiment(
+        upstream=superbit.upstreams.load(upstream), downstream=find_task(task).downstream,
+        config=copy.deepcopy(config), seed=SEED, expdir=expdir,
+    )  # fmt: skip
+    tape = Tape().listen(experiment.head)
+    experiment.train()
+    experiment.evaluate(BINDINGS[task].test)
+    return tape, experiment
+
+
+@pytest.mark.parametrize(
+    ("task", "upstream"), [("KS", "fbank_no_cmvn"), ("PR", "vanilla_nano"), ("ASR", "fbank")]
+)
+def test_our_loop_is_s3prls(task, upstream, tiny_paths, tmp_path):
+    config = short_config(task, tiny_paths, tmp_path / "work")
+    theirs, runner = run_s3prls(upstream, task, config, tmp_path / "theirs")
+    ours, experiment = run_ours(upstream, task, config, tmp_path / "ours")
+
+    assert ours.batches == theirs.batches
+    in_training = [i for i, batch in enumerate(theirs.batches) if batch[0] == "train"]
+    assert len(in_training) == STEPS * config["runner"]["gradient_accumulate_steps"]
+    assert len({tuple(theirs.batches[i][1]) for i in in_training}) > 1
+    torch.testing.assert_close(ours.losses, theirs.losses, atol=1e-5, rtol=0)
+
+    assert [entry[:2] for entry in ours.logged] == [entry[:2] for entry in theirs.logged[:-1]] + [
+        (BINDINGS[task].test, STEPS)
+    ]
+    for mine, their in zip(ours.logged, theirs.logged, strict=True):
+        assert mine[3] == their[3]
+        torch.testing.assert_close(mine[2], their[2], atol=1e-5, rtol=1e-6)
+    weights = runner.downstream.model.state_dict()
+    for name, tensor in experiment.head.state_dict().items():
+        torch.testing.assert_close(tensor, weights[name], atol=1e-5, rtol=1e-5)
+
+
+def test_the_golden_comparison_can_fail(tiny_paths, tmp_path, monkeypatch):
+    """A loop that does not reseed at evaluations, as s3prl does, is told apart."""
+    config = short_config("KS", tiny_paths, tmp_path / "work")
+    theirs, _ = run_s3prls("fbank_no_cmvn", "KS", config, tmp_path / "theirs")
+    monkeypatch.setattr(
+        "superbit.benchmark.experiment.seed_everything", lambda seed: None
+    )
+    ours, _ = run_ours("fbank_no_cmvn", "KS", config, tmp_path / "ours")
+    assert ours.batches != theirs.batches
