@@ -58,9 +58,7 @@ def _bind_speech_commands(
     return bound
 
 
-def _bind_libriphone(
-    section: dict[str, Any], paths: CorpusPaths, work_dir: Path
-) -> dict[str, Any]:
+def _bind_libriphone(section: dict[str, Any], paths: CorpusPaths, work_dir: Path) -> dict[str, Any]:
     bound, corpus = copy.deepcopy(section), paths.section("librispeech")
     bound["corpus"]["path"] = str(corpus.root)
     bound["corpus"]["lexicon"] = [str(file) for file in corpus.lexicon]

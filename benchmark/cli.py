@@ -144,6 +144,8 @@ def _add_sweep(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     verb.add_argument("--lr", type=float, metavar="RATE", help="in place of each task's own")
     verb.add_argument("--seed", type=int, default=1337)
     verb.add_argument("--device", default=None, help="cpu or cuda; cuda where there is one")
+    verb.add_argument("--jobs", type=int, default=1, metavar="N",
+                      help="runs at a time, each in a process with its share of the cores")  # fmt: skip
     verb.add_argument("--limit", type=int, metavar="N",
                       help="at most N steps and evaluation batches; enters no table")  # fmt: skip
     verb.add_argument("--dry-run", action="store_true", help="print the plan and stop")

@@ -143,7 +143,9 @@ def _overlay(base: dict[str, Any], changes: dict[str, Any], *, where: str) -> di
             raise InputError(f"{where}: {key!r} is {base[key]!r} and cannot become {value!r}.")
         elif type(base[key]) is not type(value) and not _both_numbers(base[key], value):
             kind = type(base[key]).__name__
-            raise InputError(f"{where}: {key!r} must be of type {kind} like {base[key]!r}, not {value!r}.")
+            raise InputError(
+                f"{where}: {key!r} must be of type {kind} like {base[key]!r}, not {value!r}."
+            )
         else:
             merged[key] = value
     return merged
@@ -159,6 +161,4 @@ def _validate(config: dict[str, Any], *, where: str) -> TaskConfig:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise InputError(
-            f"{where}: {key}: {first['msg']}, got {first.get('input')!r}."
-        ) from error
+        raise InputError(f"{where}: {key}: {first['msg']}, got {first.get('input')!r}.") from error

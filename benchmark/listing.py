@@ -76,4 +76,6 @@ def _aligned(rows: list[dict[str, str]]) -> str:
     keys = list(rows[0])
     widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in keys}
     table = [dict(zip(keys, keys, strict=True)), *rows]
-    return "\n".join("  ".join(row[key].ljust(widths[key]) for key in keys).rstrip() for row in table)
+    return "\n".join(
+        "  ".join(row[key].ljust(widths[key]) for key in keys).rstrip() for row in table
+    )

@@ -67,7 +67,13 @@ class Reporter:
 
     def _bar(self):  # type: ignore[no-untyped-def]
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+        )
 
         return Progress(
             TextColumn("{task.description}"),
@@ -83,60 +89,59 @@ class Reporter:
 
 
 class RunsProgress:
-    """Run i of n, its step, and the time left for all, from the pace of this and earlier runs."""
+    """Run i of n, its step, and the time left for all of them at the pace so far."""
 
     def __init__(self, reporter, *, labels, steps, bar) -> None:  # type: ignore[no-untyped-def]
         self._reporter: Reporter = reporter
         self._labels, self._steps, self._bar = list(labels), list(steps), bar
         self._began = self._last_line = time.monotonic()
-        self._index = 0
-        self._resumed_at: int | None = None
-        self._steps_done = 0
-        self._task = None
+        self._run_began: dict[int, float] = {}
+        self._resumed_at: dict[int, int] = {}
+        self._at: dict[int, int] = {}
+        self._rows: dict[int, object] = {}
 
     def start(self, index: int) -> None:
         """Run number ``index`` begins."""
-        self._index, self._resumed_at = index, None
-        self._run_began = time.monotonic()
+        self._run_began[index] = time.monotonic()
         title = f"run {index + 1} of {len(self._labels)}: {self._labels[index]}"
         if self._bar is None:
             self._reporter.line(title)
         else:
-            if self._task is not None:
-                self._bar.remove_task(self._task)
-            self._task = self._bar.add_task(title, total=self._steps[index], note="")
+            self._rows[index] = self._bar.add_task(title, total=self._steps[index], note="")
 
-    def step(self, step: int, what: str) -> None:
-        """``step`` optimizer steps of the present run are done; ``what`` goes on now."""
-        if self._resumed_at is None:
-            self._resumed_at = step - 1
-        note = f"{what}, {self._time_left(step)}"
+    def step(self, index: int, step: int, what: str) -> None:
+        """``step`` optimizer steps of run ``index`` are done; ``what`` goes on now."""
+        if index not in self._run_began:
+            return
+        self._resumed_at.setdefault(index, step - 1)
+        self._at[index] = step
+        note = f"{what}, {self._time_left()}"
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, note=note)
+            self._bar.update(self._rows[index], completed=step, note=note)
         elif time.monotonic() - self._last_line >= _LINE_INTERVAL:
             self._last_line = time.monotonic()
-            self._reporter.line(f"  step {step:,} of {self._steps[self._index]:,}: {note}")
+            self._reporter.line(
+                f"  run {index + 1}, step {step:,} of {self._steps[index]:,}: {note}"
+            )
 
-    def finish(self, result: str) -> None:
-        """The present run came to ``result``."""
-        seconds = time.monotonic() - self._run_began
-        text = f"  {self._labels[self._index]}: {result} ({seconds:.0f} s)"
-        if self._bar is not None:
-            self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
-        else:
+    def finish(self, index: int, result: str) -> None:
+        """Run ``index`` came to ``result``."""
+        seconds = time.monotonic() - self._run_began.pop(index)
+        self._at[index] = self._steps[index]
+        text = f"  {self._labels[index]}: {result} ({seconds:.0f} s)"
+        if self._bar is None:
             self._reporter.line(text)
+        else:
+            self._bar.remove_task(self._rows.pop(index))
+            self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def _time_left(self, step: int) -> str:
-        """Estimate by steps: runs not begun are taken to go at the mean pace so far."""
-        run_seconds = time.monotonic() - self._run_began
-        run_steps = step - (self._resumed_at or 0)
-        if run_steps <= 0 or run_seconds < 1.0:
-            return "time left unknown"
-        left = (self._steps[self._index] - step) * run_seconds / run_steps
+    def _time_left(self) -> str:
         elapsed = time.monotonic() - self._began
-        begun = sum(self._steps[: self._index]) + run_steps
-        left += sum(self._steps[self._index + 1 :]) * elapsed / begun
-        return f"about {_clock(left)} left"
+        done = sum(step - self._resumed_at.get(index, 0) for index, step in self._at.items())
+        if done <= 0 or elapsed < 2.0:
+            return "time left unknown"
+        left = sum(self._steps) - sum(self._at.values())
+        return f"about {_clock(left * elapsed / done)} left in all"
 
 
 def _clock(seconds: float) -> str:

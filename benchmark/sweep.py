@@ -118,33 +118,41 @@ def make_plan(
     return Plan(runs=tuple(runs), upstreams=by_spec, manifests=manifests)
 
 
-def carry_out(plan: Plan, *, context: RunContext, reporter: Reporter) -> Outcome:
-    """Run everything in ``plan`` that is not done; stops early when the context says so."""
-    from superbit.benchmark import runner
-    from superbit.benchmark.experiment import InterruptedRun
+def carry_out(
+    plan: Plan, *, context: RunContext, reporter: Reporter, jobs: int = 1, threads: int = 1
+) -> Outcome:
+    """Run everything in ``plan`` that is not done; stops early when the context says so.
+
+    Args:
+        jobs: runs at a time; above 1 each has a process of its own.
+        threads: torch's threads in each of those processes.
+    """
+    from superbit.benchmark import launchers
 
     outcome = Outcome(reused=[planned for planned in plan.runs if planned.state == "done"])
     waiting = [planned for planned in plan.runs if planned.state != "done"]
     steps = [planned.identity.config["runner"]["total_steps"] for planned in waiting]
+    work = launchers.jobs_of(
+        [planned.identity for planned in waiting],
+        upstreams=plan.upstreams,
+        manifests=plan.manifests,
+    )
+    ended = set()
     with reporter.runs(labels=[planned.label for planned in waiting], steps=steps) as progress:
-        for index, planned in enumerate(waiting):
-            if context.stop():
-                outcome.left.extend(waiting[index:])
-                break
-            progress.start(index)
-            try:
-                record = runner.run(
-                    planned.identity,
-                    upstream=plan.upstreams[planned.identity.upstream],
-                    manifest=plan.manifests[find_task(planned.identity.task).corpus],
-                    context=context,
-                    on_step=progress.step,
-                )
-            except InterruptedRun:
-                outcome.left.extend(waiting[index:])
-                break
-            (outcome.done if record.status == "done" else outcome.failed).append(record)
-            progress.finish(_result_line(record))
+        if jobs > 1 and len(work) > 1:
+            records = launchers.in_processes(
+                work, count=jobs, threads=threads, context=context, progress=progress
+            )
+        else:
+            records = launchers.in_this_process(
+                work, upstreams=plan.upstreams, context=context, progress=progress
+            )
+        for index, record in records:
+            if record is not None:
+                ended.add(index)
+                (outcome.done if record.status == "done" else outcome.failed).append(record)
+                progress.finish(index, _result_line(record))
+    outcome.left = [planned for index, planned in enumerate(waiting) if index not in ended]
     return outcome
 
 
@@ -210,9 +218,7 @@ def _manifest(
     checked = catalog.find(corpus).check(paths.section(corpus), batch_size=batch_size)
     checked.raise_for_problems()
     with reporter.counting(f"reading {corpus}") as on_progress:
-        return build_manifest(
-            corpus, paths, work_dir=store.root / "work", on_progress=on_progress
-        )
+        return build_manifest(corpus, paths, work_dir=store.root / "work", on_progress=on_progress)
 
 
 def _refuse_twice(upstreams: dict[str, LoadedUpstream]) -> None:

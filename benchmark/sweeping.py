@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ def sweep_command(arguments: argparse.Namespace) -> int:
     """Carry out ``superbit sweep`` and return its exit status."""
     if arguments.limit is not None and arguments.limit < 1:
         raise InputError(f"--limit: {arguments.limit} must be at least 1.")
+    if arguments.jobs < 1:
+        raise InputError(f"--jobs: {arguments.jobs} must be at least 1.")
     request = SweepRequest(
         upstreams=tuple(split(arguments.upstreams, option="--upstreams")),
         tasks=tuple(split(arguments.tasks, option="--tasks")),
@@ -40,10 +43,14 @@ def sweep_command(arguments: argparse.Namespace) -> int:
     from superbit.benchmark.runner import RunContext
 
     with _stop_on_interrupt(reporter) as stop:
-        context = RunContext(
-            store=store, paths=paths, device=_device(arguments.device), stop=stop
+        context = RunContext(store=store, paths=paths, device=_device(arguments.device), stop=stop)
+        outcome = carry_out(
+            plan,
+            context=context,
+            reporter=reporter,
+            jobs=arguments.jobs,
+            threads=max(1, (os.cpu_count() or 1) // arguments.jobs),
         )
-        outcome = carry_out(plan, context=context, reporter=reporter)
     return _report(outcome, store)
 
 

@@ -71,8 +71,9 @@ class Hubert(nn.Module):
             elif isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=LINEAR_STD)
                 nn.init.zeros_(module.bias)
-        for block in self.front_end.blocks:
-            nn.init.kaiming_normal_(block.conv.weight)
+        for module in self.front_end.modules():
+            if isinstance(module, nn.Conv1d):
+                nn.init.kaiming_normal_(module.weight)
         nn.init.uniform_(self.mask_emb)
 
     def forward(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
@@ -100,8 +101,7 @@ class Hubert(nn.Module):
     def features(self, waveforms: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
         """Return the front end's output (B, T, C) and how many frames each utterance has of T."""
         self._check(waveforms)
-        # the weight of a convolution is where, and in the precision that, the model computes
-        like = self.front_end.blocks[0].conv.weight
+        like = self.mask_emb  # any parameter tells the device and the precision of the model
         waveforms = [waveform.to(device=like.device, dtype=like.dtype) for waveform in waveforms]
         if self.config.padding == "independent":
             return self._independent_features(waveforms)

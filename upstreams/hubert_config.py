@@ -10,7 +10,7 @@ References:
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from math import prod
 from typing import Any
 
@@ -172,7 +172,9 @@ def _as_conv_layers(value: Any) -> tuple[ConvLayer, ...]:
 
 # Feasible on two CPU cores. One size for all: at a nano budget "deep and narrow" and "shallow and
 # wide" are not told apart, so the two sparse nanos are one architecture under two names.
-_NANO = {"layers": 4, "dim": 128, "heads": 4, "ffn_dim": 512, "conv_layers": FASTCONV_NANO}
+_NANO = HubertConfig(
+    encoder="vanilla", layers=4, dim=128, heads=4, ffn_dim=512, conv_layers=FASTCONV_NANO
+)
 
 NAMED_SIZES: dict[str, HubertConfig] = {
     "vanilla": HubertConfig(encoder="vanilla", layers=12, dim=768, heads=12, ffn_dim=3072),
@@ -182,7 +184,7 @@ NAMED_SIZES: dict[str, HubertConfig] = {
     "sparseformer_sw_s": HubertConfig(
         encoder="sparseformer", layers=8, dim=512, heads=4, ffn_dim=2048
     ),
-    "vanilla_nano": HubertConfig(encoder="vanilla", **_NANO),
-    "sparseformer_dn_nano": HubertConfig(encoder="sparseformer", **_NANO),
-    "sparseformer_sw_nano": HubertConfig(encoder="sparseformer", **_NANO),
+    "vanilla_nano": _NANO,
+    "sparseformer_dn_nano": replace(_NANO, encoder="sparseformer"),
+    "sparseformer_sw_nano": replace(_NANO, encoder="sparseformer"),
 }

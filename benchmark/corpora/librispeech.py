@@ -218,7 +218,12 @@ def _audio(section: LibriSpeechPaths, split: str) -> tuple[CorpusFile, ...]:
 
 
 def _transcript_files(section: LibriSpeechPaths, split: str) -> list[Path]:
-    return sorted((section.root / split).glob("*/*/*.trans.txt"))
+    # Only under the name by which s3prl looks for it.
+    return sorted(
+        path
+        for path in (section.root / split).glob("*/*/*.trans.txt")
+        if path.name == f"{path.parent.parent.name}-{path.parent.name}.trans.txt"
+    )
 
 
 def _check_transcripts(

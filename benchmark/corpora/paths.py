@@ -125,8 +125,10 @@ def _one_of(model: type[BaseModel]) -> str:
 
 
 def _explain(error: ValidationError, path: Path) -> str:
-    """The first fault of ``error`` as a sentence that names the file and the key."""
-    fault = error.errors(include_url=False)[0]
+    """One fault of ``error`` as a sentence that names the file and the key."""
+    faults = error.errors(include_url=False)
+    # A misspelt key is also a missing one; the first tells more.
+    fault = min(faults, key=lambda fault: fault["type"] != "extra_forbidden")
     location = [str(part) for part in fault["loc"]]
     key = ".".join(part for part in location if not part.isdigit())
     model: type[BaseModel] = CorpusPaths

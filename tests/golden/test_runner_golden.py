@@ -130,8 +130,6 @@ def test_the_golden_comparison_can_fail(tiny_paths, tmp_path, monkeypatch):
     """A loop that does not reseed at evaluations, as s3prl does, is told apart."""
     config = short_config("KS", tiny_paths, tmp_path / "work")
     theirs, _ = run_s3prls("fbank_no_cmvn", "KS", config, tmp_path / "theirs")
-    monkeypatch.setattr(
-        "superbit.benchmark.experiment.seed_everything", lambda seed: None
-    )
+    monkeypatch.setattr("superbit.benchmark.experiment.seed_everything", lambda seed: None)
     ours, _ = run_ours("fbank_no_cmvn", "KS", config, tmp_path / "ours")
     assert ours.batches != theirs.batches

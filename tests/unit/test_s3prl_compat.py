@@ -113,8 +113,9 @@ def test_the_number_of_workers_survives_the_first_loader(monkeypatch):
 def test_a_torchaudio_that_loads_is_left_alone(tmp_path):
     package = tmp_path / "torchaudio"
     package.mkdir()
-    (package / "__init__.py").write_text("def load(uri): return 'theirs'\n"
-                                         "def set_audio_backend(name): return 'theirs'\n")
+    (package / "__init__.py").write_text(
+        "def load(uri): return 'theirs'\ndef set_audio_backend(name): return 'theirs'\n"
+    )
     (package / "_extension.py").write_text("theirs = True\n")
     (package / "sox_effects.py").write_text("theirs = True\n")
     out = run_python(f"""

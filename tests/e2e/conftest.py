@@ -1,0 +1,102 @@
+"""What the end-to-end tests share: a short config, small upstreams by path, the command line."""
+
+import shutil
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from superbit.benchmark import cli
+
+OVERRIDES = """
+KS:
+  runner: {total_steps: 6, eval_step: 3, save_step: 2, log_step: 2}
+  downstream_expert: {datarc: {batch_size: 8}}
+PR:
+  runner: {total_steps: 4, eval_step: 2, save_step: 2}
+ASR:
+  runner: {total_steps: 2, eval_step: 2, save_step: 2}
+"""
+
+# Frame energies through a fixed matrix: an upstream that costs nothing. What it does besides is
+# decided by the file beside it, so that a test can make the same upstream fail or die.
+HUBCONF = '''
+import os, signal
+from pathlib import Path
+import torch
+
+HERE = Path(__file__).parent
+
+class Energies(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("matrix", torch.sin(torch.arange(320 * 8.0)).view(320, 8))
+
+    def get_downsample_rates(self, key):
+        return 320
+
+    def forward(self, wavs):
+        with open(HERE / "calls", "a") as calls:
+            calls.write("x")
+        self.misbehave((HERE / "calls").stat().st_size)
+        frames = [torch.nn.functional.pad(w, (0, 320)).unfold(0, 320, 320) for w in wavs]
+        states = [torch.tanh(f @ self.matrix) for f in frames]
+        return {"hidden_states": [torch.nn.utils.rnn.pad_sequence(states, batch_first=True)]}
+
+    def misbehave(self, calls):
+        order = HERE / "order"
+        if order.exists():
+            what, _, when = order.read_text().partition(" ")
+            if calls >= int(when):
+                order.unlink()
+                if what == "die":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if what == "interrupt":
+                    os.kill(os.getpid(), signal.SIGINT)
+                if what == "fail":
+                    raise ValueError("the upstream\\nbroke")
+
+def energies(ckpt=None, **kwargs):
+    return Energies()
+
+def twin(ckpt=None, **kwargs):
+    return Energies()
+'''
+
+
+@pytest.fixture
+def overrides(tmp_path) -> Path:
+    file = tmp_path / "overrides.yaml"
+    file.write_text(OVERRIDES)
+    return file
+
+
+@pytest.fixture
+def hubconf(tmp_path) -> Path:
+    folder = tmp_path / "plugin"
+    folder.mkdir()
+    (folder / "hubconf.py").write_text(textwrap.dedent(HUBCONF))
+    return folder / "hubconf.py"
+
+
+@pytest.fixture
+def corpora(tiny_paths_file, tmp_path) -> Path:
+    """A copy of the tiny corpora that a test may break; gives its paths file."""
+    folder = tmp_path / "corpora"
+    shutil.copytree(tiny_paths_file.parent, folder)
+    return folder / tiny_paths_file.name
+
+
+@pytest.fixture
+def superbit(capsys):
+    """Call the command line in this process: ``superbit("table", "2")`` → status, out, err."""
+
+    def call(*words):
+        try:
+            status = cli.main([str(word) for word in words])
+        except SystemExit as stop:
+            status = stop.code
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return call

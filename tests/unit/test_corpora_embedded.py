@@ -1,0 +1,310 @@
+"""Embedded corpora: the same from the same seed, in the real layouts, disjoint in speakers."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+
+from superbit.benchmark.corpora import librispeech, speech_commands
+from superbit.benchmark.corpora.audio import read_audio
+from superbit.benchmark.corpora.embedded import make, recipe, sizes, texts
+from superbit.benchmark.corpora.embedded.make import make_corpora
+from superbit.benchmark.corpora.manifest import build_manifest
+from superbit.benchmark.corpora.paths import load_paths
+from superbit.upstreams.errors import InputError
+
+pytest.importorskip("espeakng_loader", reason="embedded corpora need the extra 'embedded'")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """The paths file of corpora that every test file of this session may share, read only."""
+    return make_corpora(tmp_path_factory.getbasetemp() / "embedded-tiny", size="tiny")
+
+
+@pytest.fixture(scope="session")
+def paths(tiny):
+    return load_paths(tiny)
+
+
+@pytest.fixture
+def copy(tiny, tmp_path):
+    return shutil.copytree(tiny.parent, tmp_path / "copy")
+
+
+@pytest.fixture
+def no_workers(monkeypatch):
+    def refuse(*_arguments):
+        raise AssertionError("corpora were made again")
+
+    monkeypatch.setattr(make, "_run_workers", refuse)
+
+
+def speaker_table(file):
+    with open(file, newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_same_seed_same_corpora_elsewhere(tiny, paths, tmp_path):
+    again = load_paths(make_corpora(tmp_path / "again", size="tiny"))
+    for name in ("librispeech", "speech_commands"):
+        manifests = [build_manifest(name, p, work_dir=tmp_path / "work") for p in (paths, again)]
+        assert manifests[0] == manifests[1]
+        assert manifests[0].kind == "synthesized"
+        assert manifests[0].recipe == f"embedded v{recipe.VERSION}, tiny, seed 0"
+
+
+def test_layout_and_counts(tiny, paths):
+    report = librispeech.check(paths.librispeech, batch_size=32)
+    assert report.problems == ()
+    for split in report.splits:
+        plan = sizes.LIBRISPEECH["tiny"][split.name]
+        assert split.utterances == plan.speakers * plan.utterances >= 24
+        assert split.speakers == plan.speakers
+        seconds = split.hours * 3600 / split.utterances
+        assert 1.5 < seconds < 3.5
+    report = speech_commands.check(paths.speech_commands, batch_size=32)
+    assert report.problems == ()
+    audio = [p for p in tiny.parent.rglob("*") if p.suffix in (".wav", ".flac")]
+    assert len(audio) == sizes.audio_files("tiny")
+
+
+def test_at_least_eight_items_a_class_in_every_split(paths):
+    files = speech_commands.files(paths.speech_commands)
+    for split in ("train", "dev", "test"):
+        folders = [file.key.split("/")[1] for file in files.audio[split]]
+        if split != "test":
+            folders += [speech_commands.NOISE] * len(files.audio["noise"])
+            folders = [speech_commands.class_of(folder) for folder in folders]
+        counts = Counter(folders)
+        assert set(counts) == set(speech_commands.CLASSES)
+        assert min(counts.values()) >= 8, (split, counts)
+
+
+def test_clips_last_a_second_and_noises_several(paths):
+    files = speech_commands.files(paths.speech_commands)
+    for split in ("train", "dev", "test"):
+        assert {len(read_audio(file.path)[0]) for file in files.audio[split]} == {16_000}
+    assert all(len(read_audio(file.path)[0]) >= 3 * 16_000 for file in files.audio["noise"])
+
+
+def test_levels_are_those_of_recordings(paths):
+    for files in (
+        librispeech.files(paths.librispeech),
+        speech_commands.files(paths.speech_commands),
+    ):
+        peaks = [np.abs(read_audio(f.path)[0]).max() for f in files.audio["dev" if "dev" in files.audio else "dev-clean"]]  # fmt: skip
+        assert max(peaks) < 1
+        assert min(peaks) > 0.01
+        assert max(peaks) / min(peaks) > 3  # gain varies
+
+
+def test_words_stand_at_many_places(paths):
+    files = speech_commands.files(paths.speech_commands)
+    centers = []
+    for file in files.audio["train"]:
+        power = read_audio(file.path)[0].reshape(50, -1).var(axis=1)
+        loud = power > 0.25 * power.max()
+        centers.append(np.flatnonzero(loud).mean() / 50)
+    assert np.percentile(centers, 10) < 0.4
+    assert np.percentile(centers, 90) > 0.6
+
+
+def test_speakers_of_librispeech_are_disjoint(tiny, paths):
+    speakers = {
+        split: {path.parts[-3] for path, _ in librispeech.utterances(paths.librispeech, split)}
+        for split in librispeech.SPLITS
+    }
+    table = speaker_table(tiny.parent / "LibriSpeech/speakers.csv")
+    assert {split: {r["speaker"] for r in table if r["split"] == split} for split in speakers} == (
+        speakers
+    )
+    assert len({r["speaker"] for r in table}) == len(table) == sum(map(len, speakers.values()))
+    # Not in name only: no voice is heard in two splits.
+    splits_of_voice = defaultdict(set)
+    for row in table:
+        splits_of_voice[row["variant"]].add(row["split"])
+    assert all(len(splits) == 1 for splits in splits_of_voice.values())
+
+
+def test_speakers_of_speech_commands_are_disjoint(tiny, paths):
+    files = speech_commands.files(paths.speech_commands)
+    names = {
+        split: {speech_commands.speaker_of(f.path.name) for f in files.audio[split]}
+        for split in ("train", "dev")
+    }
+    test = [f for f in files.audio["test"] if speech_commands.SILENCE not in f.key]
+    names["test"] = {speech_commands.speaker_of(f.path.name) for f in test}
+    assert not names["train"] & names["dev"] | (names["train"] | names["dev"]) & names["test"]
+    # Speakers of the test are of the tenth that the rule keeps out of train and dev.
+    assert {speech_commands.split_of(f"{name}_nohash_0.wav") for name in names["test"]} == {None}
+    table = speaker_table(tiny.parent / "speech_commands/speakers.csv")
+    assert {split: {r["speaker"] for r in table if r["split"] == split} for split in names} == names
+    voices = [(row["accent"], row["variant"]) for row in table]
+    assert len(set(voices)) == len(voices)
+
+
+def test_transcripts_are_upper_case_and_the_lexicon_covers_them(paths):
+    lexicon = librispeech.read_lexicon(paths.librispeech)
+    words = Counter()
+    for split in librispeech.SPLITS:
+        spoken = Counter()
+        for audio, text in librispeech.utterances(paths.librispeech, split):
+            assert text == text.upper()
+            assert librispeech.to_phones(audio, text, lexicon)
+            spoken.update(text.split())
+        words += spoken
+    assert set(words) == set(lexicon.phones) == {w.upper() for w in texts.VOCABULARY}
+    train = {w for _, t in librispeech.utterances(paths.librispeech, librispeech.TRAIN) for w in t.split()}  # fmt: skip
+    assert train == set(words)
+    assert 60 <= len(words) <= 120
+    assert {letter for word in words for letter in word} == set("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
+def test_lexicon_knows_english(paths):
+    # By hand, after the CMU dictionary, with stress folded to 1.
+    phones = librispeech.read_lexicon(paths.librispeech).phones
+    by_hand = {
+        "THE": "DH AH1",
+        "A": "AH1",
+        "JUDGE": "JH AH1 JH",
+        "TREASURE": "T R EH1 ZH ER1",
+        "QUIET": "K W AY1 AH1 T",
+        "THROUGH": "TH R UW1",
+        "BOY": "B OY1",
+        "YOUNG": "Y AH1 NG",
+        "HORSE": "HH AO1 R S",
+        "PUSHED": "P UH1 SH T",
+        "CHURCH": "CH ER1 CH",
+        "FOUND": "F AW1 N D",
+    }
+    assert {word: " ".join(phones[word]) for word in by_hand} == by_hand
+    used = {phone for word in phones.values() for phone in word}
+    assert used <= librispeech_inventory()
+    assert len(used) == 39  # every phone of English
+    assert all(phone[-1] == "1" for phone in used if phone[-1].isdigit())
+
+
+def librispeech_inventory():
+    from superbit.benchmark.corpora.lexicon import phone_inventory
+
+    return phone_inventory()
+
+
+def test_sentences_differ_and_use_words_evenly():
+    sentences = texts.Sentences(np.random.default_rng(0))
+    drawn = [sentences.draw() for _ in range(600)]
+    assert len(set(drawn)) > 590
+    counts = Counter(word for sentence in drawn for word in sentence.split())
+    assert set(counts) == set(texts.VOCABULARY)
+    assert {len(sentence.split()) for sentence in drawn} <= {6, 7, 8}
+    assert min(counts.values()) >= 20
+
+
+def test_another_seed_gives_other_corpora():
+    from superbit.benchmark.corpora.embedded import voices
+
+    drawn = [
+        voices.draw_speakers([str(i) for i in range(73)], np.random.default_rng(seed))
+        for seed in (0, 1)
+    ]
+    assert drawn[0] != drawn[1]
+    with pytest.raises(ValueError, match="distinct voices"):
+        voices.draw_speakers([str(i) for i in range(9_999)], np.random.default_rng(0))
+
+
+def test_complete_corpora_are_used_again_at_once(tiny, no_workers):
+    start = time.perf_counter()
+    assert make_corpora(tiny.parent, size="tiny") == tiny
+    assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize("lost", ["recipe.json", "paths.yaml", "LibriSpeech/dev-clean"])
+def test_incomplete_corpora_are_made_again(copy, monkeypatch, lost):
+    path = copy / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (copy / "notes.txt").write_text("mine")
+    called = []
+
+    def fake_workers(out, size, seed, on_progress):
+        # Nothing of ours is left by then, and nothing else has been touched.
+        called.append(sorted(p.name for p in out.iterdir()))
+        (out / "LibriSpeech").mkdir()
+
+    monkeypatch.setattr(make, "_run_workers", fake_workers)
+    make_corpora(copy, size="tiny")
+    assert called == [[".superbit-corpora.lock", "notes.txt"]]
+    assert json.loads((copy / "recipe.json").read_text())["size"] == "tiny"
+
+
+def test_an_older_recipe_is_made_again(copy, monkeypatch):
+    called = []
+    monkeypatch.setattr(recipe, "VERSION", recipe.VERSION + 1)
+    monkeypatch.setattr(make, "_run_workers", lambda *arguments: called.append(arguments))
+    make_corpora(copy, size="tiny")
+    assert called
+
+
+@pytest.mark.parametrize(("size", "seed"), [("demo", 0), ("tiny", 1)])
+def test_complete_corpora_of_another_size_or_seed_are_kept(copy, no_workers, size, seed):
+    with pytest.raises(InputError, match=r"size tiny and seed 0, not .*give another folder"):
+        make_corpora(copy, size=size, seed=seed)
+    assert (copy / "LibriSpeech").is_dir()
+
+
+def test_folder_that_is_not_ours(tmp_path, no_workers):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds something that superbit did not make"):
+        make_corpora(tmp_path, size="tiny")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    with pytest.raises(InputError, match="is a file"):
+        make_corpora(tmp_path / "thesis.txt", size="tiny")
+    with pytest.raises(InputError, match="Did you mean 'tiny'"):
+        make_corpora(tmp_path / "new", size="tinny")
+
+
+def test_killed_making_leaves_corpora_that_are_known_to_be_incomplete(tmp_path):
+    out = tmp_path / "out"
+    code = f"from superbit.benchmark.corpora.embedded.make import make_corpora as m; m({str(out)!r}, size='demo')"  # noqa: E501
+    process = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        deadline = time.monotonic() + 60
+        while not any(out.rglob("*.wav")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert any(out.rglob("*.wav"))
+    assert recipe.read(out) is None
+    # The workers notice that nobody listens and stop writing.
+    deadline = time.monotonic() + 20
+    last, count = -1, 0
+    while last != count and time.monotonic() < deadline:
+        last = count
+        time.sleep(0.5)
+        count = sum(1 for _ in out.rglob("*"))
+    assert last == count
+    assert count < sizes.audio_files("demo")
+
+
+def test_failing_worker_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(make, "_CORPORA", ("no_such_corpus",))
+    with pytest.raises(RuntimeError, match="no_such_corpus"):
+        make_corpora(tmp_path / "out", size="tiny")
+    assert recipe.read(tmp_path / "out") is None
+
+
+def test_missing_synthesizer_is_the_users_to_install(tmp_path, monkeypatch):
+    # A package of that name that cannot be imported, first on the workers' path.
+    (tmp_path / "stub").mkdir()
+    (tmp_path / "stub/espeakng_loader.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "stub"))
+    with pytest.raises(InputError, match=r"^Synthesized corpora need the package espeakng-loader"):
+        make_corpora(tmp_path / "out", size="tiny")
