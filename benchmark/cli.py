@@ -124,8 +124,13 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("number", choices=["2"], help="2: the ten tasks")
     verb.add_argument("--source", choices=["paper", "runs", "both"], default="both")
     verb.add_argument("--format", choices=["md", "csv", "json"], default="md")
-    verb.add_argument("--where", action="append", default=[], metavar="FIELD=VALUE",
-                      help="only runs whose identity says so; may be repeated")  # fmt: skip
+    verb.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="only runs whose identity says so; may be repeated",
+    )
     _add_results(verb)
     verb.set_defaults(verb=_table)
     return parser
@@ -135,27 +140,54 @@ def _add_sweep(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     verb = verbs.add_parser("sweep", help="run tasks over upstreams; reuses what is done")
     verb.add_argument("--upstreams", required=True, metavar="SPEC,…")
     verb.add_argument("--tasks", required=True, metavar="TASK,…")
-    verb.add_argument("--scale", choices=["superb", "embedded"], required=True,
-                      help="the benchmark's protocol, or the small one")  # fmt: skip
-    verb.add_argument("--paths", type=Path, required=True, metavar="FILE",
-                      help="where the corpora lie (downstream_configs/paths.example.yaml)")  # fmt: skip
-    verb.add_argument("--overrides", type=Path, metavar="FILE",
-                      help="config overrides, laid out like embedded.yaml")  # fmt: skip
+    verb.add_argument(
+        "--scale",
+        choices=["superb", "embedded"],
+        required=True,
+        help="the benchmark's protocol, or the small one",
+    )
+    verb.add_argument(
+        "--paths",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="where the corpora lie (downstream_configs/paths.example.yaml)",
+    )
+    verb.add_argument(
+        "--overrides",
+        type=Path,
+        metavar="FILE",
+        help="config overrides, laid out like embedded.yaml",
+    )
     verb.add_argument("--lr", type=float, metavar="RATE", help="in place of each task's own")
     verb.add_argument("--seed", type=int, default=1337)
     verb.add_argument("--device", default=None, help="cpu or cuda; cuda where there is one")
-    verb.add_argument("--jobs", type=int, default=1, metavar="N",
-                      help="runs at a time, each in a process with its share of the cores")  # fmt: skip
-    verb.add_argument("--limit", type=int, metavar="N",
-                      help="at most N steps and evaluation batches; enters no table")  # fmt: skip
+    verb.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="runs at a time, each in a process with its share of the cores",
+    )
+    verb.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help="at most N steps and evaluation batches; enters no table",
+    )
     verb.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     _add_results(verb)
     verb.set_defaults(verb=_sweep)
 
 
 def _add_results(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--results", type=Path, default=RESULTS, metavar="DIR",
-                      help=f"folder of results (default: {RESULTS})")  # fmt: skip
+    verb.add_argument(
+        "--results",
+        type=Path,
+        default=RESULTS,
+        metavar="DIR",
+        help=f"folder of results (default: {RESULTS})",
+    )
 
 
 if __name__ == "__main__":

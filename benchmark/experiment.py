@@ -11,76 +11,23 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
-import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from superbit.benchmark.rng import rng_state, seed_everything, set_rng_state
+from superbit.benchmark.training_state import (
+    Evaluation,
+    InterruptedRun,
+    Progress,
+    ScalarCapture,
+)
 from superbit.upstreams.errors import InputError
-
-
-class InterruptedRun(Exception):
-    """The user asked to stop; the checkpoint on disk continues from the last step."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """What an expert said of one split.
-
-    Attributes:
-        split: the expert's name of the split.
-        step: optimizer steps before it.
-        metrics: the expert's scalars by short name, in its own units.
-        records: what the expert collected, one entry an utterance.
-        is_best: whether the expert wants these weights kept as the best so far.
-    """
-
-    split: str
-    step: int
-    metrics: dict[str, float]
-    records: dict[str, list[Any]]
-    is_best: bool
-
-
-@dataclass
-class Progress:
-    """Where training stands; everything that a checkpoint must hold besides weights and RNG."""
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    backward_steps: int = 0
-    skipped_steps: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, Any] | None = None
-    best_step: int | None = None
-
-
-class ScalarCapture:
-    """Stands where s3prl's experts expect a SummaryWriter and keeps the scalars they log."""
-
-    def __init__(self) -> None:
-        self.scalars: dict[str, float] = {}
-
-    def add_scalar(self, tag: str, value: Any, global_step: int = 0) -> None:
-        """Keep ``value`` under ``tag``, e.g. ``speech_commands/dev-acc``."""
-        self.scalars[tag] = float(value)
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, numpy and torch, as s3prl's command line and its evaluations do."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    if torch.cuda.is_available():
-        torch.cuda.manual_seed_all(seed)
 
 
 class Experiment:
@@ -227,7 +174,7 @@ class Experiment:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "progress": vars(self.progress),
-            "rng": _rng_state(),
+            "rng": rng_state(),
             "epoch_rng": self._epoch_rng,
         }
 
@@ -307,9 +254,9 @@ class Experiment:
         """One epoch's batches from :attr:`Progress.batch` on."""
         resume_rng = self.__dict__.pop("_resume_rng", None)
         if resume_rng is None:
-            self._epoch_rng = _rng_state()
+            self._epoch_rng = rng_state()
         else:
-            _set_rng_state(self._epoch_rng)
+            set_rng_state(self._epoch_rng)
         loader = self._train_loader()
         if len(loader) == 0:
             raise InputError(
@@ -319,7 +266,7 @@ class Experiment:
         batches = iter(loader)
         if resume_rng is not None:
             self._skip(loader, batches)
-            _set_rng_state(resume_rng)
+            set_rng_state(resume_rng)
         return batches
 
     def _skip(self, loader: DataLoader, batches: Any) -> None:
@@ -361,22 +308,3 @@ class Experiment:
     def _eval_mode(self) -> None:
         for module in (self.upstream, self.featurizer, self.head):
             module.eval()
-
-
-def _rng_state() -> dict[str, Any]:
-    name, keys, position, has_gauss, cached = np.random.get_state()  # type: ignore[misc]
-    return {
-        "python": random.getstate(),
-        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def _set_rng_state(state: dict[str, Any]) -> None:
-    name, keys, *rest = state["numpy"]
-    random.setstate(state["python"])
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])

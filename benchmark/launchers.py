@@ -13,13 +13,14 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from superbit.benchmark import runner
 from superbit.benchmark.corpora.manifest import Manifest
-from superbit.benchmark.experiment import InterruptedRun
 from superbit.benchmark.results import RunIdentity, RunRecord
 from superbit.benchmark.tasks import find_task
+from superbit.benchmark.training_state import InterruptedRun
 
 if TYPE_CHECKING:
     from superbit.benchmark.progress import RunsProgress
@@ -52,19 +53,16 @@ def in_this_process(
             return
         progress.start(index)
         try:
-            yield (
-                index,
-                runner.run(
-                    job.identity,
-                    upstream=upstreams[job.identity.upstream],
-                    manifest=job.manifest,
-                    context=context,
-                    on_step=lambda step, what, index=index: progress.step(index, step, what),
-                ),
+            record = runner.run(
+                job.identity,
+                upstream=upstreams[job.identity.upstream],
+                manifest=job.manifest,
+                context=context,
+                on_step=partial(progress.step, index),
             )
         except InterruptedRun:
-            yield index, None
             return
+        yield index, record
 
 
 def in_processes(

@@ -65,7 +65,7 @@ class Reporter:
         else:
             yield RunsProgress(self, labels=labels, steps=steps, bar=None)
 
-    def _bar(self):  # type: ignore[no-untyped-def]
+    def _bar(self):
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -91,7 +91,7 @@ class Reporter:
 class RunsProgress:
     """Run i of n, its step, and the time left for all of them at the pace so far."""
 
-    def __init__(self, reporter, *, labels, steps, bar) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, reporter, *, labels, steps, bar) -> None:
         self._reporter: Reporter = reporter
         self._labels, self._steps, self._bar = list(labels), list(steps), bar
         self._began = self._last_line = time.monotonic()

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+
 from superbit.benchmark.provenance import Provenance
 from superbit.benchmark.tasks import TASKS
 from superbit.upstreams.errors import InputError

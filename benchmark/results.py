@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
+
 from superbit.benchmark.provenance import Provenance
 from superbit.benchmark.records import (
     SCHEMA_VERSION,

@@ -20,7 +20,7 @@ from superbit.benchmark import provenance, stats
 from superbit.benchmark.bindings import BINDINGS, Binding, Items, errors
 from superbit.benchmark.corpora.manifest import Manifest
 from superbit.benchmark.corpora.paths import CorpusPaths
-from superbit.benchmark.experiment import Evaluation, Experiment, InterruptedRun, seed_everything
+from superbit.benchmark.experiment import Experiment
 from superbit.benchmark.results import (
     Corpus,
     Interval,
@@ -29,7 +29,9 @@ from superbit.benchmark.results import (
     RunRecord,
     Selection,
 )
+from superbit.benchmark.rng import seed_everything
 from superbit.benchmark.tasks import find_task
+from superbit.benchmark.training_state import Evaluation, InterruptedRun
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.registry import LoadedUpstream
 

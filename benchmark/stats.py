@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Hashable, Sequence
 
 import numpy as np
+
 from superbit.benchmark.records import Interval
 
 LEVEL = 0.95

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from torch import nn
+
 from superbit.upstreams.contract_probe import ForwardFailed, NoHiddenStates, Probe, preserved
 from superbit.upstreams.contract_rules import RULES, Status
-from torch import nn
 
 
 @dataclass(frozen=True)

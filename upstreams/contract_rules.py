@@ -11,9 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from numbers import Real
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
+
 from superbit.upstreams.contract_probe import (
     LENGTHS,
     MIXED_LENGTHS,
@@ -27,7 +29,6 @@ from superbit.upstreams.contract_probe import (
     through_a_file,
     waveform,
 )
-from torch import Tensor
 
 Status = Literal["pass", "fail", "warn", "not applicable"]
 Finding = tuple[Status, str]
@@ -103,7 +104,8 @@ def _hidden_states(probe: Probe) -> Finding:
 def _layer_count(probe: Probe) -> Finding:
     if not probe.ours:
         return "not applicable", "required of superbit's own encoders only"
-    layers = probe.expert.model.config.layers
+    model: Any = probe.expert.model
+    layers = model.config.layers
     count = len(probe.alone(SAMPLE_RATE))
     return ("pass" if count == layers + 1 else "fail"), f"{count} for {layers} layers"
 

@@ -74,7 +74,7 @@ def _import_torchaudio() -> None:
     if "torchaudio" in sys.modules:
         return
     try:
-        import torchaudio  # noqa: F401
+        import torchaudio
     except (OSError, ImportError, RuntimeError):
         for name in [n for n in sys.modules if n == "torchaudio" or n.startswith("torchaudio.")]:
             del sys.modules[name]
@@ -228,7 +228,8 @@ def _wrap_torch_for_s3prl() -> None:
             return self
         return original_cuda(self, *args, **kwargs)
 
-    torch.load, torch.save, torch.Tensor.cuda = load, save, cuda
+    torch.load, torch.save = load, save
+    torch.Tensor.cuda = cuda  # type: ignore[method-assign]
 
 
 def _called_by_s3prl() -> bool:
@@ -242,7 +243,7 @@ def _called_by_s3prl() -> bool:
 def _leave_isinstance_alone(helper: types.ModuleType) -> None:
     """Why: replaces ``builtins.isinstance`` for everybody, and the replacement raises TypeError for
     a defaultdict and a tuple of classes. Needed by torch before 1.8 only; can go with the call."""
-    helper.hack_isinstance = lambda: None
+    vars(helper)["hack_isinstance"] = lambda: None
 
 
 def _keep_worker_count(expert: types.ModuleType) -> None:
@@ -253,16 +254,16 @@ def _keep_worker_count(expert: types.ModuleType) -> None:
     def load_dataset(split: str, tokenizer: object, corpus: dict[str, object]) -> object:
         return original(split, tokenizer, dict(corpus))
 
-    expert.load_dataset = load_dataset
+    vars(expert)["load_dataset"] = load_dataset
 
 
 class SortedPath(type(pathlib.Path())):  # type: ignore[misc]
     """A path whose ``iterdir`` and ``glob`` give names in sorted order."""
 
-    def iterdir(self):  # type: ignore[no-untyped-def]
+    def iterdir(self):
         return iter(sorted(super().iterdir()))
 
-    def glob(self, pattern, **kwargs):  # type: ignore[no-untyped-def]
+    def glob(self, pattern, **kwargs):
         return iter(sorted(super().glob(pattern, **kwargs)))
 
 

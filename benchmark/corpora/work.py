@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 from superbit.upstreams.errors import InputError
@@ -11,7 +12,7 @@ from superbit.upstreams.errors import InputError
 def write_atomically(path: Path, text: str) -> None:
     """Write ``text`` so that other processes see the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 

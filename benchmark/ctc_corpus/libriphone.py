@@ -19,7 +19,7 @@ from superbit.upstreams.errors import InputError
 _Item = tuple[Path, list[int]]
 
 
-class LibriPhoneDataset(Dataset):  # type: ignore[type-arg]
+class LibriPhoneDataset(Dataset):
     """Pairs of audio file and encoded phones.
 
     Args:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
 from superbit.upstreams import load
 from superbit.upstreams.contract import (
     CheckReport,
@@ -16,7 +18,6 @@ from superbit.upstreams.contract import (
 from superbit.upstreams.expert import UpstreamExpert
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import NAMED_SIZES
-from torch import nn
 
 MOCKS = Path(__file__).parent / "mocks" / "hubconf.py"
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from superbit.upstreams import load
 from torch import nn
+
+from superbit.upstreams import load
 
 MOCKS = Path(__file__).parent / "mocks" / "hubconf.py"
 WAVS = [0.1 * torch.randn(samples) for samples in (16_000, 40_000)]

@@ -6,8 +6,9 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
-import superbit.upstreams
 import torch
+
+import superbit.upstreams
 from superbit.upstreams import registry
 from superbit.upstreams.contract import rule_names
 

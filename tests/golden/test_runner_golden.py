@@ -12,7 +12,8 @@ import torch
 
 from superbit.benchmark.bindings import BINDINGS
 from superbit.benchmark.configs import resolve
-from superbit.benchmark.experiment import Experiment, seed_everything
+from superbit.benchmark.experiment import Experiment
+from superbit.benchmark.rng import seed_everything
 from superbit.benchmark.tasks import find_task
 
 SEED = 1337

@@ -14,8 +14,9 @@ import pytest
 
 from superbit.benchmark.corpora import librispeech, speech_commands
 from superbit.benchmark.corpora.audio import read_audio
-from superbit.benchmark.corpora.embedded import make, recipe, sizes, texts
+from superbit.benchmark.corpora.embedded import make, recipe, sizes, texts, voices
 from superbit.benchmark.corpora.embedded.make import make_corpora
+from superbit.benchmark.corpora.lexicon import phone_inventory
 from superbit.benchmark.corpora.manifest import build_manifest
 from superbit.benchmark.corpora.paths import load_paths
 from superbit.upstreams.errors import InputError
@@ -95,15 +96,14 @@ def test_clips_last_a_second_and_noises_several(paths):
     assert all(len(read_audio(file.path)[0]) >= 3 * 16_000 for file in files.audio["noise"])
 
 
-def test_levels_are_those_of_recordings(paths):
-    for files in (
-        librispeech.files(paths.librispeech),
-        speech_commands.files(paths.speech_commands),
-    ):
-        peaks = [np.abs(read_audio(f.path)[0]).max() for f in files.audio["dev" if "dev" in files.audio else "dev-clean"]]  # fmt: skip
-        assert max(peaks) < 1
-        assert min(peaks) > 0.01
-        assert max(peaks) / min(peaks) > 3  # gain varies
+@pytest.mark.parametrize("corpus", [librispeech, speech_commands])
+def test_levels_are_those_of_recordings(paths, corpus):
+    files = corpus.files(paths.section(corpus.__name__.rpartition(".")[2]))
+    dev = files.audio["dev-clean" if corpus is librispeech else "dev"]
+    peaks = [np.abs(read_audio(file.path)[0]).max() for file in dev]
+    assert max(peaks) < 1
+    assert min(peaks) > 0.01
+    assert max(peaks) / min(peaks) > 3  # gain varies
 
 
 def test_words_stand_at_many_places(paths):
@@ -142,7 +142,7 @@ def test_speakers_of_speech_commands_are_disjoint(tiny, paths):
     }
     test = [f for f in files.audio["test"] if speech_commands.SILENCE not in f.key]
     names["test"] = {speech_commands.speaker_of(f.path.name) for f in test}
-    assert not names["train"] & names["dev"] | (names["train"] | names["dev"]) & names["test"]
+    assert len(set.union(*names.values())) == sum(map(len, names.values()))
     # Speakers of the test are of the tenth that the rule keeps out of train and dev.
     assert {speech_commands.split_of(f"{name}_nohash_0.wav") for name in names["test"]} == {None}
     table = speaker_table(tiny.parent / "speech_commands/speakers.csv")
@@ -187,15 +187,9 @@ def test_lexicon_knows_english(paths):
     }
     assert {word: " ".join(phones[word]) for word in by_hand} == by_hand
     used = {phone for word in phones.values() for phone in word}
-    assert used <= librispeech_inventory()
+    assert used <= phone_inventory()
     assert len(used) == 39  # every phone of English
     assert all(phone[-1] == "1" for phone in used if phone[-1].isdigit())
-
-
-def librispeech_inventory():
-    from superbit.benchmark.corpora.lexicon import phone_inventory
-
-    return phone_inventory()
 
 
 def test_sentences_differ_and_use_words_evenly():
@@ -209,8 +203,6 @@ def test_sentences_differ_and_use_words_evenly():
 
 
 def test_another_seed_gives_other_corpora():
-    from superbit.benchmark.corpora.embedded import voices
-
     drawn = [
         voices.draw_speakers([str(i) for i in range(73)], np.random.default_rng(seed))
         for seed in (0, 1)
@@ -294,10 +286,24 @@ def test_killed_making_leaves_corpora_that_are_known_to_be_incomplete(tmp_path):
     assert count < sizes.audio_files("demo")
 
 
-def test_failing_worker_is_reported(tmp_path, monkeypatch):
-    monkeypatch.setattr(make, "_CORPORA", ("no_such_corpus",))
-    with pytest.raises(RuntimeError, match="no_such_corpus"):
+@pytest.mark.parametrize(
+    ("last_line", "raised"),
+    [
+        (
+            "ValueError: no sound",
+            "RuntimeError: Making the embedded corpora failed: ValueError: no",
+        ),
+        ("superbit.upstreams.errors.InputError: Disk: full.", "InputError: Disk: full."),
+    ],
+)
+def test_failing_worker_is_reported(tmp_path, monkeypatch, last_line, raised):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho 'Traceback\n{last_line}' >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises((RuntimeError, InputError)) as caught:
         make_corpora(tmp_path / "out", size="tiny")
+    assert f"{caught.type.__name__}: {caught.value}".startswith(raised)
     assert recipe.read(tmp_path / "out") is None
 
 

@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+
 from superbit.benchmark import provenance
 from superbit.benchmark.provenance import Provenance, collect, git_state
 

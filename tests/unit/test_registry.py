@@ -136,7 +136,7 @@ def test_specs_that_cannot_be_loaded(spec, said):
 
 
 def test_a_path_without_that_function(hubconf):
-    with pytest.raises(InputError, match="no function 'tinny'.*Did you mean 'tiny'"):
+    with pytest.raises(InputError, match=r"no function 'tinny'.*Did you mean 'tiny'"):
         superbit.upstreams.load(f"{hubconf}:tinny")
 
 

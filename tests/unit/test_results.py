@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+
 from superbit.benchmark.provenance import Provenance
 from superbit.benchmark.records import canonical_json
 from superbit.benchmark.results import (

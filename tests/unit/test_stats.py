@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from superbit.benchmark.stats import accuracy_interval, error_rate_interval, ratio_interval
 
 pytest.importorskip("scipy")

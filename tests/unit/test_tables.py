@@ -8,6 +8,7 @@ from importlib import resources
 
 import pandas as pd
 import pytest
+
 from superbit.benchmark.results import (
     Corpus,
     Interval,

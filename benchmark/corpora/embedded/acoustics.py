@@ -33,10 +33,10 @@ def to_16_khz(samples: np.ndarray, *, vocal_tract: float) -> np.ndarray:
 
 def noise(kind: str, samples: int, random: np.random.Generator) -> np.ndarray:
     """Noise of root mean square 1, shape ``(samples,)``; ``kind`` is one of ``NOISE_KINDS``."""
-    seconds = np.arange(samples) / SAMPLE_RATE
+    seconds = np.arange(samples, dtype=np.float32) / np.float32(SAMPLE_RATE)
     match kind:
         case "white":
-            made = random.standard_normal(samples)
+            made = random.standard_normal(samples, dtype=np.float32)
         case "pink":
             made = _colored(samples, -0.5, random)
         case "brown":
@@ -47,15 +47,15 @@ def noise(kind: str, samples: int, random: np.random.Generator) -> np.ndarray:
             beats = 1 + 0.5 * np.sin(2 * np.pi * random.uniform(4, 9) * seconds)
             made = _colored(samples, -0.8, random) * beats
         case "rain":
-            drops = random.standard_normal(samples) * (random.random(samples) < 0.02)
-            made = drops + 0.05 * random.standard_normal(samples)
+            drops = random.random(samples, dtype=np.float32) < 0.02
+            made = random.standard_normal(samples, dtype=np.float32) * (drops + np.float32(0.05))
         case "street":
             swell = 1 + 0.8 * np.sin(2 * np.pi * (random.uniform(0.1, 0.5) * seconds))
             made = _colored(samples, -0.7, random) * swell
         case "machine":
             beats = 1 + 0.6 * np.sin(2 * np.pi * random.uniform(8, 16) * seconds)
             tones = _harmonics(seconds, random.uniform(90, 160), 20, random)
-            made = beats * tones + 0.5 * random.standard_normal(samples)
+            made = beats * tones + 0.5 * random.standard_normal(samples, dtype=np.float32)
         case _:
             raise ValueError(f"There is no kind of noise {kind!r}.")
     return (made / np.sqrt(np.mean(made**2))).astype(np.float32)
@@ -141,6 +141,7 @@ def _harmonics(
     """A sum of harmonics of falling amplitude and random phase, of root mean square 1."""
     made = np.zeros_like(seconds)
     for harmonic in range(1, count + 1):
-        phase = random.uniform(0, 2 * np.pi)
-        made += np.sin(2 * np.pi * base_hz * harmonic * seconds + phase) / harmonic
+        omega = np.float32(2 * np.pi * base_hz * harmonic)
+        phase = np.float32(random.uniform(0, 2 * np.pi))
+        made += np.sin(omega * seconds + phase) / np.float32(harmonic)
     return made / np.sqrt(np.mean(made**2))

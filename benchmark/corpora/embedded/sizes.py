@@ -29,9 +29,9 @@ class Commands:
 
 LIBRISPEECH = {
     "tiny": {
-        "train-clean-100": ReadSpeech(speakers=12, utterances=8),
+        "train-clean-100": ReadSpeech(speakers=14, utterances=10),
         "dev-clean": ReadSpeech(speakers=6, utterances=4),
-        "test-clean": ReadSpeech(speakers=8, utterances=6),
+        "test-clean": ReadSpeech(speakers=8, utterances=8),
     },
     "demo": {
         "train-clean-100": ReadSpeech(speakers=24, utterances=25),

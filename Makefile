@@ -1,0 +1,65 @@
+# The verbs that a person types and that .ci/run types: the same ones.
+PYTHON ?= python3
+VENV ?= .venv
+# Options for pip, e.g. PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PIP_ARGS ?=
+JOBS ?= 2
+DEMO ?= results/local
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEMO_UPSTREAMS := fbank,fbank_no_cmvn,vanilla_nano,sparseformer_dn_nano
+DEMO_TASKS := KS,PR,ASR
+
+.PHONY: help venv demo test test-slow lint type format wheel-test clean
+
+help:
+	@echo "make demo       synthesize corpora, run KS, PR, ASR over four upstreams, print Table 2"
+	@echo "make test       the fast tests          make test-slow  the slow ones"
+	@echo "make lint type  ruff and mypy           make format     let ruff rewrite"
+	@echo "make wheel-test build a wheel and use it in an environment of its own"
+	@echo "make clean      remove the environment and what is built (not results)"
+
+venv: $(INSTALLED)
+
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+	  { echo "superbit needs Python 3.11 or later; say make PYTHON=python3.11 …"; exit 2; }
+	@echo "Installing into $(VENV): about two minutes and 2 GB."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) \
+	  -c constraints.txt -e ".[run,embedded,test,dev]"
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/superbit corpus make --out $(DEMO)/corpora --size demo
+	$(BIN)/superbit sweep --upstreams $(DEMO_UPSTREAMS) --tasks $(DEMO_TASKS) --scale embedded \
+	  --paths $(DEMO)/corpora/paths.yaml --results $(DEMO) --jobs $(JOBS)
+	$(BIN)/superbit table 2 --results $(DEMO)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy does not follow setuptools' editable finder: it gets the same mapping as links.
+type: $(INSTALLED)
+	@mkdir -p build/typing/superbit
+	@for package in upstreams benchmark downstream_configs results; do \
+	  ln -sfn ../../../$$package build/typing/superbit/$$package; done
+	MYPYPATH=build/typing $(BIN)/mypy -p superbit.upstreams -p superbit.benchmark
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel-test: $(INSTALLED)
+	sh tests/wheel.sh $(abspath $(BIN))
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
