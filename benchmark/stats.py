@@ -1,9 +1,9 @@
 """Confidence intervals of the benchmark's metrics, from per-item counts.
 
-A metric is two counts an item, summed over the items before they are divided: correct answers
+Most metrics are two counts an item, summed over the items before they are divided: correct answers
 over answers (accuracy), edit errors over reference length (WER, PER). That is all a bootstrap
-needs. The interval speaks for other test items from the same source; it says nothing of other
-seeds or other corpora.
+needs. Metrics of another kind (EER, MTWV) are computed anew for every resample. An interval speaks
+for other test items from the same source; it says nothing of other seeds or other corpora.
 
 scipy is imported where it is used, so that results can be read without it.
 """
@@ -11,7 +11,7 @@ scipy is imported where it is used, so that results can be read without it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from superbit.benchmark.records import Interval
 
 LEVEL = 0.95
 RESAMPLES = 9999
+# of a metric that has to be computed anew for each, which takes milliseconds at full scale
+STATISTIC_RESAMPLES = 1999
 SEED = 0
 # numbers held at once while resampling: 4 million float64 are 32 MB a count
 _BATCH_NUMBERS = 4_000_000
@@ -75,6 +77,74 @@ def error_rate_interval(
     the unit of its reference length (words for WER, phones for PER).
     """
     return ratio_interval(errors, reference_lengths, speakers=speakers, level=level)
+
+
+def mean_interval(
+    values: Sequence[float] | np.ndarray, *, scale: float = 1.0, level: float = LEVEL
+) -> Interval | None:
+    """Return the bootstrap interval of ``scale`` × the mean of one value an item.
+
+    See `ratio_interval`.
+    """
+    return ratio_interval(values, np.ones(len(values)), scale=scale, level=level)
+
+
+def bootstrap_interval(
+    statistic: Callable[[np.ndarray], float],
+    count: int,
+    *,
+    over: str,
+    strata: Sequence[Hashable] | np.ndarray | None = None,
+    level: float = LEVEL,
+    resamples: int = STATISTIC_RESAMPLES,
+) -> Interval | None:
+    """Return the percentile bootstrap interval of any statistic of weighted items.
+
+    The fixed seed makes the same items give the same interval.
+
+    Args:
+        statistic: weights (count,), how often each item was drawn → the metric; NaN where these
+            items have none.
+        count: number of items.
+        over: what the items are, in the plural, for the record.
+        strata: each item's stratum; given, every stratum keeps its size.
+        level: confidence level as a fraction.
+        resamples: how many.
+
+    Returns:
+        The interval, or None where there is none: a single item, or a metric undefined for more
+        resamples than a tail of the interval holds.
+
+    Raises:
+        ValueError: no items, or not one stratum an item.
+    """
+    if count < 1:
+        raise ValueError("an interval needs at least one item")
+    if strata is not None and len(strata) != count:
+        raise ValueError("strata needs one entry an item")
+    if count < 2:
+        return None
+    groups: dict[Hashable, list[int]] = {}
+    for item, stratum in enumerate([0] * count if strata is None else strata):
+        groups.setdefault(stratum, []).append(item)
+    members = [np.array(group) for group in groups.values()]
+    rng = np.random.default_rng(SEED)
+    values = np.empty(resamples)
+    for resample in range(resamples):
+        drawn = [group[rng.integers(group.size, size=group.size)] for group in members]
+        values[resample] = statistic(np.bincount(np.concatenate(drawn), minlength=count))
+    defined = values[np.isfinite(values)]
+    tail = (1 - level) / 2
+    if resamples - defined.size > tail * resamples:
+        return None
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    return Interval(
+        low=float(low),
+        high=float(high),
+        level=level,
+        method=f"percentile bootstrap over {over}",
+        resamples=resamples,
+    )
 
 
 def ratio_interval(

@@ -1,8 +1,9 @@
 """Makes s3prl 0.4.18 (December 2024) run on today's torch, torchaudio and huggingface_hub.
 
-The only file that knows s3prl is older than they are. :func:`install` puts a finder in front of
-Python's own, which costs nothing until somebody imports s3prl; then :func:`apply` runs once,
-before s3prl's first module, and each patch in ``_PATCHES`` right after the module it mends.
+With its sibling ``s3prl_patches`` the only file that knows s3prl is older than they are.
+:func:`install` puts a finder in front of Python's own, which costs nothing until somebody imports
+s3prl; then :func:`apply` runs once, before s3prl's first module. What has to change in s3prl's own
+modules is in ``s3prl_patches``: each patch there runs right after the module it mends.
 
 Every shim says why it is there and when it can go. Those that change a function of torch act only
 when s3prl's own code is the caller, so nobody else's ``torch.load`` becomes less strict.
@@ -16,11 +17,12 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
-import pathlib
 import sys
 import types
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from superbit.upstreams.s3prl_patches import PATCHES
 
 _Patch = Callable[[types.ModuleType], None]
 
@@ -29,8 +31,9 @@ _Patch = Callable[[types.ModuleType], None]
 _SUPPLIED = {
     "s3prl.downstream.ctc.corpus": "superbit.benchmark.ctc_corpus",
     "s3prl.downstream.ctc.corpus.libriphone": "superbit.benchmark.ctc_corpus.libriphone",
+    "s3prl.downstream.ctc.corpus.snips": "superbit.benchmark.ctc_corpus.snips",
 }
-_PATCHES: dict[str, list[_Patch]] = {}
+_PATCHES: dict[str, list[_Patch]] = {name: list(patches) for name, patches in PATCHES.items()}
 _applied = False
 
 
@@ -235,48 +238,6 @@ def _wrap_torch_for_s3prl() -> None:
 def _called_by_s3prl() -> bool:
     """Whether the function that called our wrapper belongs to s3prl."""
     return str(sys._getframe(2).f_globals.get("__name__", "")).startswith("s3prl.")
-
-
-# --- after a module of s3prl ----------------------------------------------------------------------
-
-
-def _leave_isinstance_alone(helper: types.ModuleType) -> None:
-    """Why: replaces ``builtins.isinstance`` for everybody, and the replacement raises TypeError for
-    a defaultdict and a tuple of classes. Needed by torch before 1.8 only; can go with the call."""
-    vars(helper)["hack_isinstance"] = lambda: None
-
-
-def _keep_worker_count(expert: types.ModuleType) -> None:
-    """Why: ``load_dataset`` pops ``num_workers`` from the shared config, so every loader after the
-    first starts 12 workers whatever the config says. Can go when it copies the config."""
-    original = expert.load_dataset
-
-    def load_dataset(split: str, tokenizer: object, corpus: dict[str, object]) -> object:
-        return original(split, tokenizer, dict(corpus))
-
-    vars(expert)["load_dataset"] = load_dataset
-
-
-class SortedPath(type(pathlib.Path())):  # type: ignore[misc]
-    """A path whose ``iterdir`` and ``glob`` give names in sorted order."""
-
-    def iterdir(self):
-        return iter(sorted(super().iterdir()))
-
-    def glob(self, pattern, **kwargs):
-        return iter(sorted(super().glob(pattern, **kwargs)))
-
-
-def _list_in_sorted_order(module: types.ModuleType) -> None:
-    """Why: KS lists its files in directory order, which differs between two copies of one corpus,
-    so equal seeds draw different batches. Can go when s3prl sorts its lists."""
-    vars(module)["Path"] = SortedPath
-
-
-after_import("s3prl.utility.helper", _leave_isinstance_alone)
-after_import("s3prl.downstream.ctc.expert", _keep_worker_count)
-after_import("s3prl.downstream.speech_commands.expert", _list_in_sorted_order)
-after_import("s3prl.downstream.speech_commands.dataset", _list_in_sorted_order)
 
 
 class _S3prlFinder(importlib.abc.MetaPathFinder):

@@ -239,7 +239,9 @@ def _check_transcripts(
         problems.add("transcript file", str(error))
         return
     reported: set[str] = set()
+    silent = set(spoken)
     for file in audio:
+        silent.discard(file.path.stem)
         try:
             words = _words(file.path, spoken)
         except InputError as error:
@@ -251,6 +253,12 @@ def _check_transcripts(
             if word not in lexicon.phones and word not in reported:
                 reported.add(word)
                 problems.add("word", absent_word(file.path, word, lexicon))
+    for name in sorted(silent):
+        problems.add(
+            "missing audio",
+            f"{section.root / split} has a transcript of {name} and no {name}.flac: "
+            "it should have both or neither.",
+        )
 
 
 def _words(audio: Path, spoken: Mapping[str, str]) -> str:

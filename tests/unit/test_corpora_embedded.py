@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter, defaultdict
 
@@ -15,6 +16,7 @@ import pytest
 from superbit.benchmark.corpora import librispeech, speech_commands
 from superbit.benchmark.corpora.audio import read_audio
 from superbit.benchmark.corpora.embedded import make, recipe, sizes, texts, voices
+from superbit.benchmark.corpora.embedded.espeak import Espeak
 from superbit.benchmark.corpora.embedded.make import make_corpora
 from superbit.benchmark.corpora.lexicon import phone_inventory
 from superbit.benchmark.corpora.manifest import build_manifest
@@ -162,8 +164,8 @@ def test_transcripts_are_upper_case_and_the_lexicon_covers_them(paths):
             spoken.update(text.split())
         words += spoken
     assert set(words) == set(lexicon.phones) == {w.upper() for w in texts.VOCABULARY}
-    train = {w for _, t in librispeech.utterances(paths.librispeech, librispeech.TRAIN) for w in t.split()}  # fmt: skip
-    assert train == set(words)
+    train = librispeech.utterances(paths.librispeech, librispeech.TRAIN)
+    assert {word for _, text in train for word in text.split()} == set(words)
     assert 60 <= len(words) <= 120
     assert {letter for word in words for letter in word} == set("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
@@ -218,6 +220,38 @@ def test_complete_corpora_are_used_again_at_once(tiny, no_workers):
     assert time.perf_counter() - start < 1
 
 
+def test_complete_corpora_are_only_read(copy, no_workers):
+    (copy / ".superbit-corpora.lock").write_text("as it was")
+    make_corpora(copy, size="tiny")
+    assert (copy / ".superbit-corpora.lock").read_text() == "as it was"
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/out cannot be written to: Not a directory\."):
+        make_corpora(tmp_path / "file/out", size="tiny")
+
+
+def test_two_at_once_make_one(tmp_path, monkeypatch):
+    made = []
+
+    def slow_workers(out, size, seed, on_progress):
+        made.append(size)
+        time.sleep(0.3)
+        (out / "LibriSpeech").mkdir()
+
+    monkeypatch.setattr(make, "_run_workers", slow_workers)
+    calls = [
+        threading.Thread(target=make_corpora, args=(tmp_path / "out",), kwargs={"size": "tiny"})
+        for _ in range(3)
+    ]
+    for call in calls:
+        call.start()
+    for call in calls:
+        call.join()
+    assert made == ["tiny"]
+
+
 @pytest.mark.parametrize("lost", ["recipe.json", "paths.yaml", "LibriSpeech/dev-clean"])
 def test_incomplete_corpora_are_made_again(copy, monkeypatch, lost):
     path = copy / lost
@@ -264,7 +298,10 @@ def test_folder_that_is_not_ours(tmp_path, no_workers):
 
 def test_killed_making_leaves_corpora_that_are_known_to_be_incomplete(tmp_path):
     out = tmp_path / "out"
-    code = f"from superbit.benchmark.corpora.embedded.make import make_corpora as m; m({str(out)!r}, size='demo')"  # noqa: E501
+    code = (
+        "from superbit.benchmark.corpora.embedded.make import make_corpora; "
+        f"make_corpora({str(out)!r}, size='demo')"
+    )
     process = subprocess.Popen([sys.executable, "-c", code])
     try:
         deadline = time.monotonic() + 60
@@ -308,9 +345,9 @@ def test_failing_worker_is_reported(tmp_path, monkeypatch, last_line, raised):
 
 
 def test_missing_synthesizer_is_the_users_to_install(tmp_path, monkeypatch):
-    # A package of that name that cannot be imported, first on the workers' path.
-    (tmp_path / "stub").mkdir()
-    (tmp_path / "stub/espeakng_loader.py").write_text("raise ImportError")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "stub"))
-    with pytest.raises(InputError, match=r"^Synthesized corpora need the package espeakng-loader"):
+    monkeypatch.setattr(make, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"need the package espeakng-loader; install it with"):
         make_corpora(tmp_path / "out", size="tiny")
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    with pytest.raises(InputError, match=r"pip install 'superbit\[embedded\]'"):
+        Espeak(0)

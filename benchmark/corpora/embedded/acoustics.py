@@ -16,8 +16,8 @@ s3prl_compat.apply()
 from torchaudio.transforms import Resample  # noqa: E402
 
 NOISE_KINDS = ("white", "pink", "brown", "hum", "fan", "rain", "street", "machine")
-# Ratios of rates in steps of 50 Hz keep the resampling filters small.
-_RATE_STEP_HZ = 50
+# Steps of one percent: rates with a large common divisor need short resampling filters.
+_RATE_STEP_HZ = 200
 
 
 def to_16_khz(samples: np.ndarray, *, vocal_tract: float) -> np.ndarray:
@@ -34,6 +34,7 @@ def to_16_khz(samples: np.ndarray, *, vocal_tract: float) -> np.ndarray:
 def noise(kind: str, samples: int, random: np.random.Generator) -> np.ndarray:
     """Noise of root mean square 1, shape ``(samples,)``; ``kind`` is one of ``NOISE_KINDS``."""
     seconds = np.arange(samples, dtype=np.float32) / np.float32(SAMPLE_RATE)
+    made: np.ndarray
     match kind:
         case "white":
             made = random.standard_normal(samples, dtype=np.float32)

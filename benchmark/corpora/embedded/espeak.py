@@ -17,6 +17,11 @@ from superbit.upstreams.errors import InputError
 
 SAMPLE_RATE = 22_050
 
+MISSING = (
+    "Synthesized corpora need the package espeakng-loader; "
+    "install it with: pip install 'superbit[embedded]'."
+)
+
 # From espeak-ng's speak_lib.h and espeak_ng.h.
 _AUDIO_OUTPUT_SYNCHRONOUS = 2
 _INITIALIZE_DONT_EXIT = 0x8000
@@ -51,10 +56,7 @@ class Espeak:
         try:
             import espeakng_loader
         except ImportError:
-            raise InputError(
-                "Synthesized corpora need the package espeakng-loader; "
-                "install it with: pip install 'superbit[embedded]'."
-            ) from None
+            raise InputError(MISSING) from None
         self._data = Path(espeakng_loader.get_data_path())
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
         rate = self._library.espeak_Initialize(

@@ -10,9 +10,11 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from superbit.benchmark.corpora.embedded import recipe
+from superbit.benchmark.corpora.embedded.espeak import MISSING
 from superbit.benchmark.corpora.embedded.sizes import SIZES, audio_files
 from superbit.benchmark.corpora.work import write_atomically
 from superbit.upstreams.errors import InputError, did_you_mean
@@ -63,11 +65,13 @@ def make_corpora(
         )
     out = Path(out).absolute()
     _refuse_foreign(out)
-    out.mkdir(parents=True, exist_ok=True)
-    with _alone(out):
-        if not _is_complete(out, size, seed):
-            _remove_ours(out)
-            _make(out, size, seed, on_progress or (lambda done, total: None))
+    # Before anything is written: complete corpora may lie in a folder that we can only read.
+    if not _is_complete(out, size, seed):
+        with _alone(out):
+            # Another process may have made them while this one waited.
+            if not _is_complete(out, size, seed):
+                _remove_ours(out)
+                _make(out, size, seed, on_progress or (lambda done, total: None))
     return out / PATHS_FILE
 
 
@@ -87,7 +91,12 @@ def _refuse_foreign(out: Path) -> None:
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """Wait until no other process makes corpora in ``out``; a killed one's lock is released."""
-    with open(out / _LOCK, "w") as lock:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = open(out / _LOCK, "w")  # noqa: SIM115
+    except OSError as error:
+        raise InputError(f"{out} cannot be written to: {error.strerror}.") from None
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -121,6 +130,9 @@ def _remove_ours(out: Path) -> None:
 
 
 def _make(out: Path, size: str, seed: int, on_progress: Callable[[int, int], None]) -> None:
+    if find_spec("espeakng_loader") is None:
+        # Known at once, not after the workers have started.
+        raise InputError(MISSING)
     _run_workers(out, size, seed, on_progress)
     write_atomically(out / PATHS_FILE, _PATHS)
     files, size_bytes = _contents(out)
