@@ -26,7 +26,7 @@ from superbit.upstreams.errors import InputError
 def leave_isinstance_alone(helper: types.ModuleType) -> None:
     """Why: replaces ``builtins.isinstance`` for everybody, and the replacement raises TypeError for
     a defaultdict and a tuple of classes. Needed by torch before 1.8 only; can go with the call."""
-    helper.hack_isinstance = lambda: None
+    vars(helper)["hack_isinstance"] = lambda: None
 
 
 def keep_worker_count(expert: types.ModuleType) -> None:
@@ -37,7 +37,7 @@ def keep_worker_count(expert: types.ModuleType) -> None:
     def load_dataset(split: str, tokenizer: object, corpus: dict[str, object]) -> object:
         return original(split, tokenizer, dict(corpus))
 
-    expert.load_dataset = load_dataset
+    vars(expert)["load_dataset"] = load_dataset
 
 
 class SortedPath(type(pathlib.Path())):  # type: ignore[misc]
@@ -74,7 +74,7 @@ def list_speakers_anew(dataset: types.ModuleType) -> None:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         # The original looks into CACHE_PATH first and writes there last: a new folder each time.
         with tempfile.TemporaryDirectory(prefix="superbit-") as folder:
-            dataset.CACHE_PATH = folder
+            vars(dataset)["CACHE_PATH"] = folder
             original(self, *args, **kwargs)
 
     cls.__init__ = __init__
@@ -243,7 +243,7 @@ def cut_audio_at_whole_samples(dataset: types.ModuleType) -> None:
 def take_scores_in_order(expert: types.ModuleType) -> None:
     """Why: QbE collects its scores in the order in which processes finish, so the sums behind its
     normalized scores round differently each time. Can go when s3prl keeps the order."""
-    expert.as_completed = list
+    vars(expert)["as_completed"] = list
 
 
 PATCHES: dict[str, tuple[Callable[[types.ModuleType], None], ...]] = {

@@ -179,9 +179,8 @@ def diarization_errors(reference: Iterable[Turn], hypothesis: Iterable[Turn]) ->
     extent = sides[0].get_timeline().extent() | sides[1].get_timeline().extent()
     if not extent:
         return DiarizationErrors(missed=0.0, false_alarm=0.0, confusion=0.0, reference=0.0)
-    counted = DiarizationErrorRate(collar=0.0, skip_overlap=False).compute_components(
-        *sides, uem=Timeline([extent])
-    )
+    metric = DiarizationErrorRate(collar=0.0, skip_overlap=False)
+    counted = metric.compute_components(sides[0], sides[1], uem=Timeline([extent]))
     return DiarizationErrors(
         missed=float(counted["missed detection"]),
         false_alarm=float(counted["false alarm"]),

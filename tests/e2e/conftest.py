@@ -20,7 +20,7 @@ ASR:
 
 # Frame energies through a fixed matrix: an upstream that costs nothing. What it does besides is
 # decided by the file beside it, so that a test can make the same upstream fail or die.
-HUBCONF = '''
+HUBCONF = """
 import os, signal
 from pathlib import Path
 import torch
@@ -61,7 +61,7 @@ def energies(ckpt=None, **kwargs):
 
 def twin(ckpt=None, **kwargs):
     return Energies()
-'''
+"""
 
 
 @pytest.fixture

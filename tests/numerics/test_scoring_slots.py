@@ -94,7 +94,7 @@ tagged = st.lists(st.one_of(slot, st.text("abc", min_size=1, max_size=4)), max_s
 transcripts = st.one_of(tagged, noise)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(transcripts, transcripts), min_size=1, max_size=5))
 def test_both_numbers_are_s3prl_s(metric, pairs: list) -> None:
     references, hypotheses = map(list, zip(*pairs, strict=True))

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from superbit.benchmark.stats import accuracy_interval, error_rate_interval, ratio_interval
+from superbit.benchmark.stats import (
+    accuracy_interval,
+    bootstrap_interval,
+    error_rate_interval,
+    mean_interval,
+    ratio_interval,
+)
 
 pytest.importorskip("scipy")
 
@@ -150,3 +156,61 @@ def test_counts_that_make_no_ratio_are_refused(errors: list, lengths: list, says
 def test_flags_that_are_no_flags_are_refused(correct: list) -> None:
     with pytest.raises(ValueError, match="each true or false"):
         accuracy_interval(correct)
+
+
+def test_a_mean_s_interval_agrees_with_its_standard_error() -> None:
+    values = np.random.default_rng(8).beta(2, 5, size=500)
+    half = Z * values.std() / math.sqrt(values.size)
+    found = mean_interval(values, scale=100.0)
+    expected = (100 * (values.mean() - half), 100 * (values.mean() + half))
+    assert (found.low, found.high) == pytest.approx(expected, abs=0.1 * 100 * half)
+    unscaled = mean_interval(values)
+    assert unscaled.high == pytest.approx(found.high / 100)
+
+
+def mean_of(values: np.ndarray):
+    return lambda weights: float(weights @ values / weights.sum())
+
+
+def test_any_statistic_s_interval_agrees_with_the_standard_error_of_a_mean() -> None:
+    values = np.random.default_rng(9).normal(3.0, 2.0, size=400)
+    half = Z * values.std() / math.sqrt(values.size)
+    found = bootstrap_interval(mean_of(values), values.size, over="queries")
+    expected = (values.mean() - half, values.mean() + half)
+    assert (found.low, found.high) == pytest.approx(expected, abs=0.1 * half)
+    assert (found.method, found.resamples) == ("percentile bootstrap over queries", 1999)
+    assert found == bootstrap_interval(mean_of(values), values.size, over="queries")
+
+
+def test_strata_keep_their_sizes() -> None:
+    strata = ["a"] * 3 + ["b"] * 5
+    seen = []
+
+    def statistic(weights: np.ndarray) -> float:
+        seen.append((weights[:3].sum(), weights[3:].sum()))
+        return 0.0
+
+    bootstrap_interval(statistic, 8, over="trials", strata=strata, resamples=50)
+    assert set(seen) == {(3, 5)}
+    # all the spread lies between the strata, so none is left
+    found = bootstrap_interval(
+        mean_of(np.array([0.0] * 3 + [1.0] * 5)), 8, over="trials", strata=strata
+    )
+    assert found.low == found.high == pytest.approx(5 / 8)
+
+
+def test_a_statistic_undefined_for_many_resamples_has_no_interval() -> None:
+    def needs_the_first(weights: np.ndarray) -> float:
+        return float(weights[1:].sum()) if weights[0] else math.nan
+
+    # an item of three is left out of (2/3)³ of the resamples, one alone in its stratum of none
+    assert bootstrap_interval(needs_the_first, 3, over="speakers") is None
+    assert bootstrap_interval(needs_the_first, 3, over="speakers", strata="abc") is not None
+    assert bootstrap_interval(mean_of(np.ones(1)), 1, over="speakers") is None
+
+
+def test_items_that_make_no_interval_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one item"):
+        bootstrap_interval(mean_of(np.ones(1)), 0, over="speakers")
+    with pytest.raises(ValueError, match="one entry an item"):
+        bootstrap_interval(mean_of(np.ones(3)), 3, over="speakers", strata=["a"])
