@@ -80,6 +80,7 @@ class Reporter:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             TextColumn("{task.fields[note]}"),
             console=Console(file=self.stream),
             redirect_stdout=False,

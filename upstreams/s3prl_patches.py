@@ -43,10 +43,10 @@ def keep_worker_count(expert: types.ModuleType) -> None:
 class SortedPath(type(pathlib.Path())):  # type: ignore[misc]
     """A path whose ``iterdir`` and ``glob`` give names in sorted order."""
 
-    def iterdir(self):  # type: ignore[no-untyped-def]
+    def iterdir(self):
         return iter(sorted(super().iterdir()))
 
-    def glob(self, pattern, **kwargs):  # type: ignore[no-untyped-def]
+    def glob(self, pattern, **kwargs):
         return iter(sorted(super().glob(pattern, **kwargs)))
 
 

@@ -22,7 +22,7 @@ TRANSCRIPTS = "all.iob.snips.txt"
 _Item = tuple[Path, list[int]]
 
 
-class SnipsDataset(Dataset):  # type: ignore[type-arg]
+class SnipsDataset(Dataset):
     """Pairs of audio file and encoded words with slots.
 
     Args:
