@@ -52,7 +52,7 @@ class Reporter:
 
             yield on_line
             return
-        with self._bar() as bar:
+        with self._bar(time_left=True) as bar:
             task = bar.add_task(what, total=None, note="")
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -60,12 +60,12 @@ class Reporter:
     def runs(self, *, labels: Sequence[str], steps: Sequence[int]) -> Iterator[RunsProgress]:
         """Progress over runs; ``steps`` are their optimizer steps."""
         if self.is_terminal and labels:
-            with self._bar() as bar:
+            with self._bar(time_left=False) as bar:
                 yield RunsProgress(self, labels=labels, steps=steps, bar=bar)
         else:
             yield RunsProgress(self, labels=labels, steps=steps, bar=None)
 
-    def _bar(self):
+    def _bar(self, *, time_left: bool):
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -73,6 +73,7 @@ class Reporter:
             Progress,
             TextColumn,
             TimeElapsedColumn,
+            TimeRemainingColumn,
         )
 
         return Progress(
@@ -80,7 +81,7 @@ class Reporter:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            *([TimeRemainingColumn()] if time_left else []),
             TextColumn("{task.fields[note]}"),
             console=Console(file=self.stream),
             redirect_stdout=False,
