@@ -123,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("table", help="print a table of the paper beside measured rows")
     verb.add_argument("number", choices=["2"], help="2: the ten tasks")
     verb.add_argument("--source", choices=["paper", "runs", "both"], default="both")
-    verb.add_argument("--format", choices=["md", "csv", "json"], default="md")
+    verb.add_argument("--format", choices=["md", "csv", "json", "latex", "html"], default="md")
     verb.add_argument(
         "--where",
         action="append",

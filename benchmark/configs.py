@@ -8,16 +8,28 @@ from __future__ import annotations
 import copy
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from superbit.benchmark.tasks import TASKS, find_task
 from superbit.upstreams.errors import InputError, did_you_mean
 
 Scale = Literal["superb", "embedded"]
 SCALES: tuple[Scale, ...] = ("superb", "embedded")
+
+
+# Sections that a config may do without, and what a value of theirs may be.
+_OPTIONAL = ("scheduler", "specaug")
+_PLAIN = (dict, list, str, int, float, bool, type(None))
 
 
 class _Section(BaseModel):
@@ -34,6 +46,8 @@ class RunnerSection(_Section):
     eval_step: PositiveInt
     save_step: PositiveInt
     eval_dataloaders: list[str]
+    # ASV: every so many steps a checkpoint that is tested after training
+    test_step: PositiveInt | None = None
 
 
 class OptimizerSection(_Section):
@@ -41,14 +55,14 @@ class OptimizerSection(_Section):
 
     name: Literal["TorchOptim"]
     torch_optim_name: str
-    lr: PositiveFloat
+    lr: Annotated[PositiveFloat, Field(allow_inf_nan=False)]
 
 
 class TaskConfig(_Section):
     """One task's protocol, with the sections that s3prl's experts read."""
 
-    runner: RunnerSection
-    optimizer: OptimizerSection
+    runner: RunnerSection | None = None
+    optimizer: OptimizerSection | None = None
     scheduler: dict[str, Any] | None = None
     specaug: dict[str, Any] | None = None
     downstream_expert: dict[str, Any]
@@ -84,15 +98,29 @@ def resolve(
         config = _overlay(
             config, _user_overrides(overrides, spec.name), where=f"{overrides}: {spec.name}"
         )
-    if learning_rate is not None:
+    if learning_rate is not None and "optimizer" in config:
         config["optimizer"]["lr"] = learning_rate
     where = f"{overrides or spec.name.lower() + '.yaml'}: {spec.name}"
     resolved = _validate(config, where=where).model_dump(exclude_none=True)
     resolved["scale"] = scale
     if limit is not None:
         resolved["limit"] = limit
-        resolved["runner"]["total_steps"] = min(limit, resolved["runner"]["total_steps"])
+        _shorten(resolved.get("runner"), limit)
     return resolved
+
+
+def total_steps(config: dict[str, Any]) -> int:
+    """Optimizer steps of a resolved config; 0 for QbE, which trains nothing."""
+    return int(config["runner"]["total_steps"]) if "runner" in config else 0
+
+
+def _shorten(runner: dict[str, Any] | None, limit: int) -> None:
+    if runner is None:
+        return
+    steps = runner["total_steps"] = min(limit, runner["total_steps"])
+    if "test_step" in runner:
+        # So that a limited run still has a checkpoint to test.
+        runner["test_step"] = runner["save_step"] = steps
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -123,7 +151,10 @@ def _user_overrides(path: Path, task: str) -> dict[str, Any]:
         if key not in TASKS:
             hint = did_you_mean(str(key), list(TASKS))
             raise InputError(f"{path}: unknown task {key!r}: tasks are {', '.join(TASKS)}.{hint}")
-    return dict(data.get(task) or {})
+    section = data.get(task) or {}
+    if not isinstance(section, dict):
+        raise InputError(f"{path}: {task} must be a mapping, not {section!r}.")
+    return section
 
 
 def _overlay(base: dict[str, Any], changes: dict[str, Any], *, where: str) -> dict[str, Any]:
@@ -133,12 +164,17 @@ def _overlay(base: dict[str, Any], changes: dict[str, Any], *, where: str) -> di
         if key not in base:
             hint = did_you_mean(str(key), list(base))
             raise InputError(f"{where}: unknown key {key!r}; here are {', '.join(base)}.{hint}")
-        if base[key] is None or value is None:
-            merged[key] = value
+        if base[key] is None or (value is None and key in _OPTIONAL):
+            if isinstance(value, _PLAIN):
+                merged[key] = value
+            else:
+                raise InputError(f"{where}: {key!r} cannot be {value!r}.")
         elif isinstance(base[key], dict):
             if not isinstance(value, dict):
                 raise InputError(f"{where}: {key!r} must be a mapping, not {value!r}.")
             merged[key] = _overlay(base[key], value, where=f"{where}.{key}")
+        elif value is None:
+            raise InputError(f"{where}: {key!r} is {base[key]!r} and cannot be left empty.")
         elif isinstance(base[key], bool) != isinstance(value, bool):
             raise InputError(f"{where}: {key!r} is {base[key]!r} and cannot become {value!r}.")
         elif type(base[key]) is not type(value) and not _both_numbers(base[key], value):

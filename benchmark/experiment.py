@@ -40,6 +40,7 @@ class Experiment:
         seed: of head initialization, batch order, and of each evaluation.
         expdir: folder for the files that the expert writes.
         device: of upstream and head.
+        reinitialize_head: draw the head's weights anew from ``seed``, after its construction.
         stop: asked before every step and batch; true ends the run by :class:`InterruptedRun`.
     """
 
@@ -53,6 +54,7 @@ class Experiment:
         expdir: Path,
         device: str = "cpu",
         stop: Callable[[], bool] = lambda: False,
+        reinitialize_head: bool = False,
     ) -> None:
         from s3prl.optimizers import get_optimizer
         from s3prl.upstream.interfaces import Featurizer
@@ -72,12 +74,17 @@ class Experiment:
             seed=seed,
             device=device,
         ).to(device)
-        self.optimizer = get_optimizer(
-            [self.featurizer, self.head], config["runner"]["total_steps"], config["optimizer"]
-        )
+        if reinitialize_head:
+            self._reinitialize_head()
+        self.optimizer: Any = None
+        if "optimizer" in config:  # QbE trains nothing
+            self.optimizer = get_optimizer(
+                [self.featurizer, self.head], config["runner"]["total_steps"], config["optimizer"]
+            )
         self.scheduler = self._scheduler()
         self.augment = self._specaug()
         self.progress = Progress()
+        self.layer_records: list[dict[str, list[Any]]] = []
         self._epoch_rng: dict[str, Any] = {}
 
     def train(
@@ -103,12 +110,12 @@ class Experiment:
         losses: list[float] = []
         records: dict[str, list[Any]] = defaultdict(list)
         while self.progress.step < runner["total_steps"]:
-            for wavs, *others in self._train_batches():
+            batches = self._train_batches()
+            # After resuming from a checkpoint whose evaluation was cut short.
+            self._evaluate_if_due(on_evaluation)
+            for wavs, *others in batches:
                 if self.progress.step >= runner["total_steps"]:
                     break
-                if self.stop():
-                    on_save()
-                    raise InterruptedRun
                 losses.append(self._backward(wavs, others, records))
                 if self.progress.backward_steps % runner["gradient_accumulate_steps"]:
                     continue
@@ -118,14 +125,20 @@ class Experiment:
                 if self.progress.step % runner["log_step"] == 0:
                     self._log("train", records)
                     records = defaultdict(list)
-                if self.progress.step % runner["eval_step"] == 0:
-                    for split in runner["eval_dataloaders"]:
-                        on_evaluation(self._evaluate_in_training(split))
+                if self._evaluation_is_due():
+                    on_save()
+                    self._evaluate_if_due(on_evaluation)
                 if self.progress.step % runner["save_step"] == 0:
                     on_save()
+                # Only here, where no gradient is pending.
+                if self.stop():
+                    on_save()
+                    raise InterruptedRun
             else:
                 self.progress.epoch += 1
                 self.progress.batch = 0
+        self._evaluate_if_due(on_evaluation)
+        on_save()
 
     def evaluate(self, split: str) -> Evaluation:
         """Evaluate the head's present weights on ``split``.
@@ -134,10 +147,11 @@ class Experiment:
         """
         seed_everything(self.seed)
         self._eval_mode()
+        limited = self._limited(split)
         loader = self.head.get_dataloader(split)
         records: dict[str, list[Any]] = defaultdict(list)
         for index, (wavs, *others) in enumerate(loader):
-            if self.batch_limit is not None and index >= self.batch_limit:
+            if limited and index >= (self.batch_limit or 0):
                 break
             if self.stop():
                 raise InterruptedRun
@@ -155,6 +169,28 @@ class Experiment:
             is_best=any("best" in name for name in saves),
         )
 
+    def collect_layers(self, split: str) -> None:
+        """Let the head collect a split's features layer by layer into :attr:`layer_records`.
+
+        One forward pass of the upstream serves all layers; s3prl makes one pass a layer.
+        """
+        seed_everything(self.seed)
+        self._eval_mode()
+        loader = self.head.get_dataloader(split)
+        if self.batch_limit is not None:
+            _limit_queries(loader.dataset, self.batch_limit)
+        self.layer_records = []
+        for wavs, *others in loader:
+            if self.stop():
+                raise InterruptedRun
+            with torch.no_grad():
+                batch = self._batch(wavs)
+                states = self.upstream(batch)["hidden_states"]
+            while len(self.layer_records) < len(states):
+                self.layer_records.append(defaultdict(list))
+            for records, state in zip(self.layer_records, states, strict=True):
+                self.head(split, self.featurizer.tolist(batch, state), *others, records=records)
+
     def weights(self) -> dict[str, Any]:
         """Return a copy of featurizer and head, on the CPU."""
         return {
@@ -171,7 +207,7 @@ class Experiment:
         """Return everything that :meth:`load_state` needs to continue as if never stopped."""
         return {
             "weights": self.weights(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.optimizer.state_dict() if self.optimizer else None,
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "progress": vars(self.progress),
             "rng": rng_state(),
@@ -181,7 +217,8 @@ class Experiment:
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from what :meth:`state` returned; exact with ``num_workers: 0``."""
         self.load_weights(state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if self.optimizer:
+            self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
         self.progress = Progress(**state["progress"])
@@ -191,10 +228,19 @@ class Experiment:
     # --- one step ---------------------------------------------------------------------------------
 
     def _features(self, wavs: Any) -> list[Tensor]:
-        batch = [torch.as_tensor(wav, dtype=torch.float32).to(self.device) for wav in wavs]
+        batch = self._batch(wavs)
         with torch.no_grad():
             hidden = self.upstream(batch)
-        return self.featurizer(batch, hidden)
+        features = self.featurizer(batch, hidden)
+        if not all(bool(feature.isfinite().all()) for feature in features):
+            raise InputError(
+                f"the upstream gave NaN or infinity after step {self.progress.step}: "
+                "'superbit check' says for which input."
+            )
+        return features
+
+    def _batch(self, wavs: Any) -> list[Tensor]:
+        return [torch.as_tensor(wav, dtype=torch.float32).to(self.device) for wav in wavs]
 
     def _backward(self, wavs: Any, others: list[Any], records: dict[str, list[Any]]) -> float:
         features = self._features(wavs)
@@ -218,6 +264,23 @@ class Experiment:
         if self.scheduler:
             self.scheduler.step()
         self.progress.step += 1
+
+    def _evaluation_is_due(self) -> bool:
+        step = self.progress.step
+        due = step > 0 and step % self.config["runner"]["eval_step"] == 0
+        return due and self.progress.evaluated_step != step
+
+    def _evaluate_if_due(self, on_evaluation: Callable[[Evaluation], None]) -> None:
+        if not self._evaluation_is_due():
+            return
+        before = len(self.progress.history)
+        try:
+            for split in self.config["runner"]["eval_dataloaders"]:
+                on_evaluation(self._evaluate_in_training(split))
+        except InterruptedRun:
+            del self.progress.history[before:]
+            raise
+        self.progress.evaluated_step = self.progress.step
 
     def _evaluate_in_training(self, split: str) -> Evaluation:
         evaluation = self.evaluate(split)
@@ -283,7 +346,22 @@ class Experiment:
             return get_dataloader("train", epoch=self.progress.epoch)
         return get_dataloader("train")
 
+    def _limited(self, split: str) -> bool:
+        """Whether an evaluation stops early; a trial list is cut instead (ASV)."""
+        if self.batch_limit is None:
+            return False
+        trials = getattr(getattr(self.head, f"{split}_dataset", None), "pair_table", None)
+        if trials is not None:
+            _limit_trials(getattr(self.head, f"{split}_dataset"), self.batch_limit)
+        return trials is None
+
     # --- parts ------------------------------------------------------------------------------------
+
+    def _reinitialize_head(self) -> None:
+        seed_everything(self.seed)
+        for module in self.head.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
 
     def _scheduler(self) -> Any:
         if not self.config.get("scheduler"):
@@ -308,3 +386,19 @@ class Experiment:
     def _eval_mode(self) -> None:
         for module in (self.upstream, self.featurizer, self.head):
             module.eval()
+
+
+def _limit_trials(dataset: Any, limit: int) -> None:
+    """Keep the first ``limit`` trials of each kind, and the utterances that they name."""
+    table = dataset.pair_table
+    kept = [t for kind in ("1", "0") for t in [t for t in table if t[0] == kind][:limit]]
+    dataset.pair_table = kept
+    dataset.dataset = sorted({path for _, *paths in kept for path in paths})
+    dataset.necessary_dict = {"spk_paths": dataset.dataset, "pair_table": kept}
+
+
+def _limit_queries(dataset: Any, limit: int) -> None:
+    """Keep the first ``limit`` queries and ten times as many documents."""
+    queries, documents = dataset.data[: dataset.n_queries], dataset.data[dataset.n_queries :]
+    dataset.data = [*queries[:limit], *documents[: 10 * limit]]
+    dataset.n_queries, dataset.n_docs = len(queries[:limit]), len(documents[: 10 * limit])

@@ -1,7 +1,8 @@
 """Where runs execute: in this process, or in several local ones.
 
 A launcher takes runs in order and yields, as each ends, its index and its record; the record is
-``None`` where the run was stopped before its end.
+``None`` where the run was stopped before its end. A run whose process dies leaves a failed record,
+and the others go on.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +25,7 @@ from superbit.benchmark.corpora.manifest import Manifest
 from superbit.benchmark.results import RunIdentity, RunRecord
 from superbit.benchmark.tasks import find_task
 from superbit.benchmark.training_state import InterruptedRun
+from superbit.upstreams.errors import InputError
 
 if TYPE_CHECKING:
     from superbit.benchmark.progress import RunsProgress
@@ -36,7 +41,6 @@ class Job:
     """One run, with what a process of its own needs to carry it out."""
 
     identity: RunIdentity
-    upstream_spec: str
     manifest: Manifest
 
 
@@ -76,25 +80,90 @@ def in_processes(
     """Run ``count`` at a time, each in a process of its own with ``threads`` threads."""
     spawn = multiprocessing.get_context("spawn")
     messages, stop = spawn.Queue(), spawn.Event()
-    picklable = replace(context, stop=_never)
-    with ProcessPoolExecutor(
-        count, mp_context=spawn, initializer=_begin_worker,
-        initargs=(messages, stop, threads, picklable),
-    ) as pool:  # fmt: skip
-        waiting = list(enumerate(jobs))
-        running: dict[Future[RunRecord | None], int] = {}
-        while waiting or running:
+    slots = [
+        _Slot(spawn, (messages, stop, threads, replace(context, stop=_never)))
+        for _ in range(min(count, len(jobs)))
+    ]
+    waiting, began = list(enumerate(jobs)), datetime.now(UTC)
+    try:
+        while waiting or any(slot.future for slot in slots):
             if context.stop():
                 stop.set()
                 waiting.clear()
-            while waiting and len(running) < count:
-                index, job = waiting.pop(0)
-                running[pool.submit(_run_in_worker, index, job)] = index
-                progress.start(index)
-            ended, _ = wait(running, timeout=_MESSAGE_INTERVAL, return_when=FIRST_COMPLETED)
+            for slot in slots:
+                if waiting and slot.future is None:
+                    slot.submit(*waiting.pop(0))
+                    progress.start(slot.index)
+            running = [slot.future for slot in slots if slot.future]
+            wait(running, timeout=_MESSAGE_INTERVAL, return_when=FIRST_COMPLETED)
             _pass_on(messages, progress)
-            for future in ended:
-                yield running.pop(future), future.result()
+            for slot in slots:
+                if slot.future and slot.future.done():
+                    job = jobs[slot.index]
+                    try:
+                        yield slot.index, slot.result()
+                    except BrokenProcessPool:
+                        slot.restart()
+                        error = InputError(
+                            "the run's process was ended from outside, by a signal or for lack "
+                            "of memory; the same command runs it again."
+                        )
+                        yield (
+                            slot.index,
+                            runner.fail(
+                                job.identity,
+                                error,
+                                manifest=job.manifest,
+                                context=context,
+                                started=began,
+                            ),
+                        )
+    finally:
+        stop.set()
+        for slot in slots:
+            slot.close()
+
+
+class _Slot:
+    """One process at a time, so that one that dies takes only its own run with it."""
+
+    def __init__(self, spawn: Any, arguments: tuple[Any, ...]) -> None:
+        self._spawn, self._arguments = spawn, arguments
+        self.index = -1
+        self.future: Future[RunRecord | None] | None = None
+        self._pool = self._new_pool()
+
+    def submit(self, index: int, job: Job) -> None:
+        self.index = index
+        # The process starts here and inherits the mask: Ctrl-C reaches every process of the
+        # terminal, and it is the parent that decides what it means.
+        with _blocked_interrupt():
+            self.future = self._pool.submit(_run_in_worker, index, job)
+
+    def result(self) -> RunRecord | None:
+        future, self.future = self.future, None
+        return future.result() if future else None
+
+    def restart(self) -> None:
+        self.close()
+        self._pool = self._new_pool()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _new_pool(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            1, mp_context=self._spawn, initializer=_begin_worker, initargs=self._arguments
+        )
+
+
+@contextmanager
+def _blocked_interrupt() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _pass_on(messages: Any, progress: RunsProgress) -> None:
@@ -117,14 +186,13 @@ _worker: dict[str, Any] = {}
 def _begin_worker(messages: Any, stop: Any, threads: int, context: runner.RunContext) -> None:
     import torch
 
-    # Ctrl-C reaches every process of the terminal; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     _worker.update(messages=messages, upstreams={}, context=replace(context, stop=stop.is_set))
 
 
 def _run_in_worker(index: int, job: Job) -> RunRecord | None:
-    sent = [0.0]
+    sent, started, context = [0.0], datetime.now(UTC), _worker["context"]
 
     def on_step(step: int, what: str) -> None:
         if time.monotonic() - sent[0] >= _MESSAGE_INTERVAL:
@@ -132,11 +200,17 @@ def _run_in_worker(index: int, job: Job) -> RunRecord | None:
             _worker["messages"].put((index, step, what))
 
     try:
+        upstream = _upstream(job.identity.upstream)
+    except InputError as error:
+        return runner.fail(
+            job.identity, error, manifest=job.manifest, context=context, started=started
+        )
+    try:
         return runner.run(
             job.identity,
-            upstream=_upstream(job.upstream_spec),
+            upstream=upstream,
             manifest=job.manifest,
-            context=_worker["context"],
+            context=context,
             on_step=on_step,
         )
     except InterruptedRun:
@@ -153,18 +227,9 @@ def _upstream(spec: str) -> LoadedUpstream:
     return _worker["upstreams"][spec]
 
 
-def jobs_of(
-    identities: Sequence[RunIdentity],
-    *,
-    upstreams: dict[str, LoadedUpstream],
-    manifests: dict[str, Manifest],
-) -> list[Job]:
-    """Pair each run with the upstream spec and the corpus manifest it needs."""
+def jobs_of(identities: Sequence[RunIdentity], *, manifests: dict[str, Manifest]) -> list[Job]:
+    """Pair each run with the corpus manifest it needs."""
     return [
-        Job(
-            identity=identity,
-            upstream_spec=str(upstreams[identity.upstream].spec),
-            manifest=manifests[find_task(identity.task).corpus],
-        )
+        Job(identity=identity, manifest=manifests[find_task(identity.task).corpus])
         for identity in identities
     ]

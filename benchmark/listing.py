@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from superbit.benchmark.configs import resolve
+from superbit.benchmark.configs import resolve, total_steps
 from superbit.benchmark.results import ResultStore
 from superbit.benchmark.tasks import TASKS
 from superbit.upstreams import registry
@@ -27,16 +26,17 @@ def tasks() -> str:
     """The ten tasks with corpus, protocol, metric, direction and steps, one a line."""
     rows = []
     for task in TASKS.values():
-        config: dict[str, Any] = resolve(task.name, scale="superb") if task.runnable else {}
+        config = resolve(task.name, scale="superb")
+        trains = "optimizer" in config
         rows.append(
             {
                 "task": task.name,
                 "": task.title,
                 "corpus": task.corpus,
                 "metric": f"{task.metric} {task.arrow} ({task.unit})",
-                "protocol": "best on dev → test" if config else "not yet runnable",
-                "steps": f"{config['runner']['total_steps']:,}" if config else "",
-                "lr": f"{config['optimizer']['lr']:g}" if config else "",
+                "protocol": task.protocol,
+                "steps": f"{total_steps(config):,}" if trains else "no training",
+                "lr": f"{config['optimizer']['lr']:g}" if trains else "",
             }
         )
     return _aligned(rows)
@@ -59,11 +59,11 @@ def status(results: Path) -> str:
         }
         for record in records
     ]
-    keys = {record.key[:16] for record in records if record.status == "done"}
+    recorded = {record.key[:16] for record in records}
     unfinished = [
-        path.parent.name
+        (path.parent / "run.txt").read_text(encoding="utf-8").strip()
         for path in sorted((results / "work" / "runs").glob("*/checkpoint.pt"))
-        if path.parent.name not in keys
+        if path.parent.name not in recorded and (path.parent / "run.txt").exists()
     ]
     lines = [_aligned(rows)] if rows else [f"{results} holds no results."]
     if unfinished:

@@ -7,8 +7,9 @@ evaluates them on test, and checks superbit's figure against the expert's own be
 from __future__ import annotations
 
 import contextlib
-import os
+import copy
 import shutil
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,27 +17,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from superbit.benchmark import provenance, stats
-from superbit.benchmark.bindings import BINDINGS, Binding, Items, errors
+from superbit.benchmark import provenance
+from superbit.benchmark.bindings import BINDINGS, Places
 from superbit.benchmark.corpora.manifest import Manifest
 from superbit.benchmark.corpora.paths import CorpusPaths
 from superbit.benchmark.experiment import Experiment
+from superbit.benchmark.procedures import PROCEDURES, Session, Tested
 from superbit.benchmark.results import (
     Corpus,
-    Interval,
     ResultStore,
     RunIdentity,
     RunRecord,
-    Selection,
 )
 from superbit.benchmark.rng import seed_everything
 from superbit.benchmark.tasks import find_task
-from superbit.benchmark.training_state import Evaluation, InterruptedRun
+from superbit.benchmark.training_state import InterruptedRun
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.registry import LoadedUpstream
+from superbit.upstreams.spec import UpstreamSpec
 
+# In a run's folder: what it is, for superbit status.
+LABEL = "run.txt"
 OnStep = Callable[[int, str], None]
-CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,39 +81,121 @@ def run(
     """
     started = datetime.now(UTC)
     run_dir = context.work_dir / "runs" / identity.key[:16]
-    run_dir.mkdir(parents=True, exist_ok=True)
-    common: dict[str, Any] = {
-        "key": identity.key,
-        "identity": identity,
-        "scale": identity.config["scale"],
-        "limited": identity.config.get("limit") is not None,
-        "untrained": upstream.spec.untrained,
-        "corpus": _corpus(manifest),
-    }
     try:
-        with _output_to(run_dir / "log.txt"):
-            fields, items = _train_and_test(
-                identity, upstream=upstream, context=context, run_dir=run_dir, on_step=on_step
+        with _claimed(run_dir, context):
+            done = context.store.find(identity)
+            if done is not None:  # by another sweep over the same folder
+                return done
+            return _run_claimed(
+                identity,
+                upstream=upstream,
+                manifest=manifest,
+                context=context,
+                run_dir=run_dir,
+                on_step=on_step,
+                started=started,
             )
-        record = RunRecord(
-            **common, status="done", **fields, provenance=_provenance(started, context.device)
-        )
-        expected = manifest.splits[BINDINGS[identity.task].test_files]
-        stored = context.store.write(record, items, expected_items=expected)
-        shutil.rmtree(run_dir, ignore_errors=True)
-        return stored
     except InterruptedRun:
         raise
     except Exception as error:
         # One failing run must not end the sweep: it becomes a record that says why.
-        record = RunRecord(
-            **common,
-            status="failed",
-            reason=_one_line(error),
-            traceback=None if isinstance(error, InputError) else traceback.format_exc(),
-            provenance=_provenance(started, context.device),
+        return fail(identity, error, manifest=manifest, context=context, started=started)
+
+
+def fail(
+    identity: RunIdentity,
+    error: Exception,
+    *,
+    manifest: Manifest,
+    context: RunContext,
+    started: datetime,
+) -> RunRecord:
+    """Store and return the record of a run that failed with ``error``.
+
+    Where another process has done the run meanwhile, its record is returned instead.
+    """
+    done = context.store.find(identity)
+    if done is not None:
+        return done
+    trace = "".join(traceback.format_exception(error))
+    record = RunRecord(
+        **_common(identity, manifest),
+        status="failed",
+        reason=_one_line(error),
+        traceback=None if isinstance(error, InputError) else trace,
+        provenance=_provenance(started, context.device),
+    )
+    return context.store.write(record)
+
+
+def _run_claimed(
+    identity: RunIdentity,
+    *,
+    upstream: LoadedUpstream,
+    manifest: Manifest,
+    context: RunContext,
+    run_dir: Path,
+    on_step: OnStep,
+    started: datetime,
+) -> RunRecord:
+    if upstream.weights_sha256 != identity.weights_sha256:
+        raise InputError(
+            f"upstream {identity.upstream!r} has other weights now than when the sweep was "
+            "planned: run the sweep again."
         )
-        return context.store.write(record)
+    (run_dir / LABEL).write_text(f"{identity.task} × {identity.upstream}\n", encoding="utf-8")
+    with _output_to(run_dir / "log.txt"):
+        tested = _train_and_test(
+            identity, upstream=upstream, context=context, run_dir=run_dir, on_step=on_step
+        )
+    record = RunRecord(
+        **_common(identity, manifest),
+        status="done",
+        value=tested.value,
+        metrics=tested.metrics,
+        interval=tested.interval,
+        selection=tested.selection,
+        provenance=_provenance(started, context.device),
+    )
+    expected = _expected_items(identity, manifest, tested)
+    stored = context.store.write(record, tested.items, expected_items=expected)
+    shutil.rmtree(run_dir, ignore_errors=True)
+    return stored
+
+
+def _common(identity: RunIdentity, manifest: Manifest) -> dict[str, Any]:
+    return {
+        "key": identity.key,
+        "identity": identity,
+        "scale": identity.config["scale"],
+        "limited": identity.config.get("limit") is not None,
+        "untrained": UpstreamSpec.parse(identity.upstream).untrained,
+        "corpus": _corpus(manifest),
+    }
+
+
+@contextlib.contextmanager
+def _claimed(run_dir: Path, context: RunContext) -> Iterator[None]:
+    """Keep the run's folder to one process; wait while another one works on the same run."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        run_dir.mkdir(parents=True, exist_ok=True)
+        yield
+        return
+    locks = context.work_dir / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with (locks / run_dir.name).open("w") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if context.stop():
+                    raise InterruptedRun from None
+                time.sleep(0.5)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        yield
 
 
 def _train_and_test(
@@ -121,116 +205,40 @@ def _train_and_test(
     context: RunContext,
     run_dir: Path,
     on_step: OnStep,
-) -> tuple[dict[str, Any], Items]:
-    binding = BINDINGS[identity.task]
-    config = dict(identity.config)
-    config["downstream_expert"] = binding.bind(
-        config["downstream_expert"], context.paths, context.work_dir
-    )
+) -> Tested:
+    task, binding = find_task(identity.task), BINDINGS[identity.task]
+    places = Places(paths=context.paths, work_dir=context.work_dir, fold=identity.fold)
+    config = copy.deepcopy(identity.config)
+    binding.bind(config["downstream_expert"], places)
     seed_everything(identity.seed)
     experiment = Experiment(
         upstream=upstream.expert,
-        downstream=str(find_task(identity.task).downstream),
+        downstream=str(task.downstream),
         config=config,
         seed=identity.seed,
         expdir=run_dir,
         device=context.device,
         stop=context.stop,
+        reinitialize_head=binding.reinitialize_head,
     )
-    checkpoint = run_dir / CHECKPOINT
-    if checkpoint.exists():
-        _load_checkpoint(checkpoint, experiment, key=identity.key)
-    experiment.train(
-        on_step=lambda step, loss: on_step(step, f"loss {loss:.3f}"),
-        on_evaluation=lambda evaluation: on_step(evaluation.step, f"{evaluation.split} done"),
-        on_save=lambda: _save_checkpoint(checkpoint, experiment, key=identity.key),
-    )
-    selection = _select(experiment, binding)
-    on_step(experiment.progress.step, f"{binding.test} evaluation")
-    evaluation = experiment.evaluate(binding.test)
-    items = binding.items(evaluation.records)
-    fields = {
-        "value": _checked_value(binding, items, evaluation),
-        "metrics": _metrics(experiment, evaluation),
-        "interval": _interval(items),
-        "selection": selection,
-    }
-    return fields, items
-
-
-def _select(experiment: Experiment, binding: Binding) -> Selection:
-    """Load the best weights on dev, or keep the last ones where the expert never called any best.
-
-    Experts ask for a best checkpoint only above a score of 0 (KS) or below a WER of 100 (ASR).
-    """
-    progress = experiment.progress
-    if progress.best is None:
-        return Selection(
-            rule="last step, as none was best on dev", selected_on=None, step=progress.step,
-            score=None, checkpoint="last",
-        )  # fmt: skip
-    experiment.load_weights(progress.best)
-    score = next(
-        point[binding.metric]
-        for point in progress.history
-        if point["split"] == binding.dev and point["step"] == progress.best_step
-    )
-    return Selection(
-        rule="best on dev", selected_on="dev", step=progress.best_step,
-        score=score * binding.metric_scale, checkpoint="best",
-    )  # fmt: skip
-
-
-def _checked_value(binding: Binding, items: Items, evaluation: Evaluation) -> float:
-    """Return the task's value from the items, after comparing it with the expert's own figure."""
-    value = binding.score(items)
-    experts = evaluation.metrics[binding.metric] * binding.metric_scale
-    if abs(value - experts) > 1e-4 * max(1.0, abs(experts)):
-        raise RuntimeError(
-            f"superbit's {binding.metric} is {value:.6f} and s3prl's own is {experts:.6f}: "
-            "they must be equal."
+    return PROCEDURES[task.protocol](
+        Session(
+            experiment=experiment,
+            binding=binding,
+            places=places,
+            run_dir=run_dir,
+            key=identity.key,
+            on_step=on_step,
         )
-    return value
-
-
-def _metrics(experiment: Experiment, evaluation: Evaluation) -> dict[str, float]:
-    metrics = {f"{evaluation.split}-{name}": v for name, v in evaluation.metrics.items()}
-    metrics["skipped_steps"] = float(experiment.progress.skipped_steps)
-    return metrics
-
-
-def _interval(items: Items) -> Interval | None:
-    if "correct" in items[0]:
-        return stats.accuracy_interval([item["correct"] for item in items])
-    return stats.error_rate_interval(
-        [errors(item) for item in items], [item["reference_length"] for item in items]
     )
 
 
-def _save_checkpoint(path: Path, experiment: Experiment, *, key: str) -> None:
-    """Write everything a run needs to continue; the file appears whole or not at all."""
-    import torch
-
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    torch.save({"key": key, **experiment.state()}, partial)
-    os.replace(partial, path)
-
-
-def _load_checkpoint(path: Path, experiment: Experiment, *, key: str) -> None:
-    import torch
-
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if state.pop("key") != key:
-            raise InputError(f"{path} belongs to another run: delete it to start this one anew.")
-        experiment.load_state(state)
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}): "
-            "delete it to start the run anew."
-        ) from error
+def _expected_items(identity: RunIdentity, manifest: Manifest, tested: Tested) -> int | None:
+    """How many items the test split holds; ``None`` where a limited run cannot know."""
+    split = BINDINGS[identity.task].test_files
+    if split is not None:
+        return manifest.splits[split]
+    return None if identity.config.get("limit") else len(tested.items)
 
 
 def _corpus(manifest: Manifest) -> Corpus:

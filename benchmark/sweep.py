@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from superbit.benchmark.configs import Scale, resolve
+from superbit.benchmark.configs import Scale, resolve, total_steps
 from superbit.benchmark.corpora.manifest import Manifest, build_manifest
 from superbit.benchmark.corpora.paths import CorpusPaths
 from superbit.benchmark.progress import Reporter
@@ -59,7 +59,8 @@ class PlannedRun:
     @property
     def label(self) -> str:
         """E.g. ``KS × vanilla_nano+untrained``."""
-        return f"{self.identity.task} × {self.identity.upstream}"
+        fold = "" if self.identity.fold is None else f" fold {self.identity.fold}"
+        return f"{self.identity.task}{fold} × {self.identity.upstream}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ def make_plan(
     """
     from superbit.upstreams.registry import load_upstream
 
-    tasks = [find_task(name) for name in dict.fromkeys(request.tasks)]
+    tasks = list({task.name: task for task in map(find_task, request.tasks)}.values())
     configs = {
         task.name: resolve(
             task.name,
@@ -110,9 +111,18 @@ def make_plan(
         upstreams = {name: load_upstream(name) for name in dict.fromkeys(request.upstreams)}
     _refuse_twice(upstreams)
     runs = [
-        _planned(upstream, task, request=request, configs=configs, manifests=manifests, store=store)
+        _planned(
+            upstream,
+            task,
+            fold=fold,
+            request=request,
+            config=configs[task.name],
+            manifest=manifests[task.corpus],
+            store=store,
+        )
         for task in tasks
         for upstream in upstreams.values()
+        for fold in (range(1, task.folds + 1) if task.folds else [None])
     ]
     by_spec = {str(upstream.spec): upstream for upstream in upstreams.values()}
     return Plan(runs=tuple(runs), upstreams=by_spec, manifests=manifests)
@@ -129,14 +139,12 @@ def carry_out(
     """
     from superbit.benchmark import launchers
 
+    _refuse_what_other_processes_lack(plan, jobs=jobs)
     outcome = Outcome(reused=[planned for planned in plan.runs if planned.state == "done"])
     waiting = [planned for planned in plan.runs if planned.state != "done"]
-    steps = [planned.identity.config["runner"]["total_steps"] for planned in waiting]
-    work = launchers.jobs_of(
-        [planned.identity for planned in waiting],
-        upstreams=plan.upstreams,
-        manifests=plan.manifests,
-    )
+    # One stands for a run without training, so that it counts in the time left.
+    steps = [max(1, total_steps(planned.identity.config)) for planned in waiting]
+    work = launchers.jobs_of([planned.identity for planned in waiting], manifests=plan.manifests)
     ended = set()
     with reporter.runs(labels=[planned.label for planned in waiting], steps=steps) as progress:
         if jobs > 1 and len(work) > 1:
@@ -156,6 +164,15 @@ def carry_out(
     return outcome
 
 
+def _refuse_what_other_processes_lack(plan: Plan, *, jobs: int) -> None:
+    for name, upstream in plan.upstreams.items():
+        if jobs > 1 and upstream.entry.origin == "registered":
+            raise InputError(
+                f"--jobs {jobs}: upstream {name!r} was registered in this process only; give it "
+                "by path or as an entry point, or run with --jobs 1."
+            )
+
+
 def _result_line(record: RunRecord) -> str:
     if record.status == "failed":
         return f"failed: {record.reason}"
@@ -170,12 +187,12 @@ def _planned(
     upstream: LoadedUpstream,
     task: TaskSpec,
     *,
+    fold: int | None,
     request: SweepRequest,
-    configs: dict[str, dict[str, Any]],
-    manifests: dict[str, Manifest],
+    config: dict[str, Any],
+    manifest: Manifest,
     store: ResultStore,
 ) -> PlannedRun:
-    config = configs[task.name]
     identity = RunIdentity(
         upstream=str(upstream.spec),
         weights_sha256=upstream.weights_sha256,
@@ -183,10 +200,10 @@ def _planned(
         task=task.name,
         task_revision=task.revision,
         config=config,
-        corpus_sha256=manifests[task.corpus].sha256,
-        learning_rate=config["optimizer"]["lr"],
+        corpus_sha256=manifest.sha256,
+        learning_rate=config["optimizer"]["lr"] if "optimizer" in config else None,
         seed=request.seed,
-        fold=None,
+        fold=fold,
     )
     return PlannedRun(identity=identity, state=_state(identity, store))
 
@@ -202,10 +219,13 @@ def _state(identity: RunIdentity, store: ResultStore) -> State:
 
 def _batch_sizes(tasks: list[TaskSpec], configs: dict[str, dict[str, Any]]) -> dict[str, int]:
     """The largest training batch that any of the tasks takes from each corpus."""
+    from superbit.benchmark.bindings import BINDINGS
+
     sizes: dict[str, int] = {}
     for task in tasks:
-        section = configs[task.name]["downstream_expert"]
-        size = (section.get("datarc") or section.get("corpus"))["batch_size"]
+        size: Any = configs[task.name]["downstream_expert"]
+        for key in BINDINGS[task.name].batch:
+            size = size[key]
         sizes[task.corpus] = max(sizes.get(task.corpus, 0), size)
     return sizes
 
@@ -239,11 +259,15 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     for planned in plan.runs:
         config = planned.identity.config
         yield (
-            f"{planned.label:<{width}}  {config['runner']['total_steps']:>7,} steps  "
-            f"lr {planned.identity.learning_rate:g}  {planned.state}"
+            f"{planned.label:<{width}}  {total_steps(config):>7,} steps  "
+            f"lr {_rate(planned.identity.learning_rate):<7}  {planned.state}"
         )
     waiting = sum(planned.state != "done" for planned in plan.runs)
     yield f"{len(plan.runs)} runs: {waiting} to run, {len(plan.runs) - waiting} done before."
+
+
+def _rate(learning_rate: float | None) -> str:
+    return "none" if learning_rate is None else f"{learning_rate:g}"
 
 
 def split_list(text: str, *, option: str) -> Sequence[str]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import re
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from superbit.benchmark.corpora.paths import load_paths
 from superbit.benchmark.progress import Reporter
@@ -15,14 +19,12 @@ from superbit.benchmark.results import ResultStore
 from superbit.benchmark.sweep import Outcome, SweepRequest, carry_out, make_plan, plan_lines
 from superbit.benchmark.sweep import split_list as split
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.machine import cores
 
 
 def sweep_command(arguments: argparse.Namespace) -> int:
     """Carry out ``superbit sweep`` and return its exit status."""
-    if arguments.limit is not None and arguments.limit < 1:
-        raise InputError(f"--limit: {arguments.limit} must be at least 1.")
-    if arguments.jobs < 1:
-        raise InputError(f"--jobs: {arguments.jobs} must be at least 1.")
+    _check_options(arguments)
     request = SweepRequest(
         upstreams=tuple(split(arguments.upstreams, option="--upstreams")),
         tasks=tuple(split(arguments.tasks, option="--tasks")),
@@ -32,6 +34,7 @@ def sweep_command(arguments: argparse.Namespace) -> int:
         overrides=arguments.overrides,
         limit=arguments.limit,
     )
+    _make_results_folder(arguments.results)
     reporter, store = Reporter(), ResultStore(arguments.results)
     paths = load_paths(arguments.paths)
     plan = make_plan(request, store=store, paths=paths, reporter=reporter)
@@ -39,19 +42,47 @@ def sweep_command(arguments: argparse.Namespace) -> int:
         print(line)
     if arguments.dry_run:
         return 0
+    device = _device(arguments.device)
 
     from superbit.benchmark.runner import RunContext
 
     with _stop_on_interrupt(reporter) as stop:
-        context = RunContext(store=store, paths=paths, device=_device(arguments.device), stop=stop)
+        context = RunContext(store=store, paths=paths, device=device, stop=stop)
         outcome = carry_out(
             plan,
             context=context,
             reporter=reporter,
             jobs=arguments.jobs,
-            threads=max(1, (os.cpu_count() or 1) // arguments.jobs),
+            threads=_threads(arguments.jobs),
         )
     return _report(outcome, store)
+
+
+def _check_options(arguments: argparse.Namespace) -> None:
+    for name, least in (("limit", 1), ("jobs", 1), ("seed", 0)):
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            raise InputError(f"--{name}: {value} must be at least {least}.")
+    rate = arguments.lr
+    if rate is not None and not (math.isfinite(rate) and rate > 0):
+        raise InputError(f"--lr: {rate} must be a number above 0.")
+
+
+def _make_results_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"--results: {folder} cannot be written to ({error.strerror}): give a folder that can."
+        ) from error
+
+
+def _threads(jobs: int) -> int:
+    """Torch's threads in each of ``jobs`` processes; OMP_NUM_THREADS, where set, is the user's."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() and int(asked) else max(1, cores() // jobs)
 
 
 def _device(asked: str | None) -> str:
@@ -60,7 +91,7 @@ def _device(asked: str | None) -> str:
     available = torch.cuda.is_available()
     if asked is None:
         return "cuda" if available else "cpu"
-    if asked.partition(":")[0] not in ("cpu", "cuda"):
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", asked):
         raise InputError(f"--device: {asked!r} must be cpu, cuda or cuda:N.")
     if asked.startswith("cuda") and not available:
         raise InputError("--device: there is no CUDA device here; leave the option out or say cpu.")
@@ -91,7 +122,9 @@ def _report(outcome: Outcome, store: ResultStore) -> int:
     if outcome.left:
         print("superbit: stopped; the same command continues.", file=sys.stderr)
     for record in outcome.failed:
-        print(f"failed: {record.identity.task} × {record.identity.upstream}: {record.reason}")
+        fold = "" if record.identity.fold is None else f" fold {record.identity.fold}"
+        what = f"{record.identity.task}{fold} × {record.identity.upstream}"
+        print(f"failed: {what}: {record.reason}")
     if outcome.left:
         return 130
     return 1 if outcome.failed else 0

@@ -3,6 +3,7 @@
 - ``md``: Markdown that reads well in a terminal: values with their intervals, marks, and notes
   that say what the marks mean.
 - ``csv``: one header, one row a model; the keys of ``results/paper/table2.csv``; values only.
+- ``latex``: a ``table*`` for booktabs; ``html``: a page; both with the marks and notes of ``md``.
 - ``json``: a list of objects with the CSV's keys, values as numbers, null where there is none.
   Measured rows also have ``scale``, ``untrained``, ``synthesized``, and ``cells``: for each filled
   column ``{value, low, high, level, method, n, expected, learning_rate, seed, fold, selection,
@@ -22,10 +23,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from superbit.benchmark.records import RunRecord
+from superbit.benchmark.table_markup import html, latex
 from superbit.benchmark.tasks import TASKS, TaskSpec
 from superbit.upstreams.errors import InputError, did_you_mean
 
-Format = Literal["md", "csv", "json"]
+Format = Literal["md", "csv", "json", "latex", "html"]
 
 COLUMNS = tuple(task.column for task in TASKS.values())
 HEADER = ("model", "source", "precision", *COLUMNS)
@@ -85,15 +87,46 @@ def render(table: Table, fmt: str = "md") -> str:
         InputError: an unknown format.
     """
     require_one_of("format", fmt, get_args(Format))
-    return {"md": _markdown, "csv": _csv, "json": _json}[fmt](table)
+    formats = {"md": _markdown, "csv": _csv, "json": _json, "latex": _latex, "html": _html}
+    return formats[fmt](table)
 
 
-def _markdown(table: Table) -> str:
-    header = ["model", "source", "precision", *(f"{t.name}{t.arrow}" for t in TASKS.values())]
-    body = [[row.model.replace("|", "\\|"), row.source, row.precision] for row in table.rows]
+def _header() -> list[str]:
+    return ["model", "source", "precision", *(f"{t.name}{t.arrow}" for t in TASKS.values())]
+
+
+def _lines(table: Table) -> list[list[str]]:
+    """Every row as text: names, then figures with their intervals and marks."""
+    body = [[row.model, row.source, row.precision] for row in table.rows]
     for column in COLUMNS:
         for line, text in zip(body, _markdown_column(table.rows, column), strict=True):
             line.append(text)
+    return body
+
+
+def _groups(table: Table) -> list[list[list[str]]]:
+    """The lines of the paper's rows, then those of the measured ones, figures unpadded."""
+    lines = [[text.strip() for text in line] for line in _lines(table)]
+    measured = [row.scale is not None for row in table.rows]
+    return [
+        [line for line, is_measured in zip(lines, measured, strict=True) if is_measured == kind]
+        for kind in (False, True)
+        if kind in measured
+    ]
+
+
+def _latex(table: Table) -> str:
+    return latex(table.title, _header(), _groups(table), table.notes)
+
+
+def _html(table: Table) -> str:
+    return html(table.title, _header(), _groups(table), table.notes)
+
+
+def _markdown(table: Table) -> str:
+    header, body = _header(), _lines(table)
+    for line in body:
+        line[0] = line[0].replace("|", "\\|")
     widths = [max(len(line[i]) for line in [header, *body]) for i in range(len(header))]
     rule = ["-" * width for width in widths]
     lines = [

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any, Literal, get_args
 
+from superbit.benchmark.folds import merge_folds
 from superbit.benchmark.records import RunRecord
 from superbit.benchmark.table_formats import (
     CHOSEN_ON_TEST,
@@ -65,11 +66,11 @@ def table2(
     # one key is one run, whichever folders it was read from
     records = list({record.key: record for record in records}.values())
     usable = [r for r in records if r.status == "done" and not r.limited]
-    chosen = choose(usable, where or {})
+    chosen, incomplete = merge_folds(choose(usable, where or {}))
     measured = _measured_rows(chosen)
     rows = (*printed, *measured)
     notes = [*_notes_on_columns(rows), *_notes_on_rows(measured), *_notes_on_runs(chosen)]
-    notes += _notes_on_absent(records, measured)
+    notes += [*incomplete, *_notes_on_absent(records, measured)]
     return Table(title=title, rows=rows, notes=tuple(notes))
 
 

@@ -25,8 +25,9 @@ class TaskSpec:
         higher_is_better: direction of the metric.
         unit: ``"%"``, or ``"fraction"`` (SF's F1), or ``"x100"`` (QbE's MTWV).
         decimals: digits after the point, as the paper prints them.
-        downstream: package under ``s3prl.downstream`` whose expert runs the task, or ``None``
-            while superbit cannot run it.
+        downstream: package under ``s3prl.downstream`` whose expert runs the task.
+        protocol: how SUPERB arrives at the number: a key of ``procedures.PROCEDURES``.
+        folds: runs that make one number: 5 for ER, else 0.
         revision: raised whenever the way superbit arrives at this task's number changes.
     """
 
@@ -38,18 +39,15 @@ class TaskSpec:
     higher_is_better: bool
     unit: str = "%"
     decimals: int = 2
-    downstream: str | None = None
+    downstream: str
+    protocol: str = "best on dev"
+    folds: int = 0
     revision: int = 1
 
     @property
     def arrow(self) -> str:
         """``"↑"`` where higher is better, else ``"↓"``."""
         return "↑" if self.higher_is_better else "↓"
-
-    @property
-    def runnable(self) -> bool:
-        """Whether this version of superbit can run the task."""
-        return self.downstream is not None
 
 
 def _tasks(*specs: TaskSpec) -> dict[str, TaskSpec]:
@@ -84,6 +82,7 @@ TASKS: dict[str, TaskSpec] = _tasks(
         column="sf_f1",
         higher_is_better=True,
         unit="fraction",
+        downstream="ctc",
     ),
     TaskSpec(
         name="SID",
@@ -92,6 +91,7 @@ TASKS: dict[str, TaskSpec] = _tasks(
         metric="acc",
         column="sid_acc",
         higher_is_better=True,
+        downstream="voxceleb1",
     ),
     TaskSpec(
         name="PR",
@@ -110,6 +110,8 @@ TASKS: dict[str, TaskSpec] = _tasks(
         column="qbe_mtwv",
         higher_is_better=True,
         unit="x100",
+        downstream="quesst14_dtw",
+        protocol="best layer on dev",
     ),
     TaskSpec(
         name="IC",
@@ -118,6 +120,7 @@ TASKS: dict[str, TaskSpec] = _tasks(
         metric="acc",
         column="ic_acc",
         higher_is_better=True,
+        downstream="fluent_commands",
     ),
     TaskSpec(
         name="ASV",
@@ -126,6 +129,8 @@ TASKS: dict[str, TaskSpec] = _tasks(
         metric="eer",
         column="asv_eer",
         higher_is_better=False,
+        downstream="sv_voxceleb1",
+        protocol="lowest test EER",
     ),
     TaskSpec(
         name="SD",
@@ -134,6 +139,8 @@ TASKS: dict[str, TaskSpec] = _tasks(
         metric="der",
         column="sd_der",
         higher_is_better=False,
+        downstream="diarization",
+        protocol="lowest test DER",
     ),
     TaskSpec(
         name="ER",
@@ -142,6 +149,9 @@ TASKS: dict[str, TaskSpec] = _tasks(
         metric="acc",
         column="er_acc",
         higher_is_better=True,
+        downstream="emotion",
+        protocol="mean of 5 folds",
+        folds=5,
     ),
 )
 
@@ -150,14 +160,11 @@ def find_task(name: str) -> TaskSpec:
     """Return the task called ``name``, in any case.
 
     Raises:
-        InputError: no such task, or one that this version cannot run.
+        InputError: no such task.
     """
     by_lower = {known.lower(): spec for known, spec in TASKS.items()}
     spec = by_lower.get(name.lower())
     if spec is None:
         hint = did_you_mean(name.upper(), list(TASKS))
         raise InputError(f"unknown task {name!r}: the tasks are {', '.join(TASKS)}.{hint}")
-    if not spec.runnable:
-        runnable = ", ".join(t.name for t in TASKS.values() if t.runnable)
-        raise InputError(f"task {spec.name} cannot be run yet: the tasks that can are {runnable}.")
     return spec

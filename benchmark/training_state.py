@@ -7,7 +7,7 @@ from typing import Any
 
 
 class InterruptedRun(Exception):
-    """The user asked to stop; the checkpoint on disk continues from the last step."""
+    """The user asked to stop; the next call continues from the checkpoint on disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,7 @@ class Progress:
     batch: int = 0
     backward_steps: int = 0
     skipped_steps: int = 0
+    evaluated_step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
     best_step: int | None = None

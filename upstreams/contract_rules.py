@@ -66,10 +66,10 @@ def _rule(
 
 @_rule(
     "hidden-states",
-    needed='a dict whose "hidden_states" is a list of float tensors (batch, frames, dim), all of '
+    needed='a dict whose "hidden_states" is a list of float32 tensors (batch, frames, dim), all of '
     "one shape, with one row a waveform",
     reason="s3prl's featurizer stacks all hidden states and learns one weight for each; it can "
-    "stack only equal shapes.",
+    "stack only equal shapes. The heads compute in float32 and refuse any other type.",
 )
 def _hidden_states(probe: Probe) -> Finding:
     output = probe.mixed_output()
@@ -85,7 +85,7 @@ def _hidden_states(probe: Probe) -> Finding:
     for index, state in enumerate(states):
         if not isinstance(state, Tensor):
             return "fail", f"hidden state {index} is {type(state).__name__}, not a tensor"
-        if state.dim() != 3 or not state.is_floating_point():
+        if state.dim() != 3 or state.dtype != torch.float32:
             return "fail", f"hidden state {index} is {state.dtype} of shape {tuple(state.shape)}"
         if state.shape != states[0].shape:
             shapes = f"{tuple(states[0].shape)}, hidden state {index} has {tuple(state.shape)}"

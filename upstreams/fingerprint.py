@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_NOT_SOURCE = {"site-packages", "node_modules", "__pycache__"}
+
+
 def weights_sha256(module: nn.Module) -> str:
     """Return the sha256 over names, dtypes, shapes and bytes of a module's whole state."""
     import torch
@@ -26,9 +29,15 @@ def weights_sha256(module: nn.Module) -> str:
 
 
 def source_sha256(file: Path) -> str:
-    """Return the sha256 over the Python files that lie in one folder with ``file``."""
+    """Return the sha256 over the Python files in the folder of ``file`` and below it.
+
+    Hidden folders and installed packages are left out.
+    """
     digest = hashlib.sha256()
-    for source in sorted(file.parent.glob("*.py")):
-        digest.update(f"{source.name}\n".encode())
+    for source in sorted(file.parent.rglob("*.py")):
+        name = source.relative_to(file.parent)
+        if any(part.startswith(".") or part in _NOT_SOURCE for part in name.parts):
+            continue
+        digest.update(f"{name.as_posix()}\n".encode())
         digest.update(source.read_bytes())
     return digest.hexdigest()

@@ -1,8 +1,9 @@
 """Names of upstreams and how each is built; nothing is imported before an upstream is asked for.
 
-Four sources, looked up in this order: superbit's own sizes; what :func:`register` was told; entry
+Five sources, looked up in this order: superbit's own sizes; what :func:`register` was told; entry
 points of the group ``superbit.upstreams``; ``path/to/hubconf.py:function``; every name of
-``s3prl.hub``.
+``s3prl.hub``. In specs an earlier source hides a later one; s3prl's own command line keeps s3prl's
+names, and :func:`put_into_hub` warns of one that is taken.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import importlib
 import sys
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.fingerprint import source_sha256, weights_sha256
-from superbit.upstreams.spec import UpstreamSpec
+from superbit.upstreams.spec import TWIN_PREFIX, UpstreamSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -90,8 +92,11 @@ def register(
     Raises:
         InputError: the name is not an identifier, or is taken by superbit.
     """
-    if not name.isidentifier():
-        raise InputError(f"upstream name {name!r}: a name is a Python identifier, like 'my_model'.")
+    if not name.isidentifier() or name.startswith(TWIN_PREFIX):
+        raise InputError(
+            f"upstream name {name!r}: a name is a Python identifier, like 'my_model', and does "
+            f"not begin with {TWIN_PREFIX!r}, which means a 1-bit twin."
+        )
     if name in _our_entries():
         raise InputError(f"upstream name {name!r} is superbit's own: choose another.")
     _registered[name] = UpstreamEntry(
@@ -134,12 +139,14 @@ def find(name: str) -> UpstreamEntry:
     return _s3prl_entry(name)
 
 
-def load(spec: str, ckpt: str | None = None) -> nn.Module:
+def load(spec: str, ckpt: str | None = None, *, draw_seed: int = 0) -> nn.Module:
     """Return the s3prl-style expert that ``spec`` names.
 
     Args:
         spec: ``NAME[@CHECKPOINT][+untrained][+policy=POLICY]``.
         ckpt: the checkpoint, where it is not part of ``spec``.
+        draw_seed: seed of what somebody else's builder draws at random; superbit's own untrained
+            weights have one seed.
 
     Raises:
         InputError: no such upstream, or a checkpoint that does not fit it.
@@ -149,7 +156,7 @@ def load(spec: str, ckpt: str | None = None) -> nn.Module:
         if parsed.checkpoint or parsed.untrained:
             raise InputError(f"upstream {spec!r} and ckpt={ckpt!r}: give the weights once.")
         parsed = replace(parsed, checkpoint=str(ckpt))
-    return _build(find(parsed.name), parsed)
+    return _build(find(parsed.name), parsed, draw_seed=draw_seed)
 
 
 def load_upstream(spec: str) -> LoadedUpstream:
@@ -158,7 +165,7 @@ def load_upstream(spec: str) -> LoadedUpstream:
     Raises:
         InputError: as :func:`load`.
     """
-    parsed = UpstreamSpec.parse(spec)
+    parsed = UpstreamSpec.parse(spec).normalized()
     entry = find(parsed.name)
     expert = _build(entry, parsed)
     untrained = bool(getattr(expert, "untrained", False))
@@ -189,18 +196,69 @@ def put_into_hub(hub: types.ModuleType) -> None:
         setattr(hub, name, _hub_function(entry))
 
 
-def _build(entry: UpstreamEntry, spec: UpstreamSpec) -> nn.Module:
+def _build(entry: UpstreamEntry, spec: UpstreamSpec, *, draw_seed: int = 0) -> nn.Module:
     if entry.ours:
         return entry.build(ckpt=spec.checkpoint, untrained=spec.untrained, policy=spec.policy)
-    for part, given in (("+policy", spec.policy), ("+untrained", spec.untrained)):
-        if given:
-            raise InputError(
-                f"upstream {str(spec)!r}: {part!r} is for superbit's own encoders, "
-                f"and {entry.name!r} comes from {entry.origin}."
-            )
-    if spec.checkpoint and not Path(spec.checkpoint).exists():
-        raise InputError(f"upstream {str(spec)!r}: there is no checkpoint {spec.checkpoint!r}.")
-    return entry.build(ckpt=spec.checkpoint, model_config=None, refresh=False)
+    if spec.policy:
+        raise _ours_only(spec, "+policy", entry)
+    checkpoint = spec.checkpoint
+    if checkpoint and "://" not in checkpoint and not Path(checkpoint).exists():
+        raise InputError(f"upstream {str(spec)!r}: there is no checkpoint {checkpoint!r}.")
+    expert = _build_foreign(entry, spec, draw_seed)
+    if spec.untrained and not getattr(expert, "untrained", False):
+        raise _ours_only(spec, "+untrained", entry)
+    return expert
+
+
+def _build_foreign(entry: UpstreamEntry, spec: UpstreamSpec, draw_seed: int) -> nn.Module:
+    """Call somebody else's builder: the same weights at every call, one sentence where it fails."""
+    from torch import nn
+
+    try:
+        with _seeded_generators(draw_seed):
+            expert = entry.build(ckpt=spec.checkpoint, model_config=None, refresh=False)
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"upstream {str(spec)!r} cannot be built: {reason}.") from error
+    if not isinstance(expert, nn.Module):
+        raise InputError(
+            f"upstream {str(spec)!r}: its function returned {type(expert).__name__}; "
+            "it must return a torch.nn.Module."
+        )
+    return expert
+
+
+@contextmanager
+def _seeded_generators(seed: int) -> Iterator[None]:
+    """Draw from one seed, and leave the generators as they were.
+
+    A model without weights is otherwise another one at each build: its key changes and no result
+    is ever found again.
+    """
+    import random
+
+    import numpy as np
+    import torch
+
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+def _ours_only(spec: UpstreamSpec, part: str, entry: UpstreamEntry) -> InputError:
+    return InputError(
+        f"upstream {str(spec)!r}: {part!r} is for superbit's own encoders, "
+        f"and {entry.name!r} comes from {entry.origin}."
+    )
 
 
 def _hub_function(entry: UpstreamEntry) -> Callable[..., nn.Module]:
@@ -248,7 +306,7 @@ def _plugin_entry(point: EntryPoint) -> UpstreamEntry:
     origin = point.dist.name if point.dist else point.module
     try:
         build = point.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"plug-in upstream {point.name!r} of {origin} cannot be imported: "
             f"{type(error).__name__}: {error}."
@@ -285,7 +343,7 @@ def _import_file(path: Path) -> types.ModuleType:
         sys.modules[package_name] = package
     try:
         return importlib.import_module(f"{package_name}.{path.stem}")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"upstream file {path} cannot be imported: {type(error).__name__}: {error}."
         ) from error

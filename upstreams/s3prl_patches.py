@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.machine import cores
 
 # --- all tasks, KS, PR and SF ---------------------------------------------------------------------
 
@@ -137,7 +138,7 @@ def measure_speech_here(dataset: types.ModuleType) -> None:
         self.dataset, self.all_speakers = [], []
         for root in map(pathlib.Path, file_path):
             paths = dataset.find_files(root) if root.is_dir() else []
-            lengths = _trimmed_lengths(dataset, paths, meta_data, n_jobs or _cores())
+            lengths = _trimmed_lengths(dataset, paths, meta_data, n_jobs or cores())
             self.dataset += [p for p, length in zip(paths, lengths, strict=True)
                              if length > vad_config["min_sec"]]  # fmt: skip
             self.all_speakers += [f.stem for f in root.iterdir() if f.is_dir()] if paths else []
@@ -194,13 +195,6 @@ def _state_of(paths: Sequence[str], dataset: types.ModuleType) -> str:
         name = os.path.abspath(path)
         digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def score_the_splits_own_trials(expert: types.ModuleType) -> None:

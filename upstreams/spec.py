@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, replace
 
@@ -50,7 +51,10 @@ class UpstreamSpec:
                 _once(text, "+policy", seen=policy is not None)
                 policy = match["policy"]
             rest = rest[: match.start()]
+        # What stands before a path's ".py:" may hold any character.
+        folder, path, rest = rest.rpartition(".py:")
         name, at, checkpoint = rest.partition("@")
+        name = f"{folder}{path}{name}"
         if "+" in name and ":" not in name:
             wrong = name[name.index("+") :]
             raise InputError(
@@ -67,7 +71,7 @@ class UpstreamSpec:
         )._resolve_twin(text)
 
     def _resolve_twin(self, text: str) -> UpstreamSpec:
-        if not self.name.startswith(TWIN_PREFIX):
+        if ".py:" in self.name or not self.name.startswith(TWIN_PREFIX):
             return self
         if self.policy not in (None, TWIN_POLICY):
             plain = self.name.removeprefix(TWIN_PREFIX)
@@ -76,6 +80,21 @@ class UpstreamSpec:
                 f"+policy={TWIN_POLICY}; write {plain}+policy={self.policy}."
             )
         return replace(self, name=self.name.removeprefix(TWIN_PREFIX), policy=TWIN_POLICY)
+
+    def normalized(self) -> UpstreamSpec:
+        """One spelling for one file: relative to the working directory where it lies below it.
+
+        What records store is already so, and must parse to itself from any directory: hence not
+        part of :meth:`parse`.
+        """
+        name = self.name
+        if ".py:" in name:
+            file, _, function = name.rpartition(":")
+            name = f"{_shortest(file)}:{function}"
+        checkpoint = self.checkpoint
+        if checkpoint is not None and "://" not in checkpoint:
+            checkpoint = _shortest(checkpoint)
+        return replace(self, name=name, checkpoint=checkpoint)
 
     def __str__(self) -> str:
         """The canonical spelling, which records store: ``bq_X`` is ``X+policy=w1a1``."""
@@ -87,6 +106,12 @@ class UpstreamSpec:
         if self.policy:
             parts.append(f"+policy={self.policy}")
         return "".join(parts)
+
+
+def _shortest(path: str) -> str:
+    """``path`` relative to the working directory if it is below it, else absolute."""
+    absolute, here = os.path.abspath(path), os.getcwd()
+    return os.path.relpath(absolute) if absolute.startswith(here + os.sep) else absolute
 
 
 def _once(text: str, part: str, *, seen: bool) -> None:

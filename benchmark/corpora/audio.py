@@ -47,26 +47,30 @@ def verify_audio(path: str | os.PathLike[str]) -> int:
     return len(read_audio(path)[0])
 
 
-def read_header(path: str | os.PathLike[str]) -> AudioHeader:
+def read_header(path: str | os.PathLike[str], rate: int = SAMPLE_RATE) -> AudioHeader:
     """What the header promises, without decoding.
 
     Raises:
-        InputError: the file is missing, empty, not audio, not 16 kHz or not mono.
+        InputError: the file is missing, empty, not audio, not sampled at ``rate`` or not mono.
     """
     path = Path(path)
     try:
         if path.stat().st_size == 0:
             raise InputError(_empty(path))
         with soundfile.SoundFile(path) as sound:
-            return _checked_header(sound, path)
+            return _checked_header(sound, path, rate)
     except FileNotFoundError:
         raise InputError(_missing(path)) from None
     except (OSError, soundfile.LibsndfileError) as error:
         raise InputError(_undecodable(path, error)) from None
 
 
-def decode_audio(content: bytes, path: Path) -> np.ndarray:
-    """Decode a file's bytes as :func:`read_audio` does; ``path`` is for error messages only."""
+def decode_audio(content: bytes, path: Path, rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Decode a file's bytes as :func:`read_audio` does; ``path`` is for error messages only.
+
+    Args:
+        rate: what the sampling rate should be, Hz.
+    """
     if not content:
         raise InputError(_empty(path))
     promised, held = _wav_data_bytes(content)
@@ -77,7 +81,7 @@ def decode_audio(content: bytes, path: Path) -> np.ndarray:
         )
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as sound:
-            header = _checked_header(sound, path)
+            header = _checked_header(sound, path, rate)
             samples = sound.read(dtype="float32")
     except soundfile.LibsndfileError as error:
         raise InputError(_undecodable(path, error)) from None
@@ -105,11 +109,9 @@ def _read_bytes(path: Path) -> bytes:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _checked_header(sound: soundfile.SoundFile, path: Path) -> AudioHeader:
-    if sound.samplerate != SAMPLE_RATE:
-        raise InputError(
-            f"{path} is sampled at {sound.samplerate:,} Hz; it should be {SAMPLE_RATE:,} Hz."
-        )
+def _checked_header(sound: soundfile.SoundFile, path: Path, rate: int) -> AudioHeader:
+    if sound.samplerate != rate:
+        raise InputError(f"{path} is sampled at {sound.samplerate:,} Hz; it should be {rate:,} Hz.")
     if sound.channels != 1:
         raise InputError(f"{path} has {sound.channels} channels; it should be mono.")
     if sound.frames == 0:

@@ -33,10 +33,12 @@ class CorpusFiles:
     Attributes:
         audio: audio files by split, sorted by key.
         text: transcripts, lexicons and lists, sorted by key.
+        sample_rate: of every audio file, Hz; a corpus that is not 16 kHz is resampled by its task.
     """
 
     audio: Mapping[str, tuple[CorpusFile, ...]]
     text: tuple[CorpusFile, ...] = ()
+    sample_rate: int = 16_000
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from superbit.benchmark.corpora import catalog
-from superbit.benchmark.corpora.audio import SAMPLE_RATE, decode_audio
+from superbit.benchmark.corpora.audio import decode_audio
 from superbit.benchmark.corpora.embedded import recipe
 from superbit.benchmark.corpora.layout import CorpusFile
 from superbit.benchmark.corpora.paths import CorpusPaths
@@ -90,7 +90,9 @@ def build_manifest(
     size = samples = done = 0
     problems: list[str] = []
     try:
-        for file, known in memory.examine(every, is_audio=lambda file: file.key in audio):
+        for file, known in memory.examine(
+            every, is_audio=lambda file: file.key in audio, rate=files.sample_rate
+        ):
             done += 1
             if on_progress is not None:
                 on_progress(done, len(every))
@@ -113,7 +115,7 @@ def build_manifest(
         kind="synthesized" if made_by else "external",
         files=len(every),
         bytes=size,
-        seconds=samples / SAMPLE_RATE,
+        seconds=samples / files.sample_rate,
         splits={split: len(of_split) for split, of_split in files.audio.items()},
         recipe=str(made_by) if made_by else None,
     )
@@ -129,7 +131,7 @@ class _Memory:
         self._changed = False
 
     def examine(
-        self, files: list[CorpusFile], *, is_audio: Callable[[CorpusFile], bool]
+        self, files: list[CorpusFile], *, is_audio: Callable[[CorpusFile], bool], rate: int
     ) -> Iterator[tuple[CorpusFile, _Known | InputError]]:
         """Each file, in the given order, with what is known of it or what is wrong with it."""
         states = [_state(file.path) for file in files]
@@ -140,7 +142,7 @@ class _Memory:
         pool = ThreadPoolExecutor(_THREADS)
         try:
             read = pool.map(
-                lambda item: _read(item[0], item[1], is_audio(item[0])),
+                lambda item: _read(item[0], item[1], rate if is_audio(item[0]) else None),
                 [(f, s) for f, s, new in zip(files, states, is_new, strict=True) if new and s],
             )
             for file, state, new in zip(files, states, is_new, strict=True):
@@ -194,10 +196,11 @@ def _state(path: Path) -> tuple[int, int, int] | None:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _read(file: CorpusFile, state: tuple[int, int, int], is_audio: bool) -> _Known | InputError:
+def _read(file: CorpusFile, state: tuple[int, int, int], rate: int | None) -> _Known | InputError:
+    # rate: of audio; None for text
     try:
         content = file.path.read_bytes()
-        samples = len(decode_audio(content, file.path)) if is_audio else 0
+        samples = len(decode_audio(content, file.path, rate)) if rate else 0
     except OSError as error:
         return InputError(f"{file.path} cannot be read: {error.strerror}.")
     except InputError as error:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from superbit.upstreams.errors import InputError, did_you_mean
 
+# A path that is a file, not a folder.
+_File = Annotated[Path, "file"]
+
 
 class _Section(BaseModel):
-    """A section of the file: ``Path`` fields are folders, tuples of them are lists of files.
+    """A section of the file: ``Path`` is a folder, ``_File`` a file, a tuple a list of files.
 
     A field's description says what should be at the path; it goes into error messages.
     """
@@ -40,6 +43,55 @@ class SpeechCommandsPaths(_Section):
     test_root: Path = Field(description="the folder that holds the 12 class folders of the test")
 
 
+class VoxCeleb1Paths(_Section):
+    """VoxCeleb1, for SID and ASV."""
+
+    root: Path = Field(description="the folder that holds dev/wav and test/wav")
+    identification_split: _File = Field(
+        description="the text file of lines '1|2|3 idNNNNN/<video>/NNNNN.wav'"
+    )
+    trials: _File = Field(
+        description="the text file of lines '0|1 a.wav b.wav', relative to test/wav"
+    )
+
+
+class FluentSpeechCommandsPaths(_Section):
+    """Fluent Speech Commands, for IC."""
+
+    root: Path = Field(description="the folder that holds data/*_data.csv and wavs/speakers")
+
+
+class IemocapPaths(_Section):
+    """IEMOCAP, for ER."""
+
+    root: Path = Field(description="the folder that holds Session1 to Session5")
+
+
+class Libri2MixPaths(_Section):
+    """Libri2Mix, for SD: a Kaldi data folder a split."""
+
+    train_dir: Path = Field(description="the Kaldi data folder of train: wav.scp, segments, rttm …")
+    dev_dir: Path = Field(description="the Kaldi data folder of dev: wav.scp, segments, rttm …")
+    test_dir: Path = Field(description="the Kaldi data folder of test: wav.scp, segments, rttm …")
+
+    @property
+    def root(self) -> Path:
+        """The folder that stands for the corpus in reports."""
+        return self.train_dir
+
+
+class Quesst14Paths(_Section):
+    """QUESST 2014, for QbE."""
+
+    root: Path = Field(description="quesst14Database, the folder that holds Audio and scoring")
+
+
+class AudioSnipsPaths(_Section):
+    """Audio SNIPS, for SF."""
+
+    root: Path = Field(description="the folder that holds train, valid, test, all.iob.snips.txt")
+
+
 class CorpusPaths(BaseModel):
     """Where each corpus is; a corpus that the file does not name is None."""
 
@@ -47,6 +99,12 @@ class CorpusPaths(BaseModel):
 
     librispeech: LibriSpeechPaths | None = None
     speech_commands: SpeechCommandsPaths | None = None
+    voxceleb1: VoxCeleb1Paths | None = None
+    fluent_speech_commands: FluentSpeechCommandsPaths | None = None
+    iemocap: IemocapPaths | None = None
+    libri2mix: Libri2MixPaths | None = None
+    quesst14: Quesst14Paths | None = None
+    audio_snips: AudioSnipsPaths | None = None
     _file: Path | None = PrivateAttr(default=None)
 
     @property
@@ -155,11 +213,12 @@ def _resolve(file: Path, name: str, section: _Section) -> _Section:
     for key, field in type(section).model_fields.items():
         value = getattr(section, key)
         is_list = isinstance(value, tuple)
+        is_file = is_list or "file" in field.metadata
         found = []
         for given in value if is_list else (value,):
             path = Path(os.path.normpath(file.parent / given.expanduser()))
-            if not (path.is_file() if is_list else path.is_dir()):
-                kind = "file" if is_list else "folder"
+            if not (path.is_file() if is_file else path.is_dir()):
+                kind = "file" if is_file else "folder"
                 raise InputError(
                     f"{file}: '{name}.{key}' names {path}, where there is no {kind}; "
                     f"it should be {field.description}."
@@ -172,4 +231,10 @@ def _resolve(file: Path, name: str, section: _Section) -> _Section:
 _SECTIONS: dict[str, type[BaseModel]] = {
     "librispeech": LibriSpeechPaths,
     "speech_commands": SpeechCommandsPaths,
+    "voxceleb1": VoxCeleb1Paths,
+    "fluent_speech_commands": FluentSpeechCommandsPaths,
+    "iemocap": IemocapPaths,
+    "libri2mix": Libri2MixPaths,
+    "quesst14": Quesst14Paths,
+    "audio_snips": AudioSnipsPaths,
 }

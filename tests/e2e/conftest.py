@@ -71,12 +71,22 @@ def overrides(tmp_path) -> Path:
     return file
 
 
+@pytest.fixture(scope="session")
+def write_hubconf():
+    """Write the upstream that costs nothing into a folder; give its file."""
+
+    def write(folder: Path) -> Path:
+        (folder / "plugin").mkdir()
+        file = folder / "plugin" / "hubconf.py"
+        file.write_text(textwrap.dedent(HUBCONF))
+        return file
+
+    return write
+
+
 @pytest.fixture
-def hubconf(tmp_path) -> Path:
-    folder = tmp_path / "plugin"
-    folder.mkdir()
-    (folder / "hubconf.py").write_text(textwrap.dedent(HUBCONF))
-    return folder / "hubconf.py"
+def hubconf(tmp_path, write_hubconf) -> Path:
+    return write_hubconf(tmp_path)
 
 
 @pytest.fixture

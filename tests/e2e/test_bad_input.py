@@ -36,7 +36,6 @@ def sweep(paths, *more, upstreams="fbank", tasks="KS", results="nowhere"):
         ({"upstreams": "fbank,fbank,"}, None),
         ({"upstreams": ","}, "--upstreams: name at least one"),
         ({"tasks": "KSS"}, "unknown task 'KSS': the tasks are ASR, KS"),
-        ({"tasks": "SD"}, "task SD cannot be run yet"),
         ({"upstreams": "vanilla_nano,vanilla_nano+untrained"}, "name it once"),
         ({"upstreams": "no/hubconf.py:model"}, "there is no file 'no/hubconf.py'"),
     ],
@@ -182,12 +181,49 @@ def test_a_corrupt_result_is_named(
         (["--limit", "0"], "--limit"),
         (["--jobs", "0"], "--jobs"),
         (["--device", "tpu"], "--device"),
-        (["--lr", "-1"], "optimizer.lr"),
+        (["--lr", "-1"], "--lr"),
+        (["--lr", "inf"], "--lr"),
+        (["--seed", "-1"], "--seed"),
+        (["--device", "cpu:foo"], "--device"),
     ],
 )
 def test_option_values(refused, tiny_paths_file, more, said, tmp_path):
     words = [w for w in sweep(tiny_paths_file, *more, results=tmp_path / "r") if w != "--dry-run"]
     assert said in refused(*words)
+
+
+def test_a_results_folder_that_cannot_be(refused, tiny_paths_file, tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert "cannot be written to" in refused(*sweep(tiny_paths_file, results=folder))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("KS: 3", "must be a mapping"),
+        ("KS: {downstream_expert: {datarc: null}}", "must be a mapping"),
+        ("KS: {runner: {total_steps: null}}", "cannot be left empty"),
+        ("KS: {optimizer: {lr: .inf}}", "finite"),
+        ("KS: {scheduler: 2026-01-01}", "'scheduler' cannot be"),
+    ],
+)
+def test_overrides_of_the_wrong_kind(refused, tiny_paths_file, tmp_path, text, said):
+    (tmp_path / "o.yaml").write_text(text)
+    assert said in refused(*sweep(tiny_paths_file, "--overrides", tmp_path / "o.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("import not_there", "ModuleNotFoundError"),
+        ("return None", "returned NoneType"),
+        ("raise SystemExit(0)", "SystemExit"),
+    ],
+)
+def test_builders_that_fail_are_the_users_mistake(refused, tmp_path, body, said):
+    (tmp_path / "hubconf.py").write_text(f"def model(ckpt=None, **kwargs):\n    {body}\n")
+    assert said in refused("check", f"{tmp_path / 'hubconf.py'}:model")
 
 
 def test_check_cannot_load(refused):

@@ -102,7 +102,7 @@ def test_a_failing_run_leaves_a_record_and_the_others_go_on(sweep, superbit, hub
     ("call", "steps_kept"),
     [
         (2, 1),  # in step 1, after the featurizer's trial: saved because it was asked to stop
-        (6, 2),  # in the evaluation after step 3: continues from the checkpoint of step 2
+        (6, 3),  # in the evaluation after step 3, which is made anew
     ],
 )
 def test_interrupted_and_continued_equals_never_interrupted(
@@ -132,6 +132,94 @@ def test_interrupted_and_continued_equals_never_interrupted(
     assert one(store).selection == straight.selection
     assert one(store).metrics == straight.metrics
     assert store.read_items(one(store)) == items
+
+
+def test_interrupted_inside_an_accumulated_step(sweep, hubconf, store, overrides):
+    """Gradients that are pending when Ctrl-C comes are not lost: the step is finished first."""
+    overrides.write_text(
+        "PR:\n  runner:\n    {total_steps: 3, eval_step: 3, save_step: 3, "
+        "gradient_accumulate_steps: 2}\n"
+    )
+    spec = f"{hubconf}:energies"
+    sweep(spec, "PR")
+    straight, items = one(store), store.read_items(one(store))
+    for path in store.root.rglob("*.json*"):
+        path.unlink()
+    (hubconf.parent / "calls").write_text("")
+    (hubconf.parent / "order").write_text("interrupt 4")  # the first half of step 2
+    assert sweep(spec, "PR")[0] == 130
+    assert sweep(spec, "PR")[0] == 0
+    assert one(store).metrics == straight.metrics
+    assert store.read_items(one(store)) == items
+
+
+def test_a_worker_that_dies_fails_its_run_and_the_others_go_on(sweep, hubconf, store):
+    (hubconf.parent / "order").write_text("die 5")
+    both = f"{hubconf}:energies,{hubconf}:twin"
+    status, out, _ = sweep(both, "KS", "--jobs", "2")
+    assert status == 1
+    assert {record.status for record in store.read_all()} == {"done", "failed"}
+    assert "ended from outside" in out
+    status, out, _ = sweep(both, "KS")
+    assert status == 0
+    assert "1 new, 1 reused" in out
+
+
+def test_two_sweeps_into_one_folder_share_the_work(
+    sweep, hubconf, store, overrides, tiny_paths_file
+):
+    command = [
+        sys.executable, "-m", "superbit.benchmark.cli", "sweep",
+        "--upstreams", f"{hubconf}:energies", "--tasks", "KS", "--scale", "embedded",
+        "--paths", str(tiny_paths_file), "--overrides", str(overrides),
+        "--results", str(store.root),
+    ]  # fmt: skip
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in both:
+        _, err = process.communicate()
+        assert process.returncode == 0, err
+    assert one(store).status == "done"
+
+
+def test_an_untrained_model_by_path_is_the_same_at_every_build(sweep, tmp_path, store):
+    (tmp_path / "random.py").write_text(
+        "import torch\n"
+        "class Random(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.layer = torch.nn.Linear(320, 4)\n"
+        "    def get_downsample_rates(self, key):\n"
+        "        return 320\n"
+        "    def forward(self, wavs):\n"
+        "        pad = torch.nn.functional.pad\n"
+        "        frames = [pad(w, (0, 320)).unfold(0, 320, 320) for w in wavs]\n"
+        "        rows = torch.nn.utils.rnn.pad_sequence(frames, batch_first=True)\n"
+        "        return {'hidden_states': [self.layer(rows)]}\n"
+        "def random(ckpt=None, **kwargs):\n"
+        "    return Random()\n"
+    )
+    spec = f"{tmp_path / 'random.py'}:random"
+    assert sweep(spec, "KS")[0] == 0
+    _, out, _ = sweep(spec, "KS")
+    assert "0 new, 1 reused" in out
+
+
+def test_a_task_or_an_upstream_that_is_named_twice_is_run_once(sweep, hubconf, monkeypatch):
+    monkeypatch.chdir(hubconf.parent)
+    _, out, _ = sweep("hubconf.py:energies", "KS,ks", "--dry-run")
+    assert "1 runs: 1 to run" in out
+    status, _, err = sweep(f"./hubconf.py:energies,{hubconf}:energies", "KS", "--dry-run")
+    assert status == 2
+    assert "name it once" in err
+
+
+def test_an_upstream_that_gives_nan_fails_at_once(sweep, hubconf, store):
+    hubconf.write_text(hubconf.read_text().replace("torch.tanh(f @", "torch.nan * (f @"))
+    assert sweep(f"{hubconf}:energies", "KS")[0] == 1
+    assert "NaN or infinity after step 0" in one(store).reason
 
 
 def test_killed_and_continued_equals_never_killed(
@@ -214,13 +302,12 @@ def test_a_changed_source_is_another_upstream(sweep, hubconf):
 def test_s3prls_own_command_line_knows_our_upstreams(tiny_paths, tmp_path):
     import yaml
 
-    from superbit.benchmark.bindings import BINDINGS
+    from superbit.benchmark.bindings import BINDINGS, Places
     from superbit.benchmark.configs import resolve
 
     config = resolve("KS", scale="embedded", limit=2)
     config["runner"] |= {"eval_step": 2, "save_step": 2, "max_keep": 1}
-    section = config["downstream_expert"]
-    config["downstream_expert"] = BINDINGS["KS"].bind(section, tiny_paths, tmp_path)
+    BINDINGS["KS"].bind(config["downstream_expert"], Places(paths=tiny_paths, work_dir=tmp_path))
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     main = "import superbit.upstreams; from s3prl.run_downstream import main; main()"
     run = [sys.executable, "-c", main, "--device", "cpu"]

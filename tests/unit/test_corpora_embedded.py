@@ -344,6 +344,24 @@ def test_failing_worker_is_reported(tmp_path, monkeypatch, last_line, raised):
     assert recipe.read(tmp_path / "out") is None
 
 
+def test_workers_run_two_at_a_time(tmp_path, monkeypatch):
+    python = tmp_path / "python"
+    # A worker notes how many run beside it, then says that it has made one file.
+    python.write_text(
+        "#!/bin/sh\n"
+        f"touch {tmp_path}/running.$$; ls {tmp_path} | grep -c running >> {tmp_path}/seen\n"
+        f"echo .; sleep 0.2; rm {tmp_path}/running.$$\n"
+    )
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    made = []
+    make._run_workers(tmp_path / "out", "tiny", 0, lambda done, total: made.append(done))
+    assert made == list(range(1, len(make._CORPORA) + 1))
+    seen = [int(line) for line in (tmp_path / "seen").read_text().split()]
+    assert len(seen) == len(make._CORPORA)
+    assert max(seen) == 2
+
+
 def test_missing_synthesizer_is_the_users_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(make, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"need the package espeakng-loader; install it with"):

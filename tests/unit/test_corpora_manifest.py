@@ -54,9 +54,9 @@ def decoded(monkeypatch):
     """Files that were decoded, in order."""
     seen = []
 
-    def decode(content, path):
+    def decode(content, path, rate):
         seen.append(path)
-        return audio.decode_audio(content, path)
+        return audio.decode_audio(content, path, rate)
 
     monkeypatch.setattr(manifest, "decode_audio", decode)
     return seen

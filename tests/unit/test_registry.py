@@ -69,25 +69,29 @@ def test_revision_of_a_path_is_the_hash_of_its_source(hubconf):
 
 
 def test_loaded_upstream_has_a_hash_that_follows_the_weights(hubconf):
-    torch.manual_seed(0)
     first = registry.load_upstream(f"{hubconf}:tiny").weights_sha256
+    # Whatever the generators, and they stay as they are.
     torch.manual_seed(1)
-    second = registry.load_upstream(f"{hubconf}:tiny").weights_sha256
-    torch.manual_seed(0)
-    assert registry.load_upstream(f"{hubconf}:tiny").weights_sha256 == first != second
+    before = torch.get_rng_state()
+    assert registry.load_upstream(f"{hubconf}:tiny").weights_sha256 == first
+    assert torch.equal(torch.get_rng_state(), before)
+    hubconf.write_text(hubconf.read_text().replace("return Tiny()", "m = Tiny()\n"
+        "    m.layer.bias.data += 1\n    return m"))  # fmt: skip
+    assert registry.load_upstream(f"{hubconf}:tiny").weights_sha256 != first
 
 
 def test_register_reaches_superbit_and_s3prls_hub(registered):
     from s3prl import hub
 
     made = []
-    superbit.upstreams.register("my_model", lambda ckpt=None, **_: made.append(ckpt) or "expert")
-    assert superbit.upstreams.load("my_model") == "expert"
-    assert hub.my_model(ckpt="w.pt", model_config=None, refresh=False) == "expert"
+    expert = torch.nn.Identity()
+    superbit.upstreams.register("my_model", lambda ckpt=None, **_: made.append(ckpt) or expert)
+    assert superbit.upstreams.load("my_model") is expert
+    assert hub.my_model(ckpt="w.pt", model_config=None, refresh=False) is expert
     assert made == [None, "w.pt"]
 
 
-@pytest.mark.parametrize("name", ["vanilla", "not a name", "1model"])
+@pytest.mark.parametrize("name", ["vanilla", "not a name", "1model", "bq_model"])
 def test_register_refuses_names_that_are_taken_or_no_names(name):
     with pytest.raises(InputError, match=r"upstream name"):
         superbit.upstreams.register(name, lambda **_: None)
@@ -95,11 +99,12 @@ def test_register_refuses_names_that_are_taken_or_no_names(name):
 
 def test_entry_points_are_found(tmp_path, monkeypatch):
     module = types.ModuleType("good_plugin")
-    module.build = lambda ckpt=None, **_: "plugged"
+    plugged = torch.nn.Identity()
+    module.build = lambda ckpt=None, **_: plugged
     monkeypatch.setitem(sys.modules, "good_plugin", module)
     add_plugin(tmp_path, monkeypatch, name="plugged", value="good_plugin:build", dist="good")
     assert "plugged" in superbit.upstreams.names()
-    assert superbit.upstreams.load("plugged") == "plugged"
+    assert superbit.upstreams.load("plugged") is plugged
     assert registry.find("plugged").origin == "good"
 
 
@@ -133,6 +138,15 @@ def test_an_unknown_name_asks_did_you_mean(wrong, meant):
 def test_specs_that_cannot_be_loaded(spec, said):
     with pytest.raises(InputError, match=said.replace("+", r"\+")):
         superbit.upstreams.load(spec)
+
+
+def test_source_in_folders_below_counts(hubconf):
+    below = hubconf.parent / "layers"
+    below.mkdir()
+    (below / "core.py").write_text("SCALE = 1\n")
+    first = registry.find(f"{hubconf}:tiny").revision
+    (below / "core.py").write_text("SCALE = 0\n")
+    assert registry.find(f"{hubconf}:tiny").revision != first
 
 
 def test_a_path_without_that_function(hubconf):

@@ -370,3 +370,43 @@ def test_unknown_formats_and_sources_name_the_nearest() -> None:
         render(table2(), "mdd")
     with pytest.raises(InputError, match="'paper'"):
         table2(source="papers")
+
+
+# --- folds -----------------------------------------------------------------------------------
+
+
+def test_five_folds_are_one_cell_with_their_mean() -> None:
+    values = [60.0, 62.0, 64.0, 66.0, 68.0]
+    folds = [run("ER", value=v, fold=i) for i, v in enumerate(values, start=1)]
+    made = json.loads(render(table2(folds, source="runs"), "json"))[0]
+    assert made["er_acc"] == 64.0
+    assert made["cells"]["er_acc"]["low"] == pytest.approx(64 - 2.7764451 * 2**0.5)
+    assert made["cells"]["er_acc"]["n"] == sum(r.items.count for r in folds)
+
+
+def test_an_incomplete_set_of_folds_fills_no_cell_and_is_named() -> None:
+    folds = [run("ER", value=60.0, fold=i) for i in (1, 2, 4)]
+    text = render(table2([*folds, run("KS")], source="runs"))
+    assert lines_of(text)[-1][-1] == ""
+    assert "ER of vanilla_nano+untrained, of which 3 of 5 folds are done" in text
+
+
+# --- markup ----------------------------------------------------------------------------------
+
+
+def test_latex_holds_every_figure_and_escapes_what_latex_reads() -> None:
+    text = render(table2([run()]), "latex")
+    assert text.count(r" \\") == 1 + 12 + 1
+    assert r"vanilla\_nano+untrained & measured; embedded" in text
+    assert r"93.12 [90.1, 95.1]" in text
+    assert r"ASR$\downarrow$" in text
+    assert not re.search(r"(?<!\\)[%_#&](?! )", text.replace("{!}{%", ""))
+    for begun in re.findall(r"\\begin\{(\S+?)\}", text):
+        assert rf"\end{{{begun}}}" in text
+
+
+def test_html_holds_the_same_cells_as_markdown() -> None:
+    table = table2([run()])
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", render(table, "html"))
+    printed = [cell for line in lines_of(render(table))[2:] for cell in line]
+    assert cells == printed

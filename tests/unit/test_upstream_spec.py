@@ -19,6 +19,8 @@ from superbit.upstreams import InputError, UpstreamSpec
         ("path/to/hubconf.py:my_model@weights.pt", "path/to/hubconf.py:my_model@weights.pt"),
         ("a+b/hubconf.py:my_model", "a+b/hubconf.py:my_model"),
         (" vanilla ", "vanilla"),
+        ("bq_models/hubconf.py:energies", "bq_models/hubconf.py:energies"),
+        ("me@host/hubconf.py:energies@w.pt", "me@host/hubconf.py:energies@w.pt"),
     ],
 )
 def test_canonical_spelling(text, canonical):
@@ -53,3 +55,18 @@ def test_wrong_specs_say_what_is_wrong(text, said):
 def test_canonical_spelling_parses_to_itself(name, checkpoint, policy):
     spec = UpstreamSpec(name=name, checkpoint=checkpoint, policy=policy)
     assert UpstreamSpec.parse(str(spec)) == spec
+
+
+def test_one_file_has_one_spelling(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    texts = ["./a/hubconf.py:m@w", "a/b/../hubconf.py:m@./w", f"{tmp_path}/a/hubconf.py:m@w"]
+    spellings = {str(UpstreamSpec.parse(text).normalized()) for text in texts}
+    assert spellings == {"a/hubconf.py:m@w"}
+    outside = UpstreamSpec.parse("../x/hubconf.py:m").normalized()
+    assert str(outside) == f"{tmp_path.parent}/x/hubconf.py:m"
+
+
+def test_an_address_is_no_path():
+    assert (
+        str(UpstreamSpec.parse("hubert_url@https://a/b").normalized()) == "hubert_url@https://a/b"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import queue
 import shutil
 import subprocess
 import sys
@@ -22,9 +23,23 @@ from superbit.upstreams.errors import InputError, did_you_mean
 PATHS_FILE = "paths.yaml"
 
 # Everything that we put into a folder; nothing else in it is ever touched.
-_OURS = ("LibriSpeech", "librispeech-lexicon.txt", "speech_commands", PATHS_FILE, recipe.FILE_NAME)
+_OURS = (
+    *("LibriSpeech", "librispeech-lexicon.txt", "speech_commands"),
+    *("VoxCeleb1", "fluent_speech_commands", "IEMOCAP"),
+    "libri2mix",
+    "quesst14Database",
+    "audio_snips",
+    *(PATHS_FILE, recipe.FILE_NAME),
+)
 _LOCK = ".superbit-corpora.lock"
-_CORPORA = ("librispeech", "speech_commands")
+_CORPORA = (
+    *("librispeech", "speech_commands"),
+    *("voxceleb1", "fluent_speech_commands", "iemocap"),
+    "libri2mix",
+    "quesst14",
+    "audio_snips",
+)
+_WORKERS = 2  # at a time
 _PATHS = """\
 # Written by: superbit corpus make
 librispeech:
@@ -33,6 +48,22 @@ librispeech:
 speech_commands:
   root: speech_commands/train
   test_root: speech_commands/test
+voxceleb1:
+  root: VoxCeleb1
+  identification_split: VoxCeleb1/iden_split.txt
+  trials: VoxCeleb1/voxceleb1_test_v2.txt
+fluent_speech_commands:
+  root: fluent_speech_commands
+iemocap:
+  root: IEMOCAP
+libri2mix:
+  train_dir: libri2mix/train
+  dev_dir: libri2mix/dev
+  test_dir: libri2mix/test
+quesst14:
+  root: quesst14Database
+audio_snips:
+  root: audio_snips
 """
 
 
@@ -153,40 +184,44 @@ def _contents(out: Path) -> tuple[int, int]:
 
 
 def _run_workers(out: Path, size: str, seed: int, on_progress: Callable[[int, int], None]) -> None:
-    """One process a corpus, side by side; the first that fails stops the others."""
+    """One process a corpus, two at a time; the first that fails stops the others."""
     progress = _Progress(audio_files(size), on_progress)
+    waiting = list(reversed(_CORPORA))
+    readers: dict[subprocess.Popen[str], threading.Thread] = {}
+    ended: queue.SimpleQueue[subprocess.Popen[str]] = queue.SimpleQueue()
     with tempfile.TemporaryFile("w+") as errors:
-        workers = [
-            subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "superbit.benchmark.corpora.embedded.worker"),
-                    *(corpus, str(out), size, str(seed)),
-                ],
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-            for corpus in _CORPORA
-        ]
-        readers = [
-            threading.Thread(target=progress.follow, args=(worker.stdout,)) for worker in workers
-        ]
+
+        def follow(worker: subprocess.Popen[str]) -> None:
+            try:
+                progress.follow(worker.stdout or ())
+            finally:
+                ended.put(worker)
+
+        def start(corpus: str) -> None:
+            command = [
+                *(sys.executable, "-m", "superbit.benchmark.corpora.embedded.worker"),
+                *(corpus, str(out), size, str(seed)),
+            ]
+            worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+            readers[worker] = threading.Thread(target=follow, args=(worker,))
+            readers[worker].start()
+
         try:
-            for reader in readers:
-                reader.start()
-            for worker, reader in zip(workers, readers, strict=True):
-                reader.join()
-                if worker.wait() != 0:
+            for _ in range(min(_WORKERS, len(waiting))):
+                start(waiting.pop())
+            for _ in _CORPORA:
+                if ended.get().wait() != 0:
                     break
+                if waiting:
+                    start(waiting.pop())
         finally:
             # Also after Ctrl-C: no worker outlives the call.
-            for worker in workers:
+            for worker, reader in readers.items():
                 if worker.poll() is None:
                     worker.kill()
                 worker.wait()
-            for reader in readers:
                 reader.join()
-        if any(worker.returncode for worker in workers):
+        if any(worker.returncode for worker in readers):
             errors.seek(0)
             lines = errors.read().strip().splitlines() or ["no message"]
             _raise(lines[-1])

@@ -14,7 +14,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 # Word classes of the grammar.
-_WORDS: dict[str, tuple[str, ...]] = {
+WORDS: dict[str, tuple[str, ...]] = {
     "determiner": _words("the a every my her our this that"),
     "adjective": _words("old young little quiet yellow green white heavy brave lazy clever poor"),
     "person": _words(
@@ -41,7 +41,7 @@ _SENTENCES = (
     "determiner person handles determiner object preposition determiner place",
 )
 
-VOCABULARY = tuple(sorted(word for words in _WORDS.values() for word in words))
+VOCABULARY = tuple(sorted(word for words in WORDS.values() for word in words))
 
 # Speech Commands v0.01 has 30 words: SUPERB's ten keywords and these twenty; five more are ours,
 # for as many kinds of word as possible behind one class.
@@ -65,7 +65,7 @@ class Sentences:
     def draw(self) -> str:
         """The next sentence, lower case, without punctuation."""
         classes = self._draw("", _SENTENCES).split()
-        return " ".join(self._draw(word_class, _WORDS[word_class]) for word_class in classes)
+        return " ".join(self._draw(word_class, WORDS[word_class]) for word_class in classes)
 
     def _draw(self, name: str, items: tuple[str, ...]) -> str:
         if not self._decks.get(name):

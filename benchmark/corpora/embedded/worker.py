@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import torch
-
-from superbit.benchmark.corpora.embedded import librispeech, speech_commands
-
-_MAKERS = {"librispeech": librispeech.make, "speech_commands": speech_commands.make}
 
 
 def main(corpus: str, out: str, size: str, seed: str) -> None:
@@ -22,7 +19,8 @@ def main(corpus: str, out: str, size: str, seed: str) -> None:
     # More threads could change the order of sums, and another process works beside this one.
     torch.set_num_threads(1)
     own_seed = int.from_bytes(hashlib.sha256(f"{corpus} {seed}".encode()).digest()[:4], "big") >> 1
-    _MAKERS[corpus](Path(out), size=size, seed=own_seed, on_item=lambda: print(".", flush=True))
+    maker = import_module(f"superbit.benchmark.corpora.embedded.{corpus}")
+    maker.make(Path(out), size=size, seed=own_seed, on_item=lambda: print(".", flush=True))
 
 
 if __name__ == "__main__":

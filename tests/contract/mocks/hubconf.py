@@ -1,4 +1,4 @@
-"""Small upstreams in s3prl's style: one that keeps the contract, seven that each break one rule.
+"""Small upstreams in s3prl's style: one that keeps the contract, eight that each break one rule.
 
 Written as a user would write a hubconf.py: torch and nothing else. Each public function is a
 factory called as ``f(ckpt=None, **kwargs)``; loadable by path, e.g. ``hubconf.py:wrong_rate``.
@@ -129,3 +129,16 @@ def unsaved_state(ckpt=None, **kwargs):
 def batch_leak(ckpt=None, **kwargs):
     """Breaks batch-invariance (a warning, for upstreams that are not superbit's own)."""
     return _BatchLeak()
+
+
+class _Half(_Good):
+    """Gives what many models give under autocast: float16."""
+
+    def forward(self, wavs):
+        states = super().forward(wavs)["hidden_states"]
+        return {"hidden_states": [state.half() for state in states]}
+
+
+def half_precision(ckpt=None, **kwargs):
+    """Breaks hidden-states: s3prl's heads compute in float32."""
+    return _Half()

@@ -1,0 +1,227 @@
+"""Audio SNIPS, for SF: ``root/{train,valid,test}/<Speaker>-<utterance>.wav``.
+
+``root/all.iob.snips.txt`` has a line ``<Speaker>-<utterance> BOS WORDS EOS<tab>O slot … intent``
+for each utterance: a slot a word, ``O`` for none, the intent under ``EOS``. ``root/slots.txt``
+lists the slots, ``O`` first, which s3prl passes over. The speakers of each split are those of
+SUPERB's config; each of them says every sentence of the split. Splits and counts: SUPERB (Yang et
+al., Interspeech 2021), task SF.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from superbit.benchmark.corpora.audio import SAMPLE_RATE, read_header
+from superbit.benchmark.corpora.layout import (
+    CorpusFile,
+    CorpusFiles,
+    CorpusReport,
+    Problems,
+    SplitReport,
+    existing_folder,
+)
+from superbit.benchmark.corpora.paths import AudioSnipsPaths
+from superbit.benchmark.corpora.work import read_text
+from superbit.upstreams.errors import InputError, did_you_mean
+
+SPEAKERS = {
+    "train": ("Ivy", "Joanna", "Joey", "Justin", "Kendra", "Kimberly", "Matthew", "Salli"),
+    "valid": ("Aditi", "Amy", "Geraint", "Nicole"),
+    "test": ("Brian", "Emma", "Raveena", "Russell"),
+}
+# Sentences times speakers: 13,084 × 8, 700 × 4, 700 × 4.
+EXPECTED = {"train": 104_672, "valid": 2_800, "test": 2_800}
+TRANSCRIPTS, SLOTS = "all.iob.snips.txt", "slots.txt"
+NO_SLOT = "O"
+PUBLISHED = (
+    (
+        "the prepared corpus, linked under SF in s3prl's guide to SUPERB",
+        "https://github.com/s3prl/s3prl/blob/main/s3prl/downstream/docs/superb.md",
+    ),
+)
+_FORM = "<Speaker>-<utterance> BOS WORDS EOS<tab>O slot … intent"
+
+
+def read_slots(section: AudioSnipsPaths) -> tuple[str, ...]:
+    """The slots that a word may have, without ``O``.
+
+    Raises:
+        InputError: the file is missing or names no slot.
+    """
+    source = section.root / SLOTS
+    # s3prl passes over the first line, whatever it is.
+    slots = tuple(line for line in read_text(source).split("\n")[1:] if line)
+    if not slots:
+        raise InputError(f"{source} should have the line {NO_SLOT!r}, then a line a slot.")
+    return slots
+
+
+def transcripts(section: AudioSnipsPaths) -> dict[str, str]:
+    """Words and slots of every utterance, by utterance name.
+
+    Raises:
+        InputError: the file is missing, is not UTF-8, or gives an utterance two texts.
+    """
+    source = section.root / TRANSCRIPTS
+    found: dict[str, str] = {}
+    for number, line in enumerate(read_text(source).splitlines(), start=1):
+        name, _, text = line.strip().partition(" ")
+        if name and found.setdefault(name, text) != text:
+            raise InputError(
+                f"{source}, line {number}, gives {name} a second text: it should have one."
+            )
+    return found
+
+
+def words_and_slots(text: str) -> tuple[list[str], list[str], str]:
+    """(words, a slot a word, the intent) of an utterance's text.
+
+    Raises:
+        ValueError: it has not the form ``BOS WORDS EOS<tab>O slot … intent``.
+    """
+    words, _, slots = (part.split(" ") for part in text.partition("\t"))
+    if len(words) != len(slots) or len(words) < 3 or (words[0], words[-1]) != ("BOS", "EOS"):
+        raise ValueError(f"{text!r} is not 'BOS WORDS EOS<tab>O slot … intent'")
+    return words[1:-1], slots[1:-1], slots[-1]
+
+
+def files(section: AudioSnipsPaths) -> CorpusFiles:
+    """Audio of SUPERB's speakers by split, transcripts and slots.
+
+    Raises:
+        InputError: the transcripts, the slots or a split's folder is missing, or a split has no
+            utterance of its speakers.
+    """
+    audio = {split: _audio(section, split) for split in EXPECTED}
+    text = [section.root / SLOTS, section.root / TRANSCRIPTS]
+    for path in text:
+        if not path.is_file():
+            raise InputError(f"{path} is not there: it should be a text file.")
+    return CorpusFiles(
+        audio=audio,
+        text=tuple(sorted((CorpusFile(key=p.name, path=p) for p in text), key=lambda f: f.key)),
+    )
+
+
+def check(section: AudioSnipsPaths, *, batch_size: int | None = None) -> CorpusReport:
+    """What is there and what is wrong, from folders, headers and text; audio is not decoded.
+
+    Args:
+        batch_size: utterances a training batch; a smaller training split is a problem.
+    """
+    problems = Problems()
+    spoken: dict[str, str] | None = None
+    slots: tuple[str, ...] | None = None
+    try:
+        spoken = transcripts(section)
+    except InputError as error:
+        problems.add("transcripts", str(error))
+    try:
+        slots = read_slots(section)
+    except InputError as error:
+        problems.add("slots", str(error))
+    splits = []
+    heard: set[str] = set()
+    for split, expected in EXPECTED.items():
+        try:
+            audio = _audio(section, split)
+        except InputError as error:
+            problems.add(f"split {split}", str(error))
+            continue
+        samples = 0
+        for file in audio:
+            try:
+                samples += read_header(file.path).samples
+            except InputError as error:
+                problems.add("audio", str(error))
+            if spoken is not None:
+                _check_text(section, file.path, spoken, slots, problems)
+        heard |= {file.path.stem for file in audio}
+        if split == "train" and batch_size is not None and len(audio) < batch_size:
+            problems.add(
+                "batch",
+                f"{section.root / split} has {len(audio)} utterances, fewer than a batch of "
+                f"{batch_size}; it should have more, or the batch should be smaller.",
+            )
+        splits.append(
+            SplitReport(
+                name=split,
+                utterances=len(audio),
+                speakers=len({file.path.name.partition("-")[0] for file in audio}),
+                hours=samples / SAMPLE_RATE / 3600,
+                expected_utterances=expected,
+            )
+        )
+    if len(splits) == len(EXPECTED):
+        _check_silent(section, spoken or {}, heard, problems)
+    return CorpusReport(
+        corpus="audio_snips",
+        title="Audio SNIPS (SF)",
+        root=section.root,
+        splits=tuple(splits),
+        notes=() if slots is None else (f"{len(slots)} slots",),
+        problems=problems.sentences(),
+        published=PUBLISHED,
+    )
+
+
+def _audio(section: AudioSnipsPaths, split: str) -> tuple[CorpusFile, ...]:
+    if split not in EXPECTED:
+        raise InputError(f"Audio SNIPS has no split {split!r}: it has {', '.join(EXPECTED)}.")
+    folder = existing_folder(
+        section.root / split, f"the split {split} of Audio SNIPS, <Speaker>-<utterance>.wav"
+    )
+    found = sorted(
+        (path.relative_to(section.root).as_posix(), path)
+        for path in folder.rglob("*.wav")
+        # As s3prl does: files of other speakers are passed over.
+        if path.name.startswith(SPEAKERS[split])
+    )
+    if not found:
+        raise InputError(
+            f"{folder} is an empty split: it should hold <Speaker>-<utterance>.wav of the speakers "
+            f"{', '.join(SPEAKERS[split])}."
+        )
+    return tuple(CorpusFile(key=key, path=path) for key, path in found)
+
+
+def _check_text(
+    section: AudioSnipsPaths,
+    audio: Path,
+    spoken: Mapping[str, str],
+    slots: tuple[str, ...] | None,
+    problems: Problems,
+) -> None:
+    source = section.root / TRANSCRIPTS
+    if audio.stem not in spoken:
+        problems.add(
+            "missing transcript",
+            f"{audio} has no transcript: {source} should have a line '{audio.stem} BOS … EOS'.",
+        )
+        return
+    try:
+        _, tags, _ = words_and_slots(spoken[audio.stem])
+    except ValueError:
+        problems.add("form", f"{source}: the line of {audio.stem} should be '{_FORM}'.")
+        return
+    for tag in tags:
+        if slots is not None and tag not in (NO_SLOT, *slots):
+            problems.add(
+                "unknown slot",
+                f"{source}: the line of {audio.stem} has the slot {tag!r}, which "
+                f"{section.root / SLOTS} lacks.{did_you_mean(tag, slots)}",
+            )
+
+
+def _check_silent(
+    section: AudioSnipsPaths, spoken: Mapping[str, str], heard: set[str], problems: Problems
+) -> None:
+    used = tuple(f"{name}-" for of_split in SPEAKERS.values() for name in of_split)
+    for name in spoken:
+        if name.startswith(used) and name not in heard:
+            problems.add(
+                "missing audio",
+                f"{section.root / TRANSCRIPTS} has a transcript of {name} and no folder has its "
+                "wav: it should have both or neither.",
+            )

@@ -1,0 +1,104 @@
+"""Synthesizes a corpus in Fluent Speech Commands' layout: commands to a house, by unseen speakers.
+
+Slots and their values are a part of the real corpus's; each intent has several phrasings, so that
+no single word stands for it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from superbit.benchmark.corpora.audio import SAMPLE_RATE
+from superbit.benchmark.corpora.embedded import sizes
+from superbit.benchmark.corpora.embedded.acoustics import record, to_16_khz
+from superbit.benchmark.corpora.embedded.espeak import Espeak
+from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, draw_speakers
+from superbit.benchmark.corpora.fluent_speech_commands import COLUMNS
+from superbit.benchmark.corpora.work import write_atomically
+
+# (action, object, location) → what is said.
+PHRASINGS: dict[tuple[str, str, str], tuple[str, ...]] = {
+    ("activate", "lights", "none"): ("turn on the lights", "lights on please", "switch on lights"),
+    ("activate", "lights", "kitchen"): ("kitchen lights on", "turn the kitchen lights on"),
+    ("activate", "lights", "bedroom"): ("bedroom lights on", "turn on the lights in the bedroom"),
+    ("activate", "music", "none"): ("play some music", "start the music", "music on"),
+    ("deactivate", "lights", "none"): ("turn off the lights", "lights off please"),
+    ("deactivate", "lights", "kitchen"): ("kitchen lights off", "turn the kitchen lights off"),
+    ("deactivate", "music", "none"): ("stop the music", "turn the music off", "pause the song"),
+    ("increase", "volume", "none"): ("turn the volume up", "louder please", "make it louder"),
+    ("increase", "heat", "bedroom"): ("warm the bedroom up", "turn up the heat in the bedroom"),
+    ("decrease", "volume", "none"): ("turn the volume down", "make it quieter", "too loud"),
+    ("decrease", "heat", "bedroom"): ("cool the bedroom", "turn down the heat in the bedroom"),
+    ("change language", "German", "none"): ("switch to German", "speak German", "use German"),
+    ("change language", "Chinese", "none"): ("switch to Chinese", "speak Chinese", "use Chinese"),
+    ("bring", "newspaper", "none"): ("bring me the newspaper", "fetch the newspaper"),
+    ("bring", "juice", "none"): ("get me some juice", "bring the juice here"),
+}
+_NAME_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+_SNR_DB = (8, 30)
+_LEVEL_DB = (-32, -16)
+_TILT = (-0.4, 0.6)
+_MARGIN_SECONDS = (0.08, 0.5)
+
+
+def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> None:
+    """Write ``fluent_speech_commands/`` under ``out``.
+
+    Every random choice follows from ``seed``; ``on_item`` is called after each utterance.
+    """
+    root = out / "fluent_speech_commands"
+    random = np.random.default_rng(seed)
+    espeak = Espeak(seed)
+    splits = [
+        split for split, count in sizes.FLUENT_SPEECH_COMMANDS[size].items() for _ in range(count)
+    ]
+    speakers = draw_speakers([_name(random) for _ in splits], random)
+    table = [",".join(TABLE_COLUMNS)]
+    rows: dict[str, list[tuple[str, ...]]] = {split: [] for split in splits}
+    for turn, (split, speaker) in enumerate(zip(splits, speakers, strict=True)):
+        table.append(speaker.row(split))
+        folder = root / "wavs" / "speakers" / speaker.name
+        folder.mkdir(parents=True)
+        for index, (intent, phrasings) in enumerate(PHRASINGS.items()):
+            # In turn, so that every phrasing is heard in training.
+            text = phrasings[(turn + index) % len(phrasings)]
+            clean = espeak.synthesize(text, **speaker.synthesis)
+            speech = to_16_khz(clean, vocal_tract=speaker.vocal_tract)
+            before, after = (random.uniform(*_MARGIN_SECONDS, 2) * SAMPLE_RATE).astype(int)
+            recording = record(
+                speech,
+                samples=int(before) + len(speech) + int(after),
+                start=int(before),
+                snr_db=random.uniform(*_SNR_DB),
+                tilt=random.uniform(*_TILT),
+                level_db=random.uniform(*_LEVEL_DB),
+                random=random,
+            )
+            path = folder / f"{uuid.UUID(bytes=random.bytes(16), version=4)}.wav"
+            soundfile.write(path, recording, SAMPLE_RATE, subtype="PCM_16")
+            key = path.relative_to(root).as_posix()
+            rows[split].append((key, speaker.name, text.capitalize(), *intent))
+            on_item()
+    for split, of_split in rows.items():
+        write_atomically(root / "data" / f"{split}_data.csv", _csv(of_split, random))
+    write_atomically(root / "speakers.csv", "\n".join(table) + "\n")
+
+
+def _name(random: np.random.Generator) -> str:
+    return "".join(_NAME_LETTERS[i] for i in random.integers(len(_NAME_LETTERS), size=16))
+
+
+def _csv(rows: list[tuple[str, ...]], random: np.random.Generator) -> str:
+    """The rows in random order, as a table with an unnamed first column of row numbers."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("", *COLUMNS))
+    writer.writerows((n, *rows[i]) for n, i in enumerate(random.permutation(len(rows))))
+    return text.getvalue()

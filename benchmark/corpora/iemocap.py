@@ -1,0 +1,258 @@
+"""IEMOCAP, for ER: ``root/Session{1…5}/sentences/wav/<dialog>/<utterance>.wav``.
+
+Emotions are in ``root/Session{k}/dialog/EmoEvaluation/<dialog>.txt``, in lines
+``[start - end]<tab>utterance<tab>emotion<tab>[valence, activation, dominance]``. SUPERB (Yang et
+al., Interspeech 2021), task ER, takes four classes, excitement counting as happiness, and five
+folds, each of which is tested on one session. Corpus: Busso et al., 2008.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from superbit.benchmark.corpora.audio import SAMPLE_RATE, read_header
+from superbit.benchmark.corpora.layout import (
+    CorpusFile,
+    CorpusFiles,
+    CorpusReport,
+    Problems,
+    SplitReport,
+    existing_folder,
+)
+from superbit.benchmark.corpora.paths import IemocapPaths
+from superbit.benchmark.corpora.work import read_text, write_atomically
+from superbit.upstreams.errors import InputError
+
+# Utterances of the four classes, 5,531 in all.
+SESSIONS = {
+    "Session1": 1_085,
+    "Session2": 1_023,
+    "Session3": 1_151,
+    "Session4": 1_031,
+    "Session5": 1_241,
+}
+# s3prl's numbers of the classes.
+CLASSES = {"neu": 0, "hap": 1, "ang": 2, "sad": 3}
+EXPECTED_ITEMS = {"neu": 1_708, "hap": 1_636, "ang": 1_103, "sad": 1_084}
+PUBLISHED = (("Session1 to Session5", "https://sail.usc.edu/iemocap/iemocap_release.htm"),)
+_CLASS_OF_EMOTION = {**{name: name for name in CLASSES}, "exc": "hap"}
+_LINE = re.compile(r"\[[^\]]*\]\t(\S+)\t(\S+)\t\[[^\]]*\]\s*")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Utterance:
+    """An utterance of one of the four classes.
+
+    Attributes:
+        path: of the wav file, relative to the root.
+        emotion: one of ``CLASSES``.
+    """
+
+    path: str
+    emotion: str
+
+    @property
+    def recording(self) -> str:
+        """What s3prl calls the speaker: session and wearer of the sensors, e.g. ``Ses01F``."""
+        return Path(self.path).name.split("_")[0]
+
+    @property
+    def speaker(self) -> str:
+        """Who speaks: session and gender, e.g. ``Ses01M``; the last part of the name tells."""
+        name = Path(self.path).stem
+        return name[:5] + name.rpartition("_")[2][:1]
+
+
+def utterances(section: IemocapPaths, session: str) -> tuple[Utterance, ...]:
+    """Utterances of the four classes in ``Session1`` … ``Session5``, sorted by path.
+
+    Raises:
+        InputError: the session is unknown or missing, or holds a malformed line, an utterance
+            without its wav file, or a class without items.
+    """
+    return _read(section, session, _raise)
+
+
+def files(section: IemocapPaths) -> CorpusFiles:
+    """Audio of the four classes by session, and the files of emotions.
+
+    Raises:
+        InputError: as :func:`utterances`.
+    """
+    return CorpusFiles(
+        audio={
+            session: tuple(
+                CorpusFile(key=item.path, path=section.root / item.path)
+                for item in utterances(section, session)
+            )
+            for session in SESSIONS
+        },
+        text=tuple(
+            sorted(
+                (
+                    CorpusFile(key=path.relative_to(section.root).as_posix(), path=path)
+                    for session in SESSIONS
+                    for path in _label_files(section, session)
+                ),
+                key=lambda file: file.key,
+            )
+        ),
+    )
+
+
+def check(section: IemocapPaths, *, batch_size: int | None = None) -> CorpusReport:
+    """What is there and what is wrong, from headers and files of emotions; audio is not decoded.
+
+    Args:
+        batch_size: items a training batch; fewer in the four sessions of a fold are a problem.
+    """
+    problems = Problems()
+    splits = []
+    items: Counter[str] = Counter()
+    for session, expected in SESSIONS.items():
+        try:
+            found = _read(section, session, problems.add)
+        except InputError as error:
+            problems.add(f"session {session}", str(error))
+            continue
+        items.update(item.emotion for item in found)
+        samples = 0
+        for item in found:
+            try:
+                samples += read_header(section.root / item.path).samples
+            except InputError as error:
+                problems.add("audio", str(error))
+        splits.append(
+            SplitReport(
+                name=session,
+                utterances=len(found),
+                speakers=len({item.speaker for item in found}),
+                hours=samples / SAMPLE_RATE / 3600,
+                expected_utterances=expected,
+            )
+        )
+    largest = max((split.utterances for split in splits), default=0)
+    training = items.total() - largest
+    if batch_size is not None and len(splits) == len(SESSIONS) and training < batch_size:
+        problems.add(
+            "batch",
+            f"{section.root} has {training} utterances to train on in a fold, fewer than a batch "
+            f"of {batch_size}; it should have more, or the batch should be smaller.",
+        )
+    counts = ", ".join(
+        f"{name} {items[name]:,} (SUPERB: {expected:,})"
+        for name, expected in EXPECTED_ITEMS.items()
+    )
+    return CorpusReport(
+        corpus="iemocap",
+        title="IEMOCAP (ER)",
+        root=section.root,
+        splits=tuple(splits),
+        notes=(counts,),
+        problems=problems.sentences(),
+        published=PUBLISHED,
+    )
+
+
+def write_folds(section: IemocapPaths, work_dir: str | os.PathLike[str]) -> Path:
+    """Write the lists from which s3prl's ER takes its five folds.
+
+    ``Session{k}/test_meta_data.json`` has the utterances of session k, ``train_meta_data.json``
+    those of the other four, both sorted by path. The same corpus gives the same folder, wherever
+    it lies; the corpus itself is never written to.
+
+    Args:
+        work_dir: a folder of ours.
+
+    Returns:
+        The folder that holds ``Session1`` to ``Session5``: s3prl's ``meta_data``.
+
+    Raises:
+        InputError: as :func:`utterances`.
+    """
+    items = {session: utterances(section, session) for session in SESSIONS}
+    texts = {}
+    for session in SESSIONS:
+        others = [item for other in SESSIONS if other != session for item in items[other]]
+        texts[f"{session}/train_meta_data.json"] = _meta_data(others)
+        texts[f"{session}/test_meta_data.json"] = _meta_data(list(items[session]))
+    digest = hashlib.sha256("\0".join(texts.values()).encode()).hexdigest()[:16]
+    folder = Path(work_dir) / "folds" / f"iemocap-{digest}"
+    for name, text in texts.items():
+        if not (folder / name).is_file():
+            write_atomically(folder / name, text)
+    return folder
+
+
+def _meta_data(items: list[Utterance]) -> str:
+    rows = [
+        {"path": item.path, "label": item.emotion, "speaker": item.recording}
+        for item in sorted(items, key=lambda item: item.path)
+    ]
+    return json.dumps({"labels": CLASSES, "meta_data": rows})
+
+
+def _raise(_kind: str, sentence: str) -> None:
+    raise InputError(sentence)
+
+
+def _label_files(section: IemocapPaths, session: str) -> list[Path]:
+    if session not in SESSIONS:
+        raise InputError(f"IEMOCAP has no session {session!r}: it has {', '.join(SESSIONS)}.")
+    existing_folder(
+        section.root / session, f"{session} of IEMOCAP, with sentences/wav and dialog/EmoEvaluation"
+    )
+    folder = existing_folder(
+        section.root / session / "dialog" / "EmoEvaluation", "the files of emotions, <dialog>.txt"
+    )
+    # Some file systems leave hidden files beside those that they copy.
+    return sorted(path for path in folder.glob("*.txt") if not path.name.startswith("."))
+
+
+def _read(
+    section: IemocapPaths, session: str, report: Callable[[str, str], None]
+) -> tuple[Utterance, ...]:
+    labels = _label_files(section, session)
+    wavs = existing_folder(
+        section.root / session / "sentences" / "wav", "the folder of <dialog>/<utterance>.wav"
+    )
+    paths = {path.stem: path.relative_to(section.root).as_posix() for path in wavs.glob("*/*.wav")}
+    found = []
+    for file in labels:
+        for number, line in enumerate(read_text(file).splitlines(), 1):
+            if not line.startswith("["):
+                continue
+            match = _LINE.fullmatch(line)
+            if match is None:
+                report(
+                    "line of emotion",
+                    f"{file}, line {number}, is {line!r}; it should be '[start - end]', the "
+                    "utterance, its emotion and '[valence, activation, dominance]' between tabs.",
+                )
+                continue
+            emotion = _CLASS_OF_EMOTION.get(match[2])
+            if emotion is None:
+                continue
+            if match[1] in paths:
+                found.append(Utterance(path=paths[match[1]], emotion=emotion))
+            else:
+                report(
+                    "absent utterance",
+                    f"{file}, line {number}, names {match[1]}, of which there is no wav file "
+                    f"under {wavs}.",
+                )
+    for emotion in CLASSES:
+        if not any(item.emotion == emotion for item in found):
+            report(
+                f"class {emotion}",
+                f"{section.root / session} has no utterance of the class {emotion!r}; every one "
+                f"of {', '.join(CLASSES)} should have some.",
+            )
+    return tuple(sorted(found, key=lambda item: item.path))
