@@ -10,11 +10,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO_UPSTREAMS := fbank,fbank_no_cmvn,vanilla_nano,sparseformer_dn_nano
 DEMO_TASKS := KS,PR,ASR
+demo-ten: DEMO_TASKS := KS,PR,ASR,SID,IC,ER,SF,SD,ASV,QbE
 
-.PHONY: help venv demo test test-slow lint type format wheel-test clean
+.PHONY: help venv demo demo-ten test test-slow lint type format wheel-test clean
 
 help:
 	@echo "make demo       synthesize corpora, run KS, PR, ASR over four upstreams, print Table 2"
+	@echo "make demo-ten   the same over all ten tasks"
 	@echo "make test       the fast tests          make test-slow  the slow ones"
 	@echo "make lint type  ruff and mypy           make format     let ruff rewrite"
 	@echo "make wheel-test build a wheel and use it in an environment of its own"
@@ -31,7 +33,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	  -c constraints.txt -e ".[run,embedded,test,dev]"
 	@touch $@
 
-demo: $(INSTALLED)
+demo demo-ten: $(INSTALLED)
 	$(BIN)/superbit corpus make --out $(DEMO)/corpora --size demo
 	$(BIN)/superbit sweep --upstreams $(DEMO_UPSTREAMS) --tasks $(DEMO_TASKS) --scale embedded \
 	  --paths $(DEMO)/corpora/paths.yaml --results $(DEMO) --jobs $(JOBS)

@@ -273,3 +273,13 @@ def test_a_missing_file_of_overrides(tmp_path):
 
 def test_every_scale_is_named_once():
     assert configs.SCALES == ("superb", "embedded")
+
+
+def test_the_example_of_a_paths_file_names_every_corpus():
+    import yaml
+
+    from superbit.benchmark.corpora.paths import CorpusPaths
+
+    text = (resources.files("superbit.downstream_configs") / "paths.example.yaml").read_text()
+    example = CorpusPaths.model_validate(yaml.safe_load(text))
+    assert set(example.present) == set(CorpusPaths.model_fields)
