@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from superbit.benchmark import heads
 from superbit.benchmark.rng import rng_state, seed_everything, set_rng_state
 from superbit.benchmark.training_state import (
     Evaluation,
@@ -75,14 +76,14 @@ class Experiment:
             device=device,
         ).to(device)
         if reinitialize_head:
-            self._reinitialize_head()
+            heads.reinitialize(self.head, seed=seed)
         self.optimizer: Any = None
         if "optimizer" in config:  # QbE trains nothing
             self.optimizer = get_optimizer(
                 [self.featurizer, self.head], config["runner"]["total_steps"], config["optimizer"]
             )
-        self.scheduler = self._scheduler()
-        self.augment = self._specaug()
+        self.scheduler = heads.scheduler(self.optimizer, config)
+        self.augment = heads.specaug(config)
         self.progress = Progress()
         self.layer_records: list[dict[str, list[Any]]] = []
         self._epoch_rng: dict[str, Any] = {}
@@ -178,7 +179,7 @@ class Experiment:
         self._eval_mode()
         loader = self.head.get_dataloader(split)
         if self.batch_limit is not None:
-            _limit_queries(loader.dataset, self.batch_limit)
+            heads.limit_queries(loader.dataset, self.batch_limit)
         self.layer_records = []
         for wavs, *others in loader:
             if self.stop():
@@ -352,31 +353,10 @@ class Experiment:
             return False
         trials = getattr(getattr(self.head, f"{split}_dataset", None), "pair_table", None)
         if trials is not None:
-            _limit_trials(getattr(self.head, f"{split}_dataset"), self.batch_limit)
+            heads.limit_trials(getattr(self.head, f"{split}_dataset"), self.batch_limit)
         return trials is None
 
     # --- parts ------------------------------------------------------------------------------------
-
-    def _reinitialize_head(self) -> None:
-        seed_everything(self.seed)
-        for module in self.head.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
-
-    def _scheduler(self) -> Any:
-        if not self.config.get("scheduler"):
-            return None
-        from s3prl.schedulers import get_scheduler
-
-        total_steps = self.config["runner"]["total_steps"]
-        return get_scheduler(self.optimizer, total_steps, self.config["scheduler"])
-
-    def _specaug(self) -> Any:
-        if not self.config.get("specaug"):
-            return None
-        from s3prl.downstream.specaug import SpecAug
-
-        return SpecAug(**self.config["specaug"])
 
     def _training_mode(self) -> None:
         self.upstream.eval()
@@ -386,19 +366,3 @@ class Experiment:
     def _eval_mode(self) -> None:
         for module in (self.upstream, self.featurizer, self.head):
             module.eval()
-
-
-def _limit_trials(dataset: Any, limit: int) -> None:
-    """Keep the first ``limit`` trials of each kind, and the utterances that they name."""
-    table = dataset.pair_table
-    kept = [t for kind in ("1", "0") for t in [t for t in table if t[0] == kind][:limit]]
-    dataset.pair_table = kept
-    dataset.dataset = sorted({path for _, *paths in kept for path in paths})
-    dataset.necessary_dict = {"spk_paths": dataset.dataset, "pair_table": kept}
-
-
-def _limit_queries(dataset: Any, limit: int) -> None:
-    """Keep the first ``limit`` queries and ten times as many documents."""
-    queries, documents = dataset.data[: dataset.n_queries], dataset.data[dataset.n_queries :]
-    dataset.data = [*queries[:limit], *documents[: 10 * limit]]
-    dataset.n_queries, dataset.n_docs = len(queries[:limit]), len(documents[: 10 * limit])

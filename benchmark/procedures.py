@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from superbit.benchmark import checkpoints, protocols, stats
 from superbit.benchmark.bindings import Binding, Items, Places
 from superbit.benchmark.experiment import Experiment
@@ -255,8 +257,6 @@ def _layer_trials(session: Session, split: str, layer: int) -> Any:
     )
     scores = {}
     for query, found in dtw.score_queries(queries, documents).items():
-        import numpy as np
-
         normal = term_detection.normalize_scores(np.array(list(found.values())))
         scores[query] = dict(zip(found, normal.tolist(), strict=True))
     section = session.places.paths.section("quesst14")

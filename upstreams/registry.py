@@ -8,20 +8,19 @@ names, and :func:`put_into_hub` warns of one that is taken.
 
 from __future__ import annotations
 
-import importlib
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from superbit.upstreams import foreign
 from superbit.upstreams.errors import InputError, did_you_mean
-from superbit.upstreams.fingerprint import source_sha256, weights_sha256
+from superbit.upstreams.fingerprint import weights_sha256
 from superbit.upstreams.spec import TWIN_PREFIX, UpstreamSpec
 
 if TYPE_CHECKING:
@@ -135,7 +134,8 @@ def find(name: str) -> UpstreamEntry:
     if name in _plugin_points():
         return _plugin_entry(_plugin_points()[name])
     if ".py:" in name:
-        return _path_entry(name)
+        build, revision = foreign.by_path(name)
+        return UpstreamEntry(name=name, build=build, origin="path", revision=revision)
     return _s3prl_entry(name)
 
 
@@ -204,54 +204,10 @@ def _build(entry: UpstreamEntry, spec: UpstreamSpec, *, draw_seed: int = 0) -> n
     checkpoint = spec.checkpoint
     if checkpoint and "://" not in checkpoint and not Path(checkpoint).exists():
         raise InputError(f"upstream {str(spec)!r}: there is no checkpoint {checkpoint!r}.")
-    expert = _build_foreign(entry, spec, draw_seed)
+    expert = foreign.build(entry.build, spec, draw_seed=draw_seed)
     if spec.untrained and not getattr(expert, "untrained", False):
         raise _ours_only(spec, "+untrained", entry)
     return expert
-
-
-def _build_foreign(entry: UpstreamEntry, spec: UpstreamSpec, draw_seed: int) -> nn.Module:
-    """Call somebody else's builder: the same weights at every call, one sentence where it fails."""
-    from torch import nn
-
-    try:
-        with _seeded_generators(draw_seed):
-            expert = entry.build(ckpt=spec.checkpoint, model_config=None, refresh=False)
-    except InputError:
-        raise
-    except (Exception, SystemExit) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"upstream {str(spec)!r} cannot be built: {reason}.") from error
-    if not isinstance(expert, nn.Module):
-        raise InputError(
-            f"upstream {str(spec)!r}: its function returned {type(expert).__name__}; "
-            "it must return a torch.nn.Module."
-        )
-    return expert
-
-
-@contextmanager
-def _seeded_generators(seed: int) -> Iterator[None]:
-    """Draw from one seed, and leave the generators as they were.
-
-    A model without weights is otherwise another one at each build: its key changes and no result
-    is ever found again.
-    """
-    import random
-
-    import numpy as np
-    import torch
-
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            random.seed(seed)
-            np.random.seed(seed)
-            torch.manual_seed(seed)
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
 
 
 def _ours_only(spec: UpstreamSpec, part: str, entry: UpstreamEntry) -> InputError:
@@ -316,37 +272,6 @@ def _plugin_entry(point: EntryPoint) -> UpstreamEntry:
     return UpstreamEntry(
         name=point.name, build=build, origin=origin, revision=revision, summary=summary
     )
-
-
-def _path_entry(name: str) -> UpstreamEntry:
-    path_text, _, function = name.rpartition(":")
-    path = Path(path_text)
-    if not path.is_file():
-        raise InputError(f"upstream {name!r}: there is no file {path_text!r}.")
-    module = _import_file(path.resolve())
-    build = getattr(module, function, None)
-    if not callable(build):
-        public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        hint = did_you_mean(function, public)
-        raise InputError(f"upstream {name!r}: {path_text} has no function {function!r}.{hint}")
-    return UpstreamEntry(
-        name=name, build=build, origin="path", revision=source_sha256(path.resolve())
-    )
-
-
-def _import_file(path: Path) -> types.ModuleType:
-    """Import ``path`` as a member of a package of its own, so that its relative imports work."""
-    package_name = f"superbit_path_{source_sha256(path)[:16]}_{abs(hash(path.parent))}"
-    if package_name not in sys.modules:
-        package = types.ModuleType(package_name)
-        package.__path__ = [str(path.parent)]
-        sys.modules[package_name] = package
-    try:
-        return importlib.import_module(f"{package_name}.{path.stem}")
-    except (Exception, SystemExit) as error:
-        raise InputError(
-            f"upstream file {path} cannot be imported: {type(error).__name__}: {error}."
-        ) from error
 
 
 def _s3prl_entry(name: str) -> UpstreamEntry:

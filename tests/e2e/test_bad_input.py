@@ -10,6 +10,12 @@ import soundfile
 SWEEP = ("sweep", "--scale", "embedded", "--dry-run")
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """What a command writes where no folder is named lands in the test's own."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def refused(superbit):
     """Call the command line, expect a refusal in one sentence, return that sentence."""

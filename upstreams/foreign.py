@@ -1,0 +1,100 @@
+"""Upstreams that are not superbit's own: found by path, built with care."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from superbit.upstreams.errors import InputError, did_you_mean
+from superbit.upstreams.fingerprint import source_sha256
+from superbit.upstreams.spec import UpstreamSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def build(builder: Callable[..., nn.Module], spec: UpstreamSpec, *, draw_seed: int) -> nn.Module:
+    """Call somebody else's builder: the same weights at every call, one sentence where it fails.
+
+    Raises:
+        InputError: it raised, or gave something else than a module.
+    """
+    from torch import nn
+
+    try:
+        with _seeded_generators(draw_seed):
+            expert = builder(ckpt=spec.checkpoint, model_config=None, refresh=False)
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"upstream {str(spec)!r} cannot be built: {reason}.") from error
+    if not isinstance(expert, nn.Module):
+        raise InputError(
+            f"upstream {str(spec)!r}: its function returned {type(expert).__name__}; "
+            "it must return a torch.nn.Module."
+        )
+    return expert
+
+
+@contextmanager
+def _seeded_generators(seed: int) -> Iterator[None]:
+    """Draw from one seed, and leave the generators as they were.
+
+    A model without weights is otherwise another one at each build: its key changes and no result
+    is ever found again.
+    """
+    import random
+
+    import numpy as np
+    import torch
+
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+def by_path(name: str) -> tuple[Callable[..., nn.Module], str]:
+    """Return the function that ``path/to/hubconf.py:function`` names, and its source's hash.
+
+    Raises:
+        InputError: no such file or function, or the file cannot be imported.
+    """
+    path_text, _, function = name.rpartition(":")
+    path = Path(path_text)
+    if not path.is_file():
+        raise InputError(f"upstream {name!r}: there is no file {path_text!r}.")
+    module = _import_file(path.resolve())
+    build = getattr(module, function, None)
+    if not callable(build):
+        public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        hint = did_you_mean(function, public)
+        raise InputError(f"upstream {name!r}: {path_text} has no function {function!r}.{hint}")
+    return build, source_sha256(path.resolve())
+
+
+def _import_file(path: Path) -> types.ModuleType:
+    """Import ``path`` as a member of a package of its own, so that its relative imports work."""
+    package_name = f"superbit_path_{source_sha256(path)[:16]}_{abs(hash(path.parent))}"
+    if package_name not in sys.modules:
+        package = types.ModuleType(package_name)
+        package.__path__ = [str(path.parent)]
+        sys.modules[package_name] = package
+    try:
+        return importlib.import_module(f"{package_name}.{path.stem}")
+    except (Exception, SystemExit) as error:
+        raise InputError(
+            f"upstream file {path} cannot be imported: {type(error).__name__}: {error}."
+        ) from error
