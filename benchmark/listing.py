@@ -48,7 +48,7 @@ def status(results: Path) -> str:
     records = store.read_all()
     rows = [
         {
-            "task": record.identity.task,
+            "task": _with_fold(record.identity.task, record.identity.fold),
             "upstream": record.identity.upstream,
             "scale": record.scale + (" (limited)" if record.limited else ""),
             "lr": f"{record.identity.learning_rate:g}" if record.identity.learning_rate else "",
@@ -69,6 +69,10 @@ def status(results: Path) -> str:
     if unfinished:
         lines.append(f"With a checkpoint to continue from: {', '.join(unfinished)}")
     return "\n".join(lines)
+
+
+def _with_fold(task: str, fold: int | None) -> str:
+    return task if fold is None else f"{task} fold {fold}"
 
 
 def _aligned(rows: list[dict[str, str]]) -> str:
