@@ -95,12 +95,16 @@ def run_s3prls(upstream, task, config, expdir):
 
 
 def run_ours(upstream, task, config, expdir):
-    import superbit.upstreams
+    from s3prl import hub
+
+    import superbit.upstreams  # noqa: F401  (puts our names into s3prl's hub)
 
     expdir.mkdir()
     seed_everything(SEED)
     experiment = Experiment(
-        upstream=superbit.upstreams.load(upstream), downstream=find_task(task).downstream,
+        # Built as s3prl builds it: fbank draws random numbers to learn its dimension.
+        upstream=getattr(hub, upstream)(ckpt=None, model_config=None, refresh=False),
+        downstream=find_task(task).downstream,
         config=copy.deepcopy(config), seed=SEED, expdir=expdir,
     )  # fmt: skip
     tape = Tape().listen(experiment.head)
