@@ -13,7 +13,19 @@ if TYPE_CHECKING:
     from superbit.benchmark.experiment import Experiment
 
 CHECKPOINT = "checkpoint.pt"
+# In a run's folder: what it is, for superbit status.
+LABEL = "run.txt"
 _SNAPSHOT = re.compile(r"step-(\d+)\.pt")
+
+
+def run_folders(results: Path) -> Path:
+    """Where the folders of unfinished runs lie in a folder of results."""
+    return results / "work" / "runs"
+
+
+def run_folder(results: Path, key: str) -> Path:
+    """The folder of the run with this key while it is unfinished."""
+    return run_folders(results) / key[:16]
 
 
 def save(path: Path, experiment: Experiment, *, key: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from superbit.benchmark.checkpoints import CHECKPOINT, LABEL, run_folders
 from superbit.benchmark.configs import resolve, total_steps
 from superbit.benchmark.results import ResultStore
 from superbit.benchmark.tasks import TASKS
@@ -61,9 +62,9 @@ def status(results: Path) -> str:
     ]
     recorded = {record.key[:16] for record in records}
     unfinished = [
-        (path.parent / "run.txt").read_text(encoding="utf-8").strip()
-        for path in sorted((results / "work" / "runs").glob("*/checkpoint.pt"))
-        if path.parent.name not in recorded and (path.parent / "run.txt").exists()
+        (path.parent / LABEL).read_text(encoding="utf-8").strip()
+        for path in sorted(run_folders(results).glob(f"*/{CHECKPOINT}"))
+        if path.parent.name not in recorded and (path.parent / LABEL).exists()
     ]
     lines = [_aligned(rows)] if rows else [f"{results} holds no results."]
     if unfinished:

@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 from superbit.benchmark import provenance
 from superbit.benchmark.bindings import BINDINGS, Places
+from superbit.benchmark.checkpoints import LABEL, run_folder
 from superbit.benchmark.corpora.manifest import Manifest
 from superbit.benchmark.corpora.paths import CorpusPaths
 from superbit.benchmark.experiment import Experiment
@@ -36,8 +37,6 @@ from superbit.upstreams.errors import InputError
 from superbit.upstreams.registry import LoadedUpstream
 from superbit.upstreams.spec import UpstreamSpec
 
-# In a run's folder: what it is, for superbit status.
-LABEL = "run.txt"
 OnStep = Callable[[int, str], None]
 
 
@@ -80,7 +79,7 @@ def run(
         InterruptedRun: the context's ``stop`` said so; the next call continues.
     """
     started = datetime.now(UTC)
-    run_dir = context.work_dir / "runs" / identity.key[:16]
+    run_dir = run_folder(context.store.root, identity.key)
     try:
         with _claimed(run_dir, context):
             done = context.store.find(identity)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from superbit.benchmark.checkpoints import CHECKPOINT, run_folder
 from superbit.benchmark.configs import Scale, resolve, total_steps
 from superbit.benchmark.corpora.manifest import Manifest, build_manifest
 from superbit.benchmark.corpora.paths import CorpusPaths
@@ -213,7 +214,7 @@ def _state(identity: RunIdentity, store: ResultStore) -> State:
         return "done"
     if store.path(identity).exists():
         return "failed before"
-    checkpoint = store.root / "work" / "runs" / identity.key[:16] / "checkpoint.pt"
+    checkpoint = run_folder(store.root, identity.key) / CHECKPOINT
     return "unfinished" if checkpoint.exists() else "to do"
 
 
