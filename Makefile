@@ -9,16 +9,15 @@ DEMO ?= results/local
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO_UPSTREAMS := fbank,fbank_no_cmvn,vanilla_nano,sparseformer_dn_nano
-DEMO_TASKS := KS,PR,ASR
-demo-ten: DEMO_TASKS := KS,PR,ASR,SID,IC,ER,SF,SD,ASV,QbE
+DEMO_TASKS := KS,PR,ASR,SID,IC,ER,SF,SD,ASV,QbE
 
-.PHONY: help venv demo demo-ten test test-slow lint type format wheel-test clean
+.PHONY: help venv demo bench-corpus test test-slow lint type format wheel-test clean
 
 help:
-	@echo "make demo       synthesize corpora, run KS, PR, ASR over four upstreams, print Table 2"
-	@echo "make demo-ten   the same over all ten tasks"
+	@echo "make demo       synthesize corpora, run ten tasks over four upstreams, print Table 2"
 	@echo "make test       the fast tests          make test-slow  the slow ones"
 	@echo "make lint type  ruff and mypy           make format     let ruff rewrite"
+	@echo "make bench-corpus  how long 'corpus check' takes at the real number of files"
 	@echo "make wheel-test build a wheel and use it in an environment of its own"
 	@echo "make clean      remove the environment and what is built (not results)"
 
@@ -33,7 +32,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	  -c constraints.txt -e ".[run,embedded,test,dev]"
 	@touch $@
 
-demo demo-ten: $(INSTALLED)
+demo: $(INSTALLED)
 	$(BIN)/superbit corpus make --out $(DEMO)/corpora --size demo
 	$(BIN)/superbit sweep --upstreams $(DEMO_UPSTREAMS) --tasks $(DEMO_TASKS) --scale embedded \
 	  --paths $(DEMO)/corpora/paths.yaml --results $(DEMO) --jobs $(JOBS)
@@ -44,6 +43,10 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
+
+# Prints JSON lines as those in results/bench/corpus_check.jsonl.
+bench-corpus: $(INSTALLED)
+	$(BIN)/python tests/perf/bench_corpus_check.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

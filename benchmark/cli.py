@@ -62,6 +62,12 @@ def _corpus_check(arguments: argparse.Namespace) -> int:
     return check_command(arguments.paths, work_dir=arguments.results / "work")
 
 
+def _corpus_prepare(arguments: argparse.Namespace) -> int:
+    from superbit.benchmark.corpora.commands import prepare_command
+
+    return prepare_command(arguments.paths, work_dir=arguments.results / "work")
+
+
 def _sweep(arguments: argparse.Namespace) -> int:
     from superbit.benchmark.sweeping import sweep_command
 
@@ -102,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("spec", metavar="SPEC", help="NAME[@CHECKPOINT][+untrained][+policy=POLICY]")
     verb.set_defaults(verb=_check)
 
-    corpus = verbs.add_parser("corpus", help="make embedded corpora, check real ones")
+    corpus = verbs.add_parser("corpus", help="make embedded corpora, check and prepare real ones")
     corpus_verbs = corpus.add_subparsers(required=True, metavar="VERB")
     verb = corpus_verbs.add_parser("make", help="synthesize corpora in the real layouts")
     verb.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -113,6 +119,12 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--paths", type=Path, required=True, metavar="FILE")
     _add_results(verb)
     verb.set_defaults(verb=_corpus_check)
+    verb = corpus_verbs.add_parser(
+        "prepare", help="check, then write what runs derive from the corpora"
+    )
+    verb.add_argument("--paths", type=Path, required=True, metavar="FILE")
+    _add_results(verb)
+    verb.set_defaults(verb=_corpus_prepare)
 
     _add_sweep(verbs)
 

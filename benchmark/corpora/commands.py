@@ -1,8 +1,9 @@
-"""``superbit corpus make`` and ``superbit corpus check``."""
+"""``superbit corpus make``, ``check`` and ``prepare``."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from superbit.benchmark.corpora import catalog
 from superbit.benchmark.corpora.embedded.make import make_corpora
 from superbit.benchmark.corpora.layout import CorpusReport
 from superbit.benchmark.corpora.manifest import Manifest, build_manifest
-from superbit.benchmark.corpora.paths import load_paths
+from superbit.benchmark.corpora.paths import CorpusPaths, load_paths
 from superbit.benchmark.progress import Reporter
 from superbit.upstreams.errors import InputError
 
@@ -42,31 +43,109 @@ def check_command(paths_file: str | os.PathLike[str], work_dir: str | os.PathLik
         InputError: one of them cannot; every corpus has been reported before.
     """
     paths = load_paths(paths_file)
+    _make_writable(Path(work_dir))
     faults: list[str] = []
     for name in paths.present:
-        report = catalog.find(name).check(paths.section(name))
-        _print_report(report)
-        found = list(report.problems)
+        faults += _check(name, paths, work_dir)[1]
+    _end(paths_file, paths, faults)
+    return 0
+
+
+def prepare_command(paths_file: str | os.PathLike[str], work_dir: str | os.PathLike[str]) -> int:
+    """Check each corpus as :func:`check_command` does, then write what runs derive from it.
+
+    Of a corpus with a problem nothing is derived; the others are prepared. What is there already
+    is used again.
+
+    Args:
+        work_dir: where runs look: ``work`` below their folder of results.
+
+    Returns:
+        0: every corpus of the paths file is ready.
+
+    Raises:
+        InputError: one of them is not; every corpus has been reported before.
+    """
+    paths = load_paths(paths_file)
+    _make_writable(Path(work_dir))
+    faults: list[str] = []
+    for name in paths.present:
+        report, found = _check(name, paths, work_dir)
         if not found:
-            try:
-                with Reporter().counting(f"reading {report.title}") as on_progress:
-                    manifest = build_manifest(
-                        name, paths, work_dir=work_dir, on_progress=on_progress
-                    )
-            except InputError as error:
-                found.append(str(error))
-            else:
-                _print_manifest(manifest)
+            found = _prepare(report, paths, work_dir)
         if found:
-            _print_faults(report, found)
-            faults += found
+            _console().print(f"{report.title}: not prepared, for the problems above.\n")
+        faults += found
+    _end(paths_file, paths, faults)
+    return 0
+
+
+def _check(
+    name: str, paths: CorpusPaths, work_dir: str | os.PathLike[str]
+) -> tuple[CorpusReport, list[str]]:
+    """Report on a corpus; returns the report and what is wrong."""
+    with Reporter().counting(f"checking {name}"):
+        report = catalog.find(name).check(paths.section(name))
+    _print_report(report)
+    found = list(report.problems)
+    if not found:
+        try:
+            with Reporter().counting(f"reading {report.title}") as on_progress:
+                manifest = build_manifest(name, paths, work_dir=work_dir, on_progress=on_progress)
+        except InputError as error:
+            found.append(str(error))
+        else:
+            _print_manifest(manifest)
+    if found:
+        _print_faults(report, found)
+    return report, found
+
+
+def _prepare(
+    report: CorpusReport, paths: CorpusPaths, work_dir: str | os.PathLike[str]
+) -> list[str]:
+    """Derive a corpus's files and say so in one line; returns what is wrong."""
+    from superbit.benchmark.corpora.preparing import derive_files
+
+    start = time.monotonic()
+    reporter = Reporter()
+    try:
+        with (
+            reporter.counting(f"deriving files of {report.title}") as on_progress,
+            reporter.quiet(),
+        ):
+            derived = derive_files(report.corpus, paths, work_dir=work_dir, on_progress=on_progress)
+    except InputError as error:
+        _print_faults(report, [str(error)])
+        return [str(error)]
+    said = "; ".join(
+        f"{files.what}, {files.items:,} {files.unit}, "
+        f"{'written to' if files.is_new else 'reused from'} {files.path}"
+        for files in derived
+    )
+    seconds = time.monotonic() - start
+    _console().print(f"{report.title}: {said or 'needs no derived files'} ({seconds:.1f} s)\n")
+    return []
+
+
+def _end(paths_file: str | os.PathLike[str], paths: CorpusPaths, faults: list[str]) -> None:
     absent = [name for name in catalog.CORPORA if name not in paths.present]
     if absent:
         _console().print(f"Not in {paths_file}: {', '.join(absent)}.")
     if faults:
         count = f" ({len(faults)} problems in all, listed above.)" if len(faults) > 1 else ""
         raise InputError(faults[0] + count)
-    return 0
+
+
+def _make_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"--results: {folder} cannot be written to ({error.strerror}): give a folder that can."
+        ) from None
 
 
 def _console() -> Console:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 # Raised whenever the same size and seed would give other audio or other text.
-VERSION = 2
+VERSION = 3
 FILE_NAME = "recipe.json"
 _MAKER = "superbit embedded corpora"
 

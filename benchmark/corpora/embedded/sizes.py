@@ -118,10 +118,10 @@ VOXCELEB1 = {
         trials=240,
     ),
     "demo": Voices(
-        dev_speakers=28,
-        test_speakers=12,
-        splits={"train": (5, 2), "dev": (1, 2), "test": (2, 3)},
-        trials=800,
+        dev_speakers=75,
+        test_speakers=25,
+        splits={"train": (3, 2), "dev": (1, 1), "test": (1, 2)},
+        trials=1000,
     ),
 }
 # Speakers a split; each of them says every intent once.
