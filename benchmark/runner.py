@@ -205,6 +205,10 @@ def _train_and_test(
     run_dir: Path,
     on_step: OnStep,
 ) -> Tested:
+    import torch
+
+    # A BLSTM's gradients decay below 1e-38, where CPUs compute many times slower: taken as 0.
+    torch.set_flush_denormal(True)
     task, binding = find_task(identity.task), BINDINGS[identity.task]
     places = Places(paths=context.paths, work_dir=context.work_dir, fold=identity.fold)
     config = copy.deepcopy(identity.config)
