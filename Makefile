@@ -29,7 +29,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): about two minutes and 2 GB."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) \
-	  -c constraints.txt -e ".[run,embedded,test,dev]"
+	  -c constraints.txt -e ".[run,embedded,figures,test,dev]"
 	@touch $@
 
 demo: $(INSTALLED)

@@ -81,6 +81,24 @@ def _status(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _import(arguments: argparse.Namespace) -> int:
+    from superbit.upstreams.importing.command import import_command
+
+    return import_command(arguments)
+
+
+def _profile(arguments: argparse.Namespace) -> int:
+    from superbit.benchmark.profiling.profile_command import profile_command
+
+    return profile_command(arguments)
+
+
+def _claims(arguments: argparse.Namespace) -> int:
+    from superbit.benchmark.claims.command import claims_command
+
+    return claims_command(arguments)
+
+
 def _table(arguments: argparse.Namespace) -> int:
     from superbit.benchmark.results import ResultStore
     from superbit.benchmark.tables import render, table2
@@ -132,10 +150,36 @@ def _parser() -> argparse.ArgumentParser:
     _add_results(verb)
     verb.set_defaults(verb=_status)
 
-    verb = verbs.add_parser("table", help="print a table of the paper beside measured rows")
-    verb.add_argument("number", choices=["2"], help="2: the ten tasks")
+    verb = verbs.add_parser("import", help="make HuBERT base weights of others an upstream")
+    verb.add_argument(
+        "--from",
+        dest="source",
+        choices=["hf", "torchaudio", "fairseq"],
+        required=True,
+        help="who wrote them",
+    )
+    verb.add_argument("path", type=Path, metavar="PATH", help="a folder (hf) or a file")
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR")
+    verb.set_defaults(verb=_import)
+
+    verb = verbs.add_parser("profile", help="Table 1: storage, FLOP, BOP, time of upstreams")
+    verb.add_argument("specs", nargs="*", metavar="SPEC", help="none: the paper's ten rows")
+    _add_profile(verb)
+    verb.set_defaults(verb=_profile)
+
+    verb = verbs.add_parser("claims", help="the paper's numeric sentences, recomputed")
+    _add_format(verb)
+    verb.set_defaults(verb=_claims)
+
+    tables = verbs.add_parser("table", help="print a table of the paper beside ours")
+    numbers = tables.add_subparsers(required=True, metavar="NUMBER")
+    verb = numbers.add_parser("1", help="what encoders cost: the same as profile")
+    verb.add_argument("specs", nargs="*", metavar="SPEC", help="none: the paper's ten rows")
+    _add_profile(verb)
+    verb.set_defaults(verb=_profile)
+    verb = numbers.add_parser("2", help="the ten tasks")
     verb.add_argument("--source", choices=["paper", "runs", "both"], default="both")
-    verb.add_argument("--format", choices=["md", "csv", "json", "latex", "html"], default="md")
+    _add_format(verb)
     verb.add_argument(
         "--where",
         action="append",
@@ -190,6 +234,22 @@ def _add_sweep(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     verb.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     _add_results(verb)
     verb.set_defaults(verb=_sweep)
+
+
+def _add_profile(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--seconds", type=float, default=10.0, metavar="S", help="of audio (default: 10)"
+    )
+    verb.add_argument("--accounting", choices=["paper", "honest", "both"], default="both")
+    verb.add_argument("--measure", action="store_true", help="time the models on this machine")
+    verb.add_argument(
+        "--threads", type=int, metavar="N", help="of what is timed (default: the cores)"
+    )
+    _add_format(verb)
+
+
+def _add_format(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--format", choices=["md", "csv", "json", "latex", "html"], default="md")
 
 
 def _add_results(verb: argparse.ArgumentParser) -> None:

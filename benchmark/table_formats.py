@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from superbit.benchmark.records import RunRecord
-from superbit.benchmark.table_markup import html, latex
+from superbit.benchmark.table_markup import html, latex, markdown
 from superbit.benchmark.tasks import TASKS, TaskSpec
 from superbit.upstreams.errors import InputError, did_you_mean
 
@@ -124,17 +124,7 @@ def _html(table: Table) -> str:
 
 
 def _markdown(table: Table) -> str:
-    header, body = _header(), _lines(table)
-    for line in body:
-        line[0] = line[0].replace("|", "\\|")
-    widths = [max(len(line[i]) for line in [header, *body]) for i in range(len(header))]
-    rule = ["-" * width for width in widths]
-    lines = [
-        f"| {' | '.join(text.ljust(w) for text, w in zip(line, widths, strict=True))} |"
-        for line in [header, rule, *body]
-    ]
-    notes = [f"- {note}" for note in table.notes]
-    return "\n".join([f"**{table.title}**", "", *lines, *(["", *notes] if notes else [])]) + "\n"
+    return markdown(table.title, _header(), _lines(table), table.notes)
 
 
 def _markdown_column(rows: Sequence[Row], column: str) -> list[str]:

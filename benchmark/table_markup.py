@@ -1,4 +1,4 @@
-"""A table as LaTeX (with booktabs) and as HTML, from its header, its lines and its notes."""
+"""A table as Markdown, LaTeX (with booktabs) and HTML, from header, lines and notes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,23 @@ _LATEX = {
     "…": r"\ldots{}",
 }
 _SPECIAL = re.compile("|".join(map(re.escape, _LATEX)))
-# Columns of text before the figures: model, source, precision.
+# Columns of text before the figures, in Table 2: model, source, precision.
 _TEXT_COLUMNS = 3
+
+
+def markdown(
+    title: str, header: Sequence[str], lines: Sequence[Sequence[str]], notes: Sequence[str]
+) -> str:
+    """Return a table that reads well in a terminal too, and its notes as a list."""
+    body = [[line[0].replace("|", "\\|"), *line[1:]] for line in lines]
+    widths = [max(len(line[i]) for line in [header, *body]) for i in range(len(header))]
+    rule = ["-" * width for width in widths]
+    table = [
+        f"| {' | '.join(text.ljust(w) for text, w in zip(line, widths, strict=True))} |"
+        for line in [header, rule, *body]
+    ]
+    points = [f"- {note}" for note in notes]
+    return "\n".join([f"**{title}**", "", *table, *(["", *points] if points else [])]) + "\n"
 
 
 def latex(
@@ -33,13 +48,16 @@ def latex(
     header: Sequence[str],
     groups: Sequence[Sequence[Sequence[str]]],
     notes: Sequence[str],
+    *,
+    text_columns: int = _TEXT_COLUMNS,
 ) -> str:
     """Return a ``table*`` that compiles with ``\\usepackage{booktabs}`` and ``graphicx``.
 
     Args:
         groups: lines of cells in groups that a rule separates.
+        text_columns: columns of text before the figures.
     """
-    figures = len(header) - _TEXT_COLUMNS
+    figures = len(header) - text_columns
     body = [
         "\\midrule\n" + "\n".join(f"{_latex_line(line)} \\\\" for line in group)
         for group in groups
@@ -52,7 +70,7 @@ def latex(
             # LaTeX numbers the table itself.
             rf"\caption{{{_tex(title.partition('. ')[2] or title)}}}",
             r"\resizebox{\textwidth}{!}{%",
-            rf"\begin{{tabular}}{{{'l' * _TEXT_COLUMNS}{'r' * figures}}}",
+            rf"\begin{{tabular}}{{{'l' * text_columns}{'r' * figures}}}",
             r"\toprule",
             rf"{_latex_line(header)} \\",
             *body,
@@ -71,6 +89,8 @@ def html(
     header: Sequence[str],
     groups: Sequence[Sequence[Sequence[str]]],
     notes: Sequence[str],
+    *,
+    text_columns: int = _TEXT_COLUMNS,
 ) -> str:
     """Return a complete HTML page with the table and its notes."""
     lines = [
@@ -88,15 +108,17 @@ def html(
     ]
     for group in groups:
         lines.append("<tbody>")
-        lines += ["<tr>" + "".join(map(_html_cell, enumerate(line))) + "</tr>" for line in group]
+        lines += [
+            "<tr>" + "".join(_html_cell(c, i >= text_columns) for i, c in enumerate(line)) + "</tr>"
+            for line in group
+        ]
         lines.append("</tbody>")
     lines += ["</table>", "<ul>", *(f"<li>{escape(note)}</li>" for note in notes), "</ul>"]
     return "\n".join([*lines, "</body></html>", ""])
 
 
-def _html_cell(numbered: tuple[int, str]) -> str:
-    index, text = numbered
-    kind = ' class="figure"' if index >= _TEXT_COLUMNS else ""
+def _html_cell(text: str, is_figure: bool) -> str:
+    kind = ' class="figure"' if is_figure else ""
     return f"<td{kind}>{escape(text)}</td>"
 
 

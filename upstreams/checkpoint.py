@@ -1,8 +1,8 @@
 """Weights on disk: a directory with ``model.safetensors`` and ``config.json``.
 
-``config.json`` holds three keys: ``format`` (an integer, raised when the meaning of the others
-changes), ``model`` (the fields of `HubertConfig`) and ``training`` (free: how the weights came
-about). Neither file can run code when it is read.
+``config.json`` holds ``format`` (an integer, raised when the meaning of the others changes),
+``model`` (the fields of `HubertConfig`), ``training`` (free: how the weights came about) and, of a
+twin, ``policy`` (the whole of it, as in its YAML). Neither file can run code when it is read.
 """
 
 import json
@@ -22,6 +22,8 @@ from torch import Tensor
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.hubert import Hubert
 from superbit.upstreams.hubert_config import NAMED_SIZES, HubertConfig
+from superbit.upstreams.quantization.convert import binarize_, is_calibrated
+from superbit.upstreams.quantization.policy import Policy, policy_from_dict
 
 FORMAT = 1
 WEIGHTS_FILE = "model.safetensors"
@@ -34,7 +36,8 @@ class Checkpoint:
     """What a checkpoint directory holds.
 
     Attributes:
-        model: on the CPU, in float32, in training mode, whatever precision was stored.
+        model: on the CPU, in float32, in training mode, whatever precision was stored; a twin if
+            the config has a policy.
         training: how the weights came about, as it was saved.
     """
 
@@ -55,15 +58,18 @@ def save(
 
     Args:
         directory: where `model.safetensors` and `config.json` go.
-        model: an FP32 model on any device.
+        model: a model on any device, a twin included.
         dtype: the precision to store, `torch.float16` for half the bytes.
         training: JSON data about how the weights came about.
     """
     directory = Path(directory)
     config = {"format": FORMAT, "model": model.config.to_dict(), "training": dict(training or {})}
+    if model.policy is not None:
+        config["policy"] = model.policy.to_dict()
     text = json.dumps(config, indent=1, allow_nan=False) + "\n"
     tensors = {
-        name: tensor.detach().to("cpu", dtype).contiguous()
+        # counts (a batch norm has one) stay integers, and flags what they are
+        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
         for name, tensor in model.state_dict().items()
     }
     directory.mkdir(parents=True, exist_ok=True)
@@ -82,8 +88,8 @@ def load(directory: str | Path, *, name: str | None = None) -> Checkpoint:
             may differ.
 
     Raises:
-        InputError: something is missing, unreadable, of another encoder kind, or the tensors are
-            not those that the config describes.
+        InputError: something is missing, unreadable, of another encoder kind, the tensors are not
+            those that the config describes, or a twin was never calibrated.
     """
     directory = Path(directory)
     if not directory.exists():
@@ -93,7 +99,7 @@ def load(directory: str | Path, *, name: str | None = None) -> Checkpoint:
             f"{directory} is a file; a checkpoint is a directory with {WEIGHTS_FILE} and "
             f"{CONFIG_FILE}."
         )
-    config, training = _read_config(directory / CONFIG_FILE)
+    config, policy, training = _read_config(directory / CONFIG_FILE)
     if name is not None and config.encoder != NAMED_SIZES[name].encoder:
         article = "an" if config.encoder[0] in "aeiou" else "a"
         raise InputError(
@@ -104,22 +110,36 @@ def load(directory: str | Path, *, name: str | None = None) -> Checkpoint:
     # without storage: the tensors read become the parameters, and no weight is drawn in vain
     with torch.device("meta"):
         model = Hubert(config)
-    _check_tensors(directory / WEIGHTS_FILE, found=tensors, needed=model.state_dict())
+        if policy is not None:
+            binarize_(model, policy)
+    check_tensors(
+        f"{directory / WEIGHTS_FILE} does not fit the {CONFIG_FILE} beside it",
+        found=tensors,
+        needed=model.state_dict(),
+    )
     # copied: tensors as read are views of the file
-    weights = {key: tensor.to(torch.float32, copy=True) for key, tensor in tensors.items()}
+    weights = {
+        key: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
+        for key, tensor in tensors.items()
+    }
     model.load_state_dict(weights, assign=True)
+    if not is_calibrated(model):
+        raise InputError(
+            f"{directory / WEIGHTS_FILE} holds a twin that was never calibrated; calibrate it on "
+            "audio before it is saved."
+        )
     return Checkpoint(model=model, training=training)
 
 
-def _read_config(file: Path) -> tuple[HubertConfig, dict[str, Any]]:
-    """Return the model's config and the free training data of one ``config.json``."""
+def _read_config(file: Path) -> tuple[HubertConfig, Policy | None, dict[str, Any]]:
+    """Return the model's config, a twin's policy and the free training data of ``config.json``."""
     try:
         content = json.loads(_existing(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{file} is not readable JSON: {error}.") from error
     if not isinstance(content, dict):
         raise InputError(f"{file} holds no JSON object, which a checkpoint's config is.")
-    known = ("format", "model", "training")
+    known = ("format", "model", "policy", "training")
     for key in content:
         if key not in known:
             raise InputError(f"{file}: unknown key {key!r}.{did_you_mean(key, known)}")
@@ -131,9 +151,13 @@ def _read_config(file: Path) -> tuple[HubertConfig, dict[str, Any]]:
     if not isinstance(training, dict):
         raise InputError(f"{file}: training is {training!r}; a JSON object is needed.")
     try:
-        return HubertConfig.from_dict(content.get("model", {})), training
+        config = HubertConfig.from_dict(content.get("model", {}))
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
+    policy = content.get("policy")
+    if policy is not None:
+        policy = policy_from_dict(policy, where=f"{file}, policy")
+    return config, policy, training
 
 
 def _read_tensors(file: Path) -> dict[str, Tensor]:
@@ -154,10 +178,13 @@ def _existing(file: Path) -> Path:
     return file
 
 
-def _check_tensors(
-    file: Path, *, found: Mapping[str, Tensor], needed: Mapping[str, Tensor]
+def check_tensors(
+    complaint: str, *, found: Mapping[str, Tensor], needed: Mapping[str, Tensor]
 ) -> None:
-    """Raise `InputError` unless both have the same names and shapes, naming what differs."""
+    """Raise `InputError` unless both have the same names and shapes.
+
+    The message is ``complaint`` and at most ten lines that name what differs.
+    """
     differences = [f"missing: {name}" for name in needed if name not in found]
     differences += [f"not part of the model: {name}" for name in found if name not in needed]
     for name in needed.keys() & found.keys():
@@ -166,17 +193,16 @@ def _check_tensors(
                 f"{name} has shape {tuple(found[name].shape)}, "
                 f"where the config needs {tuple(needed[name].shape)}"
             )
-        elif not found[name].is_floating_point():
-            differences.append(f"{name} holds {found[name].dtype}, where a float is needed")
+        elif found[name].is_floating_point() != needed[name].is_floating_point():
+            kind = "a float" if needed[name].is_floating_point() else f"{needed[name].dtype}"
+            differences.append(f"{name} holds {found[name].dtype}, where {kind} is needed")
     if not differences:
         return
     lines = sorted(differences)
     if len(lines) > _NAMED_AT_MOST:
         rest = len(lines) - _NAMED_AT_MOST + 1
         lines = [*lines[: _NAMED_AT_MOST - 1], f"and {rest} more"]
-    raise InputError(
-        f"{file} does not fit the {CONFIG_FILE} beside it:" + "".join(f"\n  {x}" for x in lines)
-    )
+    raise InputError(f"{complaint}:" + "".join(f"\n  {line}" for line in lines))
 
 
 @contextmanager

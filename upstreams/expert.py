@@ -6,16 +6,22 @@ Reference: s3prl 0.4.18, ``s3prl/upstream/interfaces.py``.
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from superbit.upstreams import checkpoint, s3prl_compat
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.hubert import Hubert, untrained_model
-from superbit.upstreams.hubert_config import NAMED_SIZES
+from superbit.upstreams.hubert_config import NAMED_SIZES, HubertConfig
+from superbit.upstreams.quantization.convert import binarize_, calibrate
+from superbit.upstreams.quantization.policy import Policy, load_policy
+from superbit.upstreams.spec import TWIN_POLICY, TWIN_PREFIX
 
 s3prl_compat.apply()
 
 from s3prl.upstream.interfaces import UpstreamBase  # noqa: E402  (needs the shims in place)
+
+CALIBRATION_SAMPLES = 32_000  # of the signal that untrained twins are calibrated on, 2 s
 
 
 class UpstreamExpert(UpstreamBase):
@@ -23,7 +29,7 @@ class UpstreamExpert(UpstreamBase):
 
     Attributes:
         model: the encoder; its ``config`` has the sizes.
-        name: the named size it was asked for by, or its encoder's kind.
+        name: the named size it was asked for by, or its encoder's kind; a twin's with its policy.
         untrained: the weights are random; every record and table says so.
         batch_invariant: an utterance's hidden states do not depend on its batch.
     """
@@ -67,35 +73,83 @@ def build(
             are random from a fixed seed, the expert is marked untrained, and the global random
             generator is left as it was.
         untrained: random weights even where packaged ones exist.
-        policy: how to binarize the model; there is no such policy yet.
+        policy: the name of a binarization policy, for the twin; None for full precision. An
+            untrained twin has the FP32 model's weights and is calibrated on a fixed signal.
 
     Raises:
         InputError: an unknown name or policy, both ``ckpt`` and ``untrained``, or a checkpoint
-            that does not load.
+            that does not load, or holds another precision than was asked for.
     """
     if name not in NAMED_SIZES:
         raise InputError(
             f"{name!r} is no encoder of superbit; there are {', '.join(NAMED_SIZES)}."
             f"{did_you_mean(name, set(NAMED_SIZES))}"
         )
-    if policy is not None:
-        raise InputError(f"no binarization policy called {policy!r} is known for {name!r}.")
+    wanted = None if policy is None else load_policy(policy)
     if untrained:
         if ckpt is not None:
             raise InputError(f"{name!r} cannot both be untrained and have the weights of {ckpt}.")
     elif ckpt is None:
-        ckpt = packaged_checkpoint(name)
-    if ckpt is None:
+        ckpt = packaged_checkpoint(_twin_name(name, policy))
+    if ckpt is not None:
+        model = checkpoint.load(ckpt, name=name).model
+        _require_policy(model, wanted, name=name, ckpt=ckpt)
+    elif wanted is None:
         model = untrained_model(NAMED_SIZES[name])
     else:
-        model = checkpoint.load(ckpt, name=name).model
-    return UpstreamExpert(model, untrained=ckpt is None, name=name)
+        model = untrained_twin(NAMED_SIZES[name], wanted)
+    return UpstreamExpert(model, untrained=ckpt is None, name=_twin_name(name, policy))
+
+
+def untrained_twin(config: HubertConfig, policy: Policy | str) -> Hubert:
+    """Return the twin of `untrained_model`, calibrated on a fixed seeded signal.
+
+    In double precision, so that the scales are the same to the bit on any number of threads: in
+    single, sums that are ordered otherwise differ, and thresholds make more of it.
+    """
+    model = binarize_(untrained_model(config).double(), policy)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(CALIBRATION_SAMPLES, generator=generator)
+    # rises and falls four times, as syllables in a second or two of speech do
+    envelope = torch.sin(torch.linspace(0, 4 * torch.pi, CALIBRATION_SAMPLES)).abs()
+    calibrate(model, [0.1 * noise * envelope])
+    return model.float()
+
+
+def _twin_name(name: str, policy: str | None) -> str:
+    if policy is None:
+        return name
+    return f"{TWIN_PREFIX}{name}" if policy == TWIN_POLICY else f"{name}+policy={policy}"
+
+
+def _require_policy(model: Hubert, wanted: Policy | None, *, name: str, ckpt: str | Path) -> None:
+    """Raise `InputError` unless the model that ``ckpt`` holds is binarized as was asked."""
+    found = model.policy
+    if found == wanted:
+        return
+    if found is None:
+        assert wanted is not None
+        raise InputError(
+            f"{ckpt} holds an FP32 model, but {_twin_name(name, wanted.name)!r} was asked for, its "
+            f"twin: a twin is distilled from it, or {name!r} loads it as it is."
+        )
+    asked = _twin_name(name, None if wanted is None else wanted.name)
+    if wanted is not None and found.name == wanted.name:
+        raise InputError(
+            f"{ckpt} holds a twin of policy {found.name!r} with other rules than superbit's policy "
+            f"of that name, which {asked!r} asks for."
+        )
+    raise InputError(
+        f"{ckpt} holds a twin of policy {found.name!r}, but {asked!r} was asked for; "
+        f"{_twin_name(name, found.name)!r} loads it."
+    )
 
 
 def packaged_checkpoint(name: str) -> Path | None:
     """Return the checkpoint directory that superbit brings for ``name``, None if there is none.
 
-    It lies in the folder of the variant that the name belongs to: ``<variant>/<name>/``.
+    It lies in the folder of the variant that the name belongs to: ``<variant>/<name>/``, where a
+    twin has its own.
     """
     found = sorted(Path(__file__).parent.glob(f"*/{name}/{checkpoint.WEIGHTS_FILE}"))
     return found[0].parent if found else None

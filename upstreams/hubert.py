@@ -21,28 +21,46 @@ import torch.nn as nn
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from superbit.upstreams.encoders.conformer import ConformerEncoder
 from superbit.upstreams.encoders.frontend import FastConv
 from superbit.upstreams.encoders.position import PositionalConvolution
+from superbit.upstreams.encoders.relative_attention import RelativeSelfAttention
 from superbit.upstreams.encoders.sparseformer import SparseformerEncoder
+from superbit.upstreams.encoders.squeezeformer import ScaleAndBias, SqueezeformerEncoder
 from superbit.upstreams.encoders.vanilla import TransformerEncoder
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert_config import HubertConfig
+from superbit.upstreams.quantization.policy import Policy
 
 # The class of each encoder kind; `hubert_config.ENCODERS` names the same kinds without torch.
 ENCODER_CLASSES: dict[str, type[nn.Module]] = {
     "vanilla": TransformerEncoder,
+    "conformer": ConformerEncoder,
+    "squeezeformer": SqueezeformerEncoder,
+    "squeezeformer_faithful": SqueezeformerEncoder,
     "sparseformer": SparseformerEncoder,
 }
 
 LINEAR_STD = 0.02  # BERT's, kept by HuBERT
 
+# Modules that know their own start; that of a norm or a scale is the identity.
+STARTS_ITSELF = (
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.BatchNorm1d,
+    PositionalConvolution,
+    RelativeSelfAttention,
+    ScaleAndBias,
+)
+
 
 class Hubert(nn.Module):
-    """The FP32 model of one `HubertConfig`."""
+    """The model of one `HubertConfig`: FP32, and after `quantization.convert.binarize_` a twin."""
 
     def __init__(self, config: HubertConfig) -> None:
         super().__init__()
         self.config = config
+        self.policy: Policy | None = None  # what `binarize_` did; None in full precision
         self.front_end = FastConv(config.conv_layers)
         self.front_end_norm = nn.LayerNorm(config.feature_dim)
         self.post_extract_proj = (
@@ -64,20 +82,28 @@ class Hubert(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw every weight anew from torch's global generator, as HuBERT's pre-training starts."""
+        """Draw every weight anew from torch's global generator, as HuBERT's pre-training starts.
+
+        Linear layers: N(0, 0.02²), bias 0. Front end: Kaiming's normal. Convolutions of the
+        encoder: torch's own, uniform within ±1 / √fan-in, as in fairseq's Conformer.
+        """
         for module in self.modules():
-            if isinstance(module, nn.LayerNorm | nn.GroupNorm | PositionalConvolution):
+            if isinstance(module, STARTS_ITSELF):
                 module.reset_parameters()
             elif isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=LINEAR_STD)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for module in self.encoder.modules():
+            if isinstance(module, nn.Conv1d):
+                module.reset_parameters()
         for module in self.front_end.modules():
             if isinstance(module, nn.Conv1d):
                 nn.init.kaiming_normal_(module.weight)
         nn.init.uniform_(self.mask_emb)
 
     def forward(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
-        """Return L + 1 hidden states, each (B, frames, D): every layer's input and the output.
+        """Return L + 1 hidden states, each (B, frames, D): the first input, every layer's output.
 
         ``waveforms`` are 1-D and hold samples at 16 kHz. With independent padding an utterance of
         n samples has ``round(n / 320)`` frames, where s3prl's Featurizer cuts: for most lengths
@@ -89,14 +115,38 @@ class Hubert(nn.Module):
         Raises `InputError` for an empty list, and for a waveform that is not 1-D, not of
         floating-point samples, or too short to give a frame (400 samples).
         """
-        features, frames = self.features(waveforms)
-        valid = frame_mask(frames, features.shape[1], features.device)
-        states = self.encode(self.project(features), valid)
+        if self._one_by_one and len(waveforms) > 1:
+            self._check(waveforms)
+            encoded = [self.encode_batch([waveform]) for waveform in waveforms]
+            frames = [count for _, (count,) in encoded]
+            rows = zip(*(states for states, _ in encoded), strict=True)  # one state of each
+            states = [pad_sequence([one[0] for one in row], batch_first=True) for row in rows]
+        else:
+            states, frames = self.encode_batch(waveforms)
         if self.config.padding == "fairseq":
             return states
         return _repeat_last_frame(
             states, frames, [round(len(waveform) / self.config.hop) for waveform in waveforms]
         )
+
+    @property
+    def _one_by_one(self) -> bool:
+        """Whether each utterance goes through the model alone, as a twin's do in eval mode.
+
+        A product over a batch rounds otherwise than one over a single utterance (1e-7); where a
+        value is near a threshold that flips a bit, and what was 1e-7 becomes a step of a scale.
+        """
+        alone = self.config.padding == "independent"
+        return alone and self.policy is not None and not self.training
+
+    def encode_batch(self, waveforms: Sequence[Tensor]) -> tuple[list[Tensor], list[int]]:
+        """Return L + 1 states (B, T, D) of waveforms in one batch, and each one's frames of T.
+
+        What lies beyond an utterance's frames means nothing. Raises `InputError` as `forward`.
+        """
+        features, frames = self.features(waveforms)
+        valid = frame_mask(frames, features.shape[1], features.device)
+        return self.encode(self.project(features), valid), frames
 
     def features(self, waveforms: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
         """Return the front end's output (B, T, C) and how many frames each utterance has of T."""

@@ -6,6 +6,9 @@ References:
   64 base channels and one pointwise layer after each strided one.
 - Sparse factorised attention: Child et al., 2019, https://arxiv.org/abs/1904.10509, section 4.3;
   stride 32 and expressivity 8 are fairseq's defaults, as the paper gives none.
+- Conformer: Gulati et al., 2020, https://arxiv.org/abs/2005.08100; relative positions in its
+  attention: Dai et al., 2019, https://arxiv.org/abs/1901.02860.
+- Squeezeformer: Kim et al., 2022, https://arxiv.org/abs/2206.00888.
 - Layers, widths and heads of the named sizes: Table 1 of the paper.
 """
 
@@ -35,8 +38,11 @@ def fastconv_layers(*channels: int) -> tuple[ConvLayer, ...]:
 FASTCONV = fastconv_layers(64, *(128,) * 4, *(256,) * 4, *(512,) * 4)
 FASTCONV_NANO = fastconv_layers(32, *(64,) * 4, *(128,) * 8)
 
-ENCODERS = ("vanilla", "sparseformer")
+SQUEEZEFORMERS = ("squeezeformer", "squeezeformer_faithful")  # some layers at half the frame rate
+WITH_CONVOLUTION = ("conformer", *SQUEEZEFORMERS)  # in every layer, beside the attention
+ENCODERS = ("vanilla", *WITH_CONVOLUTION, "sparseformer")
 PADDINGS = ("independent", "fairseq")
+ATTENTION_POSITIONS = ("none", "relative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +62,11 @@ class HubertConfig:
     position_groups: int = 16
     sparse_stride: int = 32  # frames in a window of the sparse attention
     sparse_expressivity: int = 8  # summary frames at the end of each window, seen by every frame
+    depthwise_kernel: int = 31  # frames seen by the convolution module of a layer; odd
+    attention_position: str = "none"  # or "relative": distances enter the attention's scores
+    reduction_kernel: int = 3  # frames behind one of half the rate
+    reduce_before: int | None = None  # layer (from 0) before which time is halved; None: by layers
+    recover_before: int | None = None  # layer before which it is doubled again
     padding: str = "independent"  # or "fairseq": zeros after short waveforms leak, as in the peers
     final_dim: int = 256  # width in which pre-training compares frames with units
     dropout: float = 0.1
@@ -72,6 +83,7 @@ class HubertConfig:
                 _require_probability(field.name, value)
         _require_choice("encoder", self.encoder, ENCODERS)
         _require_choice("padding", self.padding, PADDINGS)
+        _require_choice("attention_position", self.attention_position, ATTENTION_POSITIONS)
         object.__setattr__(self, "conv_layers", _as_conv_layers(self.conv_layers))
         _require_division("heads", self.heads, self.dim)
         _require_division("position_groups", self.position_groups, self.dim)
@@ -81,11 +93,57 @@ class HubertConfig:
                 f"sparse_expressivity is {self.sparse_expressivity}, more than the "
                 f"{self.sparse_stride} frames of a window (sparse_stride)."
             )
+        if self.depthwise_kernel % 2 == 0:
+            raise InputError(
+                f"depthwise_kernel is {self.depthwise_kernel}; an odd number of frames is needed, "
+                "so that as many are seen on either side."
+            )
+        if self.attention_position != "none" and self.encoder not in WITH_CONVOLUTION:
+            raise InputError(
+                f"attention_position is {self.attention_position!r}, which is not for the "
+                f"{self.encoder} encoder; it is for {', '.join(WITH_CONVOLUTION)}."
+            )
+        _require_integer("reduction_kernel", self.reduction_kernel, at_least=2)
+        self._check_half_rate()
+
+    def _check_half_rate(self) -> None:
+        for key in ("reduce_before", "recover_before"):
+            value = getattr(self, key)
+            if value is None:
+                continue
+            _require_integer(key, value, at_least=0)
+            if self.encoder not in SQUEEZEFORMERS:
+                raise InputError(
+                    f"{key} is {value}, which is not for the {self.encoder} encoder; it is for "
+                    f"{', '.join(SQUEEZEFORMERS)}."
+                )
+        if self.encoder not in SQUEEZEFORMERS:
+            return
+        _require_integer("layers of a Squeezeformer", self.layers, at_least=2)
+        half = self.half_rate_layers
+        if not half.start < half.stop < self.layers:
+            raise InputError(
+                f"reduce_before is {half.start} and recover_before {half.stop}; the first must be "
+                f"below the second, and that below the {self.layers} layers."
+            )
 
     @property
     def feature_dim(self) -> int:
         """Channels of the front end's output."""
         return self.conv_layers[-1][0]
+
+    @property
+    def half_rate_layers(self) -> range:
+        """Indices of the layers that run at half the frame rate: none but in a Squeezeformer.
+
+        There by default the ``layers // 2`` before the last: 7 to 14 of 16, as its paper has it,
+        and 1 to 2 of 4.
+        """
+        if self.encoder not in SQUEEZEFORMERS:
+            return range(0)
+        start = (self.layers - 1) // 2 if self.reduce_before is None else self.reduce_before
+        stop = self.layers - 1 if self.recover_before is None else self.recover_before
+        return range(start, stop)
 
     @property
     def hop(self) -> int:
@@ -176,8 +234,21 @@ _NANO = HubertConfig(
     encoder="vanilla", layers=4, dim=128, heads=4, ffn_dim=512, conv_layers=FASTCONV_NANO
 )
 
+# The feed-forward of the paper's Conformer and Squeezeformer was left at HuBERT's 3072; with the
+# 4 × dim of the other encoders they are "fair", and the block of the Squeezeformer's own paper
+# is "faithful". Both are published with relative positions; the paper's have none.
+_CONFORMER = HubertConfig(encoder="conformer", layers=16, dim=144, heads=4, ffn_dim=3072)
+_SQUEEZE = replace(_CONFORMER, encoder="squeezeformer")
+
 NAMED_SIZES: dict[str, HubertConfig] = {
     "vanilla": HubertConfig(encoder="vanilla", layers=12, dim=768, heads=12, ffn_dim=3072),
+    "conformer_s": _CONFORMER,
+    "conformer_s_fair": replace(_CONFORMER, ffn_dim=4 * 144),
+    "squeeze_xs": _SQUEEZE,
+    "squeeze_xs_fair": replace(_SQUEEZE, ffn_dim=4 * 144),
+    "squeeze_xs_faithful": replace(
+        _SQUEEZE, encoder="squeezeformer_faithful", ffn_dim=4 * 144, reduction_kernel=5
+    ),
     "sparseformer_dn_s": HubertConfig(
         encoder="sparseformer", layers=16, dim=256, heads=4, ffn_dim=1024
     ),
@@ -185,6 +256,9 @@ NAMED_SIZES: dict[str, HubertConfig] = {
         encoder="sparseformer", layers=8, dim=512, heads=4, ffn_dim=2048
     ),
     "vanilla_nano": _NANO,
+    # two feed-forwards a layer, each of half the width
+    "conformer_nano": replace(_NANO, encoder="conformer", ffn_dim=256),
+    "squeeze_nano": replace(_NANO, encoder="squeezeformer", ffn_dim=256),
     "sparseformer_dn_nano": replace(_NANO, encoder="sparseformer"),
     "sparseformer_sw_nano": replace(_NANO, encoder="sparseformer"),
 }

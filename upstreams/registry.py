@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from superbit.upstreams import foreign
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.fingerprint import weights_sha256
-from superbit.upstreams.spec import TWIN_PREFIX, UpstreamSpec
+from superbit.upstreams.spec import TWIN_POLICY, TWIN_PREFIX, UpstreamSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -229,9 +229,10 @@ def _hub_function(entry: UpstreamEntry) -> Callable[..., nn.Module]:
 
 
 def _our_entries() -> dict[str, UpstreamEntry]:
+    """Return superbit's own encoders in full precision, then the 1-bit twin of each."""
     from superbit.upstreams.hubert_config import NAMED_SIZES
 
-    return {
+    plain = {
         name: UpstreamEntry(
             name=name,
             build=partial(_build_ours, name),
@@ -242,6 +243,16 @@ def _our_entries() -> dict[str, UpstreamEntry]:
         )
         for name, size in NAMED_SIZES.items()
     }
+    twins = {
+        f"{TWIN_PREFIX}{name}": replace(
+            entry,
+            name=f"{TWIN_PREFIX}{name}",
+            build=partial(_build_ours, name, policy=TWIN_POLICY),
+            summary=f"1-bit twin of {name}",
+        )
+        for name, entry in plain.items()
+    }
+    return plain | twins
 
 
 def _build_ours(name: str, **kwargs: Any) -> nn.Module:

@@ -15,10 +15,20 @@ from superbit.upstreams.hubert_config import ENCODERS, FASTCONV, NAMED_SIZES, Hu
 
 TABLE1_KEYS = {
     "vanilla": "vanilla",
+    "conformer_s": "conformer",
+    "squeeze_xs": "squeeze",
     "sparseformer_dn_s": "sparse_dn",
     "sparseformer_sw_s": "sparse_sw",
 }
-NANOS = ["vanilla_nano", "sparseformer_dn_nano", "sparseformer_sw_nano"]
+NANOS = [
+    "vanilla_nano",
+    "conformer_nano",
+    "squeeze_nano",
+    "sparseformer_dn_nano",
+    "sparseformer_sw_nano",
+]
+TRANSFORMER_NANOS = [NANOS[0], *NANOS[3:]]
+FULL_RATE_NANOS = [name for name in NANOS if not NAMED_SIZES[name].half_rate_layers]
 # 0.025 s, the shortest there is, to 2.5 s; one pair of equals
 LENGTHS = [16_000, 400, 800, 7_777, 40_000, 480, 12_345, 16_000]
 
@@ -57,11 +67,13 @@ def test_parameters_are_those_of_table_1_to_the_unit(name, key):
     assert sum(parameter.numel() for parameter in model.parameters()) == row["params_total"]
     sizes = {"layers": config.layers, "dim": config.dim, "heads": config.heads}
     assert sizes == {key: row[key] for key in sizes}
-    # every weight that a 1-bit twin will hold is in a linear layer of the encoder
-    linears = [m for m in model.encoder.modules() if isinstance(m, torch.nn.Linear)]
-    assert sum(m.weight.numel() for m in linears) == row["params_quantised_in_BQ_twin"]
+    # every weight that a 1-bit twin will hold is in a linear layer or a convolution of a layer
+    multiplied = (torch.nn.Linear, torch.nn.Conv1d)
+    leaves = [m for m in model.encoder.layers.modules() if isinstance(m, multiplied)]
+    assert sum(m.weight.numel() for m in leaves) == row["params_quantised_in_BQ_twin"]
 
 
+@pytest.mark.parametrize("nano", TRANSFORMER_NANOS, indirect=True)
 def test_nano_parameters_counted_by_hand(nano):
     front_end = 231_808
     position = 128 * 8 * 128 + 128 + 128
@@ -142,6 +154,7 @@ def test_as_many_states_in_training_as_in_evaluation(nano, mode):
         nano.eval()
 
 
+@pytest.mark.parametrize("nano", FULL_RATE_NANOS, indirect=True)
 def test_states_are_the_input_of_every_layer_and_the_output(nano):
     inputs = []
     hooks = [
@@ -159,7 +172,8 @@ def test_states_are_the_input_of_every_layer_and_the_output(nano):
         assert torch.equal(state, seen)
 
 
-@pytest.mark.parametrize("samples", [[800], [16_000, 4_321]])
+# 3 frames, so 2 at half the rate: attention over a single one has no gradient
+@pytest.mark.parametrize("samples", [[1_120], [16_000, 4_321]])
 def test_gradients_reach_every_weight_that_is_used(nano, samples):
     nano.zero_grad()
     torch.manual_seed(0)

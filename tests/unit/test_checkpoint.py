@@ -214,3 +214,23 @@ def test_many_tensors_that_do_not_fit_take_ten_lines(copy):
     assert len(lines) == 10
     assert lines[0] == "  missing: encoder.layers.2.attention.key.bias"
     assert lines[-1] == "  and 7 more"
+
+
+def test_an_integer_is_stored_and_loaded_as_one(model, tmp_path, monkeypatch):
+    # a batch norm counts its batches; half precision has no integer above 2048 to the unit
+    class Counting(checkpoint.Hubert):
+        def __init__(self, config):
+            super().__init__(config)
+            self.register_buffer("batches", torch.tensor(0))
+
+    monkeypatch.setattr(checkpoint, "Hubert", Counting)
+    counting = Counting(CONFIG)
+    counting.batches.fill_(4097)
+    checkpoint.save(tmp_path / "half", counting, dtype=torch.float16)
+    loaded = checkpoint.load(tmp_path / "half").model
+    assert loaded.batches.dtype == torch.int64
+    assert loaded.batches == 4097
+    edit_tensors(tmp_path / "half", lambda tensors: tensors.update(batches=torch.tensor(1.5)))
+    assert "batches holds torch.float32, where torch.int64 is needed" in complaint(
+        tmp_path / "half"
+    )

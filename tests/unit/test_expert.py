@@ -10,7 +10,7 @@ from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert_config import NAMED_SIZES
 
 NAMES = sorted(NAMED_SIZES)
-VARIANTS = ["vanilla", "sparseformer_dn_s", "sparseformer_sw_s"]
+VARIANTS = ["vanilla", "conformer_s", "squeeze_xs", "sparseformer_dn_s", "sparseformer_sw_s"]
 
 
 def hub_functions(variant):
@@ -30,7 +30,7 @@ def nano():
 
 def test_hubconfs_offer_the_named_sizes_and_nothing_else():
     offered = [name for variant in VARIANTS for name in hub_functions(variant)]
-    assert sorted(offered) == NAMES
+    assert sorted(offered) == sorted([*NAMES, *(f"bq_{name}" for name in NAMES)])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -40,7 +40,9 @@ def test_hub_functions_take_what_s3prl_gives_and_build_their_own_name(variant, m
     monkeypatch.setattr(module, "_build", lambda name, **kwargs: asked.append((name, kwargs)))
     for name, function in hub_functions(variant).items():
         function(ckpt="there", model_config=None, refresh=False)
-        assert asked.pop() == (name, {"ckpt": "there", "untrained": False, "policy": None})
+        policy = "w1a1" if name.startswith("bq_") else None
+        due = {"ckpt": "there", "untrained": False, "policy": policy}
+        assert asked.pop() == (name.removeprefix("bq_"), due)
 
 
 def test_s3prls_featurizer_cuts_every_utterance_to_its_frames(nano):
@@ -102,7 +104,7 @@ def test_packaged_weights_are_used_unless_untrained_is_asked_for(nano, tmp_path,
     ("name", "kwargs", "words"),
     [
         ("vanila", {}, "Did you mean 'vanilla'"),
-        ("vanilla_nano", {"policy": "w1a1"}, "'w1a1'"),
+        ("vanilla_nano", {"policy": "w1a3"}, "'w1a3'.*Did you mean"),
         ("vanilla_nano", {"untrained": True, "ckpt": "there"}, "both"),
         ("vanilla_nano", {"ckpt": "nowhere/at/all"}, "nowhere/at/all"),
     ],

@@ -11,6 +11,7 @@ from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert_config import FASTCONV, FASTCONV_NANO, NAMED_SIZES, HubertConfig
 
 NAMES = sorted(NAMED_SIZES)
+SQUEEZE = {"encoder": "squeezeformer", "layers": 4}
 
 
 def small(**changes):
@@ -57,6 +58,17 @@ def test_a_config_cannot_be_changed_in_place():
         ({"position_groups": 3}, ["position_groups is 3", "dim 64"]),
         ({"sparse_stride": 1, "sparse_expressivity": 1}, ["sparse_stride is 1", "at least 2"]),
         ({"sparse_stride": 4, "sparse_expressivity": 5}, ["sparse_expressivity is 5", "4 frames"]),
+        ({"depthwise_kernel": 30}, ["depthwise_kernel is 30", "odd"]),
+        ({"depthwise_kernel": 0}, ["depthwise_kernel is 0", "at least 1"]),
+        ({"attention_position": "relativ"}, ["attention_position", "Did you mean 'relative'"]),
+        ({"attention_position": "relative"}, ["attention_position", "the vanilla encoder"]),
+        ({"reduction_kernel": 1}, ["reduction_kernel is 1", "at least 2"]),
+        ({"reduce_before": 1}, ["reduce_before is 1", "the vanilla encoder"]),
+        ({**SQUEEZE, "layers": 1}, ["layers of a Squeezeformer is 1", "at least 2"]),
+        ({**SQUEEZE, "reduce_before": -1}, ["reduce_before is -1", "at least 0"]),
+        ({**SQUEEZE, "reduce_before": "1"}, ["reduce_before is '1'", "integer"]),
+        ({**SQUEEZE, "reduce_before": 3}, ["reduce_before is 3", "recover_before 3", "below"]),
+        ({**SQUEEZE, "recover_before": 4}, ["recover_before 4", "the 4 layers"]),
         ({"dropout": 1.0}, ["dropout is 1.0", "below 1"]),
         ({"attention_dropout": -0.1}, ["attention_dropout is -0.1"]),
         ({"input_dropout": "0.1"}, ["input_dropout is '0.1'"]),
@@ -106,6 +118,39 @@ def test_the_nano_front_end_has_the_design_pages_channels():
 @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("_nano")])
 def test_a_nano_is_its_encoder_at_four_layers_of_128(name):
     config = NAMED_SIZES[name]
-    assert (config.layers, config.dim, config.heads, config.ffn_dim) == (4, 128, 4, 512)
+    # two feed-forwards of half the width where a layer has two
+    ffn_dim = 512 if config.encoder in ("vanilla", "sparseformer") else 256
+    assert (config.layers, config.dim, config.heads, config.ffn_dim) == (4, 128, 4, ffn_dim)
     assert config.conv_layers == FASTCONV_NANO
-    assert replace(NAMED_SIZES["vanilla_nano"], encoder=config.encoder) == config
+    vanilla = NAMED_SIZES["vanilla_nano"]
+    assert replace(vanilla, encoder=config.encoder, ffn_dim=ffn_dim) == config
+
+
+@pytest.mark.parametrize(
+    ("layers", "half"),
+    [(2, range(0, 1)), (3, range(1, 2)), (4, range(1, 3)), (5, range(2, 4)), (16, range(7, 15))],
+)
+def test_a_squeezeformer_runs_the_half_of_its_layers_before_the_last_at_half_the_rate(layers, half):
+    for kind in ("squeezeformer", "squeezeformer_faithful"):
+        config = small(encoder=kind, layers=layers)
+        assert config.half_rate_layers == half
+        assert len(config.half_rate_layers) == layers // 2
+    assert not small(encoder="conformer", layers=layers).half_rate_layers
+
+
+def test_where_time_is_halved_and_doubled_can_be_chosen():
+    config = small(encoder="squeezeformer", layers=8, reduce_before=0, recover_before=5)
+    assert config.half_rate_layers == range(0, 5)
+    assert HubertConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize("encoder", ["conformer", "squeezeformer", "squeezeformer_faithful"])
+def test_relative_positions_are_for_the_encoders_with_convolutions(encoder):
+    assert small(encoder=encoder, attention_position="relative").attention_position == "relative"
+
+
+def test_a_fair_feed_forward_is_four_times_the_width():
+    for name in NAMES:
+        if name.endswith(("_fair", "_faithful")):
+            assert NAMED_SIZES[name].ffn_dim == 4 * NAMED_SIZES[name].dim
+    assert NAMED_SIZES["conformer_s"].ffn_dim == NAMED_SIZES["squeeze_xs"].ffn_dim == 3072

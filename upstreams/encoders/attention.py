@@ -43,19 +43,26 @@ class SelfAttention(nn.Module):
         query = self._split_heads(self.query(x))  # (B, H, T, E)
         key = self._split_heads(self.key(x))
         value = self._split_heads(self.value(x))
-        scores = self.score_product(query, key.transpose(-1, -2)) * self.scale  # (B, H, T, T)
-        visible = self.visible(x, valid)
-        if visible is not None:
-            # a finite floor gives hidden keys a weight of exactly 0, and no NaN to a row of them
-            scores = scores.masked_fill_(~visible, torch.finfo(scores.dtype).min)
-        weights = self.dropout(scores.softmax(dim=-1))
-        context = self.context_product(weights, value)  # (B, H, T, E)
+        context = self.attend(query, key, value, valid)
         if valid is not None:
             # only a padded query can have no visible key, as every frame sees itself
             context = context.masked_fill(~valid[:, None, :, None], 0.0)
         return self.output(context.transpose(1, 2).flatten(2))
 
-    def visible(self, x: Tensor, valid: Tensor | None) -> Tensor | None:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, valid: Tensor | None) -> Tensor:
+        """Map queries, keys and values, each (B, H, T, E), to contexts of that shape.
+
+        The context of a padded query is finite and means nothing.
+        """
+        scores = self.score_product(query, key.transpose(-1, -2)) * self.scale  # (B, H, T, T)
+        visible = self.visible(query.shape[-2], valid, query.device)
+        if visible is not None:
+            # a finite floor gives hidden keys a weight of exactly 0, and no NaN to a row of them
+            scores = scores.masked_fill_(~visible, torch.finfo(scores.dtype).min)
+        weights = self.dropout(scores.softmax(dim=-1))
+        return self.context_product(weights, value)  # (B, H, T, E)
+
+    def visible(self, frames: int, valid: Tensor | None, device: torch.device) -> Tensor | None:
         """Return which keys each query may see, broadcasting to (B, H, T, T); None is all."""
         return None if valid is None else valid[:, None, None, :]
 

@@ -8,6 +8,8 @@ References:
 Notation: B batch, T frames, D width, F inner width of the feed-forward block.
 """
 
+from collections.abc import Callable
+
 import torch.nn as nn
 from torch import Tensor
 
@@ -18,10 +20,17 @@ from superbit.upstreams.hubert_config import HubertConfig
 class FeedForward(nn.Module):
     """Two linear layers around an activation."""
 
-    def __init__(self, dim: int, ffn_dim: int, *, activation_dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        ffn_dim: int,
+        *,
+        activation: Callable[[], nn.Module] = nn.GELU,
+        activation_dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.expand = nn.Linear(dim, ffn_dim)
-        self.activation = nn.GELU()
+        self.activation = activation()
         self.activation_dropout = nn.Dropout(activation_dropout)
         self.contract = nn.Linear(ffn_dim, dim)
 

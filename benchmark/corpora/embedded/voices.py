@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypedDict
 
@@ -91,24 +91,37 @@ class Speaker:
         return ",".join(str(values[column]) for column in TABLE_COLUMNS)
 
 
-def draw_speakers(names: Sequence[str], random: np.random.Generator) -> list[Speaker]:
+def draw_speakers(
+    names: Sequence[str],
+    random: np.random.Generator,
+    *,
+    apart_from: Collection[tuple[str, str]] = (),
+) -> list[Speaker]:
     """A distinct voice for each of ``names``.
 
     Variants come from a shuffled deck, so that two speakers share one only after all were used,
     and then with another accent.
 
+    Args:
+        names: of the speakers.
+        random: decides everything.
+        apart_from: pairs of accent and variant that none of them may have.
+
     Raises:
         ValueError: there are more names than pairs of accent and variant.
     """
-    if len(names) > len(ACCENTS) * len(VARIANTS):
+    taken = set(apart_from)
+    if len(names) > sum((a, v) not in taken for a in ACCENTS for v in VARIANTS):
         raise ValueError(f"There are no {len(names)} distinct voices.")
-    taken: set[tuple[str, str]] = set()
     deck: list[str] = []
     speakers = []
     for name in names:
-        deck = deck or [str(variant) for variant in random.permutation(VARIANTS)]
-        variant = deck.pop()
-        accent = str(random.choice([a for a in ACCENTS if (a, variant) not in taken]))
+        accents: list[str] = []
+        while not accents:  # a variant may be taken with every accent
+            deck = deck or [str(variant) for variant in random.permutation(VARIANTS)]
+            variant = deck.pop()
+            accents = [a for a in ACCENTS if (a, variant) not in taken]
+        accent = str(random.choice(accents))
         taken.add((accent, variant))
         speakers.append(
             Speaker(

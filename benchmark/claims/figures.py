@@ -1,0 +1,112 @@
+"""What a claim's formula can refer to: the cells of the paper's tables, and our models' figures.
+
+- ``paper.MODEL.COLUMN``: Table 1; ``paper2.MODEL.COLUMN``: Table 2, where ``MODEL_reported`` is
+  the row that the paper takes from its reference [14]. ``MODEL`` is superbit's name (``vanilla``,
+  ``bq_sparseformer_dn_s``), ``COLUMN`` the CSV's, with ``_`` for ``-``.
+- ``paper2.tasks.columns``: the tasks that Table 2 has.
+- ``ours.MODEL.KEY``: a row of the honest accounting of ``superbit profile``, and
+  ``positional_parameters``, those of the model's positional convolution.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from decimal import Decimal, InvalidOperation
+from importlib import resources, util
+from importlib.resources.abc import Traversable
+
+from superbit.benchmark.claims.formula import Cells
+from superbit.benchmark.tasks import TASKS
+from superbit.upstreams.errors import InputError
+
+# Columns that hold words.
+_WORDS = ("model", "source", "quantized", "precision")
+
+
+def paper_figures(folder: Traversable | None = None) -> dict[str, dict[str, Cells]]:
+    """Return ``paper`` and ``paper2``.
+
+    Args:
+        folder: where ``table1.csv`` and ``table2.csv`` lie; the package's own without one.
+
+    Raises:
+        InputError: a cell that is no number; a folder without the files.
+    """
+    folder = folder or resources.files("superbit.results") / "paper"
+    tables = {
+        "paper": _read(folder / "table1.csv"),
+        "paper2": _read(folder / "table2.csv"),
+    }
+    row = next(iter(tables["paper2"].values()))
+    measured = sum(task.column in row for task in TASKS.values())
+    tables["paper2"]["tasks"] = {"columns": Decimal(measured)}
+    return tables
+
+
+def _read(file: Traversable) -> dict[str, Cells]:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}.") from None
+    return {
+        _name(line): {
+            column.replace("-", "_"): _number(text, f"{file}: {column} of {line['model']}")
+            for column, text in line.items()
+            if column not in _WORDS
+        }
+        for line in csv.DictReader(lines)
+    }
+
+
+def _name(line: Mapping[str, str]) -> str:
+    """superbit's name of a row: "BQ-Squeeze-XS" is ``bq_squeeze_xs``."""
+    name = line["model"].removesuffix(" Trans").lower().replace("-", "_")
+    return f"{name}_reported" if line.get("source") == "reported" else name
+
+
+def _number(text: str | None, where: str) -> Decimal | None:
+    if not text:
+        return None
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise InputError(f"{where} is {text!r}; a number is needed.") from None
+
+
+def as_figures(rows: Mapping[str, Mapping[str, object]]) -> dict[str, Cells]:
+    """Return rows of plain numbers, by model, as figures; what is no number is left out."""
+    return {
+        model: {
+            column: None if value is None else Decimal(str(value))
+            for column, value in row.items()
+            if value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+        }
+        for model, row in rows.items()
+    }
+
+
+def models_can_be_built() -> bool:
+    """Whether what our models need is installed."""
+    return util.find_spec("torch") is not None
+
+
+def our_figures(models: Iterable[str]) -> dict[str, dict[str, object]]:
+    """Return the honest accounting's row of each model, by its name; takes seconds."""
+    from superbit.benchmark.profiling.table1 import table1_rows
+
+    names = list(models)
+    rows = table1_rows(accounting="honest", specs=names)
+    return {
+        name: {**row, "positional_parameters": _positional_parameters(name)}
+        for name, row in zip(names, rows, strict=True)
+    }
+
+
+def _positional_parameters(spec: str) -> int:
+    from superbit.benchmark.profiling.counting import meta_model
+    from superbit.upstreams.hubert_config import NAMED_SIZES
+    from superbit.upstreams.spec import UpstreamSpec
+
+    position = meta_model(NAMED_SIZES[UpstreamSpec.parse(spec).name]).position
+    return sum(parameter.numel() for parameter in position.parameters())

@@ -1,0 +1,52 @@
+"""``superbit profile [SPECS…]``, which ``superbit table 1`` is too."""
+
+from __future__ import annotations
+
+import argparse
+from typing import get_args
+
+from superbit.benchmark.profiling.counting import samples_of
+from superbit.benchmark.profiling.measuring import measure
+from superbit.benchmark.profiling.paper_table import SPECS
+from superbit.benchmark.profiling.rendering import render
+from superbit.benchmark.profiling.subject import resolve
+from superbit.benchmark.profiling.table1 import Accounting, row_of
+from superbit.benchmark.progress import Reporter
+from superbit.benchmark.table_formats import Format, require_one_of
+from superbit.upstreams.errors import InputError
+
+
+def profile_command(arguments: argparse.Namespace) -> int:
+    """Print Table 1 and return 0.
+
+    Reads of ``arguments``: ``specs`` (a list, each may hold several behind commas; none for the
+    paper's ten rows), ``seconds``, ``accounting``, ``measure``, ``threads`` (None for the cores of
+    this process), ``format``.
+
+    Raises:
+        InputError: an unknown spec, accounting or format, or audio too short for a frame.
+    """
+    accounting, fmt, seconds = arguments.accounting, arguments.format, arguments.seconds
+    require_one_of("accounting", accounting, get_args(Accounting))
+    require_one_of("format", fmt, get_args(Format))
+    threads = arguments.threads
+    if threads is not None and threads < 1:
+        raise InputError(f"--threads is {threads}; an integer of at least 1 is needed.")
+    texts = [text for given in arguments.specs or () for text in given.split(",") if text]
+    reporter = Reporter()
+    rows = []
+    with reporter.quiet() as out:
+        subjects = [resolve(text) for text in texts or SPECS]
+        for subject in subjects:
+            row = row_of(subject, accounting, seconds)
+            if arguments.measure:
+                reporter.line(f"measuring {subject.spec}")
+                row |= measure(
+                    str(subject.spec),
+                    seconds=seconds,
+                    samples=samples_of(seconds, subject.config),
+                    threads=threads,
+                )
+            rows.append(row)
+    print(render(rows, accounting=accounting, fmt=fmt, seconds=seconds), end="", file=out)
+    return 0

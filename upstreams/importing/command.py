@@ -1,0 +1,69 @@
+"""``superbit import``: a user's HuBERT base weights as a checkpoint directory of superbit."""
+
+import argparse
+from pathlib import Path
+
+from superbit.upstreams import checkpoint
+from superbit.upstreams.errors import InputError, did_you_mean
+from superbit.upstreams.importing.convert import Imported, convert
+from superbit.upstreams.importing.reading import READERS
+
+
+def import_checkpoint(source: str, path: str | Path, out: str | Path) -> Imported:
+    """Read somebody else's HuBERT base and write it as a checkpoint directory.
+
+    Args:
+        source: where the weights are from, one of ``hf``, ``torchaudio`` and ``fairseq``.
+        path: a directory of ``save_pretrained`` (hf), or a file of ``torch.save``.
+        out: a directory that does not exist or is empty.
+
+    Raises:
+        InputError: an unknown source, something wrong with the weights, or ``out`` is taken.
+    """
+    if source not in READERS:
+        raise InputError(
+            f"source {source!r} is unknown; there are {', '.join(READERS)}."
+            f"{did_you_mean(source, set(READERS))}"
+        )
+    path, out = Path(path), Path(out)
+    if not path.exists():
+        raise InputError(f"there is no {path}; the weights to import are needed.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is there already; name a new directory, or an empty one.")
+    foreign = READERS[source](path)
+    imported = convert(foreign)
+    origin = {
+        "source": source,
+        "file": foreign.file.name,
+        "dropped": list(imported.dropped),
+        "drawn": list(imported.drawn),
+    }
+    try:
+        checkpoint.save(out, imported.model, training={"imported": origin})
+    except OSError as error:
+        raise InputError(f"{out} cannot be written to: {error.strerror or error}.") from error
+    return imported
+
+
+def import_command(arguments: argparse.Namespace) -> int:
+    """Run the verb: ``source``, ``path`` and ``out`` of ``arguments``; return its exit status."""
+    imported = import_checkpoint(arguments.source, arguments.path, arguments.out)
+    print(_summary(imported, Path(arguments.out)))
+    return 0
+
+
+def _summary(imported: Imported, out: Path) -> str:
+    config = imported.model.config
+    parameters = sum(parameter.numel() for parameter in imported.model.parameters())
+    megabytes = (out / checkpoint.WEIGHTS_FILE).stat().st_size / 1e6
+    line = (
+        f"{out}: vanilla, {config.layers} layers × {config.dim}, {config.heads} heads, "
+        f"feed-forward {config.ffn_dim}; {parameters:,} parameters, {megabytes:.1f} MB; "
+        f"dropped: {', '.join(imported.dropped) or 'nothing'}"
+    )
+    if imported.drawn:
+        line += (
+            f"; drawn at random, as the source has none and only pre-training uses them: "
+            f"{', '.join(imported.drawn)}"
+        )
+    return line

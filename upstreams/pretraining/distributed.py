@@ -1,0 +1,85 @@
+"""The ranks of one run: one process alone, or several under ``torchrun``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from superbit.upstreams.errors import InputError
+
+# What gloo and NCCL say when a peer is gone; neither has an exception of its own for it.
+_LOST = ("connection", "peer", "gloo", "nccl", "timed out", "timeout", "socket", "broken pipe")
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """This process among the others.
+
+    Attributes:
+        rank: 0 … size − 1; rank 0 writes files.
+        size: number of ranks.
+        device: of this rank's model.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank writes and prints."""
+        return self.rank == 0
+
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sum over ranks of a tensor of the same shape on each."""
+        if self.size > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values
+
+
+@contextmanager
+def joined(device: str | None) -> Iterator[World]:
+    """Join the ranks that ``torchrun`` started, or stay alone, until the block ends.
+
+    Args:
+        device: ``"cpu"`` or ``"cuda"``; None: a GPU where there is one.
+
+    Raises:
+        InputError: the device is not there, or another rank died.
+    """
+    if device not in (None, "cpu", "cuda"):
+        raise InputError(f"device {device!r} is unknown; there are cpu and cuda.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda was asked for, and torch finds none; cpu is there.")
+    on_gpu = torch.cuda.is_available() if device is None else device == "cuda"
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("RANK", "0"))
+    where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else "cpu"
+    world = World(rank=rank, size=size, device=torch.device(where))
+    if on_gpu:
+        torch.cuda.set_device(world.device)
+    if size == 1:
+        yield world
+        return
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield world
+    except RuntimeError as error:
+        if not any(word in str(error).lower() for word in _LOST):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"rank {rank} of {size} lost another rank ({reason}); the checkpoints are whole: "
+            "give the same command again to go on from the last."
+        ) from None
+    finally:
+        # a group with a dead member cannot be left in order, and need not be
+        if dist.is_initialized():
+            dist.destroy_process_group()

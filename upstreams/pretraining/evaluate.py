@@ -1,0 +1,63 @@
+"""How well held-out units are predicted, beside the best guess that sees no audio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+from superbit.upstreams.pretraining.data import Batches
+from superbit.upstreams.pretraining.distributed import World
+from superbit.upstreams.pretraining.meter import Meter
+from superbit.upstreams.pretraining.objective import Pretrainer
+
+
+@torch.no_grad()
+def held_out(
+    pretrainer: Pretrainer,
+    data: Batches,
+    world: World,
+    autocast: Callable[[], AbstractContextManager[None]],
+) -> dict[str, float]:
+    """Return losses (nats) and accuracies (0 … 1) over the held-out set, the same at every call.
+
+    ``chance_accuracy`` and ``chance_loss`` are those of the best constant guess over the masked
+    frames: the most frequent unit, and the entropy of the units' frequencies. Every rank must call
+    it; files that cannot be read are left out.
+    """
+    was_training = pretrainer.training
+    pretrainer.eval()
+    meter = Meter(world)
+    counts = torch.zeros(len(pretrainer.unit_embeddings), device=world.device)
+    for number in range(world.rank, data.per_epoch, world.size):
+        batch = data[number]
+        masked, unmasked = batch.frames
+        on_device = batch.to(world.device)
+        with autocast():
+            sums = pretrainer(on_device.samples, on_device.units, on_device.mask)
+        meter.add(
+            sums,
+            masked=masked,
+            unmasked=unmasked,
+            samples=batch.samples.numel(),
+            skipped=len(batch.skipped),
+        )
+        counts += torch.bincount(on_device.units[on_device.mask], minlength=len(counts))
+    pretrainer.train(was_training)
+    values = meter.read()
+    return {
+        **{key: value for key, value in values.items() if key not in ("samples", "skipped")},
+        **chance(world.total(counts)),
+    }
+
+
+def chance(counts: Tensor) -> dict[str, float]:
+    """Return accuracy and loss of the best constant guess for units that occur so often, (K,)."""
+    share = counts.double() / counts.sum().clamp(min=1)
+    present = share[share > 0]
+    return {
+        "chance_accuracy": float(share.max()),
+        "chance_loss": float(-(present * present.log()).sum()),
+    }

@@ -1,0 +1,362 @@
+"""The training loop of HuBERT's objective, on one device or on the ranks of ``torchrun``.
+
+Nothing that changes a weight depends on a state that is not written down: crops and masks follow
+from seed, epoch and utterance, dropout from seed, update and rank, left-out layers from seed and
+update, the learning rate from the update. So a run that was killed goes on from its last checkpoint
+as if it had not been: on a CPU to the bit.
+
+Several ranks average their gradients (DDP), which equals one rank with all their batches where no
+layer mixes utterances. A batch norm (Conformer, Squeezeformer) does mix them: it normalises each
+micro-batch of each rank by itself, and the running statistics are rank 0's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from superbit.upstreams import checkpoint
+from superbit.upstreams.errors import InputError
+from superbit.upstreams.hubert import Hubert
+from superbit.upstreams.pretraining import data
+from superbit.upstreams.pretraining.audio import SAMPLE_RATE
+from superbit.upstreams.pretraining.configuration import PretrainingConfig
+from superbit.upstreams.pretraining.data import Batches, MicroBatch
+from superbit.upstreams.pretraining.distributed import World
+from superbit.upstreams.pretraining.evaluate import held_out
+from superbit.upstreams.pretraining.meter import Meter
+from superbit.upstreams.pretraining.objective import (
+    Counts,
+    Pretrainer,
+    dropped_layers,
+    update_loss,
+)
+from superbit.upstreams.pretraining.reporting import finite, sentence
+from superbit.upstreams.pretraining.schedule import learning_rate, make_optimizer
+from superbit.upstreams.pretraining.state import RunFolder, check_same_run
+
+# Updates in a row without a finite gradient after which going on makes no sense.
+HOPELESS = 100
+_DROPOUT, _LAYERS = 0, 1  # random streams of an update
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended."""
+
+    folder: Path
+    update: int
+    held_out: dict[str, float]
+    skipped_files: int
+    nan_updates: int
+    audio_hours: float
+    seconds: float
+
+
+def seed_of(*numbers: int) -> int:
+    """Return a seed that follows from some numbers and differs for all others."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+class Trainer:
+    """One run of one model.
+
+    Args:
+        config: the run's settings.
+        model: the model to train, on the CPU.
+        train: its data.
+        valid: held-out data.
+        folder: where checkpoints and the log go; a run that is there goes on.
+        world: this rank.
+        facts: what identifies model and data, for `check_same_run`; JSON.
+        training: what a checkpoint's config says of how the weights came about; JSON.
+        say: called with a line of progress.
+        scalars: called with (update, values) whenever a line is logged; for TensorBoard.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: PretrainingConfig,
+        model: Hubert,
+        train: Batches,
+        valid: Batches,
+        folder: RunFolder,
+        world: World,
+        facts: dict[str, Any],
+        training: dict[str, Any],
+        say: Callable[[str], None] = print,
+        scalars: Callable[[int, dict[str, Any]], None] | None = None,
+    ) -> None:
+        self.config, self.world, self.folder = config, world, folder
+        self.train_data, self.valid_data = train, valid
+        self._facts, self._training = facts, training
+        self._say, self._scalars = say, scalars
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(config.seed))
+            pretrainer = Pretrainer(
+                model,
+                units=config.units,
+                temperature=config.temperature,
+                front_end_gradient=config.front_end_gradient,
+            )
+        self.pretrainer = pretrainer.to(world.device)
+        self.optimizer = make_optimizer(config, self.pretrainer.parameters())
+        self.layer_drop = config.layer_drop_of(model.config.encoder)
+        self.update = 0  # updates done
+        self.taken = 0  # micro-batches taken by all ranks
+        self.skipped_files = self.nan_updates = self._nan_in_a_row = 0
+        self.samples = self.seconds = 0.0
+        self.best_loss = float("inf")
+        self._held_out: dict[str, float] = {}
+        self._resume()
+        self._parallel = self._wrap()
+
+    def run(self) -> Outcome:
+        """Train to the last update and return how it went.
+
+        Raises:
+            InputError: data that is wrong, no finite gradient for too long, or a folder that
+                cannot be written to; checkpoints are whole in any case.
+        """
+        config, world = self.config, self.world
+        meter, began = Meter(world), time.monotonic()
+        logged_at, logged_samples = began, self.samples
+        batches = data.load(
+            self.train_data,
+            self._numbers(),
+            workers=config.workers,
+            pin=world.device.type == "cuda",
+        )
+        earlier = self.seconds
+        while self.update < config.updates:
+            norm = self.step(list(islice(batches, config.accumulate)), meter)
+            last = self.update == config.updates
+            if self.update % config.log_every == 0 or last:
+                self._count(values := meter.read())
+                now = time.monotonic()
+                self.seconds = earlier + now - began
+                pace = (self.samples - logged_samples) / SAMPLE_RATE / max(now - logged_at, 1e-9)
+                logged_at, logged_samples = now, self.samples
+                self._log("update", {**values, "gradient_norm": norm, "hours_an_hour": pace})
+            if self.update % config.validate_every == 0 or last:
+                self._validate()
+            if self.update % config.save_every == 0 or last:
+                self._count(meter.read())
+                self.seconds = earlier + time.monotonic() - began
+                self.save()
+        return Outcome(
+            folder=self.folder.path,
+            update=self.update,
+            held_out=self._held_out,
+            skipped_files=self.skipped_files,
+            nan_updates=self.nan_updates,
+            audio_hours=self.samples / SAMPLE_RATE / 3600,
+            seconds=self.seconds,
+        )
+
+    def step(self, micro_batches: Sequence[MicroBatch], meter: Meter) -> float:
+        """Do one update and return the norm of its gradient, NaN or infinite if it was skipped."""
+        config, world = self.config, self.world
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config, self.update)
+        torch.manual_seed(seed_of(config.seed, self.update, world.rank, _DROPOUT))
+        counts = self._counts(micro_batches)
+        measured = []
+        for index, batch in enumerate(micro_batches):
+            last = index == len(micro_batches) - 1
+            with self._synchronised(last), self._layers_left_out():
+                on_device = batch.to(world.device)
+                with self.autocast():
+                    sums = self._parallel(on_device.samples, on_device.units, on_device.mask)
+                loss = update_loss(
+                    sums,
+                    counts,
+                    unmasked_weight=config.unmasked_weight,
+                    feature_penalty=config.feature_penalty,
+                )
+                (loss * world.size).backward()  # DDP takes the mean over ranks
+            measured.append((sums, batch))
+        # the same on every rank, and not finite if any loss was not
+        norm = float(nn.utils.clip_grad_norm_(self.pretrainer.parameters(), config.gradient_clip))
+        if np.isfinite(norm):
+            self.optimizer.step()
+            self._nan_in_a_row = 0
+            for sums, batch in measured:
+                masked, unmasked = batch.frames
+                meter.add(
+                    sums,
+                    masked=masked,
+                    unmasked=unmasked,
+                    samples=batch.samples.numel(),
+                    skipped=len(batch.skipped),
+                )
+        else:
+            self._skip()
+        for _, batch in measured:
+            for reason in batch.skipped:
+                self._say(f"skipped: {reason}")
+        self.optimizer.zero_grad(set_to_none=True)
+        self.update += 1
+        self.taken += config.accumulate * world.size
+        return norm
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Return the context of a forward pass: bfloat16 where the config says so."""
+        kind = self.world.device.type
+        wanted = self.config.precision
+        half = kind == "cuda" if wanted == "auto" else wanted == "bf16"
+        return torch.autocast(kind, dtype=torch.bfloat16, enabled=half)
+
+    def save(self) -> None:
+        """Write a checkpoint; only rank 0 does."""
+        if not self.world.leads:
+            return
+        loss = self._held_out.get("masked_loss", float("inf"))
+        best = loss <= self.best_loss
+        self.best_loss = min(self.best_loss, loss)
+        hours = self.samples / SAMPLE_RATE / 3600
+        training = {
+            **self._training,
+            "phase": self.config.phase,
+            "units": self.config.units,
+            "label_rate": self.config.label_rate,
+            "update": self.update,
+            "updates": self.config.updates,
+            "audio_hours": round(hours, 4),
+            "seconds": round(self.seconds, 1),
+            "held_out": self._held_out,
+            "skipped_files": self.skipped_files,
+            "nan_updates": self.nan_updates,
+        }
+        self.folder.save(
+            self.update,
+            self.pretrainer.model,
+            state=self._state(),
+            training=training,
+            best=best,
+            keep_every=self.config.keep_every,
+        )
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "phase": self.config.phase,
+            "config": self.config.model_dump(mode="json"),
+            "facts": self._facts,
+            "update": self.update,  # the random streams and the learning rate follow from it
+            "taken": self.taken,
+            "unit_embeddings": self.pretrainer.unit_embeddings.detach().cpu(),
+            "optimizer": self.optimizer.state_dict(),
+            "counters": {
+                "skipped_files": self.skipped_files,
+                "nan_updates": self.nan_updates,
+                "samples": self.samples,
+                "seconds": self.seconds,
+                "best_loss": self.best_loss,
+            },
+            "held_out": self._held_out,
+        }
+
+    def _resume(self) -> None:
+        found = self.folder.load_last()
+        if found is None:
+            if self.world.leads:
+                self.folder.trim_log(-1)
+            return
+        path, state = found
+        check_same_run(self.folder.path, state, config=self.config, facts=self._facts)
+        weights = checkpoint.load(path).model.state_dict()
+        self.pretrainer.model.load_state_dict(weights)
+        with torch.no_grad():
+            self.pretrainer.unit_embeddings.copy_(state["unit_embeddings"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.update, self.taken = state["update"], state["taken"]
+        for key, value in state["counters"].items():
+            setattr(self, key, value)
+        self._held_out = state["held_out"]
+        if self.world.leads:
+            self.folder.trim_log(self.update)
+            self._say(f"going on from {path} at update {self.update:,}")
+
+    def _wrap(self) -> nn.Module:
+        if self.world.size == 1:
+            return self.pretrainer
+        on_gpu = self.world.device.type == "cuda"
+        return DistributedDataParallel(
+            self.pretrainer,
+            device_ids=[self.world.device.index] if on_gpu else None,
+            find_unused_parameters=self.layer_drop > 0,
+            gradient_as_bucket_view=True,
+        )
+
+    def _numbers(self) -> range:
+        """Return the numbers of this rank's micro-batches, from where the run stands to its end."""
+        size, accumulate = self.world.size, self.config.accumulate
+        first = self.taken + self.world.rank
+        updates = self.config.updates - self.update
+        return range(first, first + updates * accumulate * size, size)
+
+    def _counts(self, micro_batches: Sequence[MicroBatch]) -> Counts:
+        own = torch.tensor([batch.frames for batch in micro_batches], dtype=torch.float64).sum(0)
+        masked, unmasked = self.world.total(own.float().to(self.world.device))
+        return Counts(masked=masked, unmasked=unmasked)
+
+    def _synchronised(self, last: bool) -> AbstractContextManager[None]:
+        """Return a context in which gradients are averaged over ranks only by the last of many."""
+        if last or not isinstance(self._parallel, DistributedDataParallel):
+            return nullcontext()
+        return self._parallel.no_sync()
+
+    def _layers_left_out(self) -> AbstractContextManager[None]:
+        if self.layer_drop == 0:
+            return nullcontext()
+        layers = list(self.pretrainer.model.encoder.get_submodule("layers").children())
+        random = np.random.default_rng([self.config.seed, self.update, _LAYERS])
+        dropped = random.random(len(layers)) < self.layer_drop
+        return dropped_layers(layers, dropped.tolist())
+
+    def _skip(self) -> None:
+        self.nan_updates += 1
+        self._nan_in_a_row += 1
+        if self._nan_in_a_row >= HOPELESS:
+            raise InputError(
+                f"{self.folder.path}: {HOPELESS} updates in a row, to update {self.update + 1}, "
+                "had no finite gradient; a lower learning_rate is needed."
+            )
+
+    def _count(self, values: dict[str, float]) -> None:
+        self.samples += values["samples"]
+        self.skipped_files += int(values["skipped"])
+
+    def _validate(self) -> None:
+        self._held_out = held_out(self.pretrainer, self.valid_data, self.world, self.autocast)
+        self._log("held_out", self._held_out)
+
+    def _log(self, event: str, values: dict[str, Any]) -> None:
+        if not self.world.leads:
+            return
+        line = {
+            "event": event,
+            "update": self.update,
+            "learning_rate": learning_rate(self.config, self.update - 1),
+            **{key: value for key, value in values.items() if key not in ("samples", "skipped")},
+            "audio_hours": self.samples / SAMPLE_RATE / 3600,
+            "seconds": self.seconds,
+            "skipped_files": self.skipped_files,
+            "nan_updates": self.nan_updates,
+        }
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        self.folder.append_log(finite(line))
+        if self._scalars is not None:
+            self._scalars(self.update, line)
+        self._say(sentence(event, line, self.config.updates))

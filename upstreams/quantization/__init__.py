@@ -1,0 +1,1 @@
+"""Which modules of an encoder a 1-bit twin binarizes, and how."""

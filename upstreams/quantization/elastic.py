@@ -1,0 +1,254 @@
+"""Elastic binarization of activations, and of weights: forward values and their gradients.
+
+References:
+- BiT, Liu et al., 2022, https://arxiv.org/abs/2205.13016, section 3: learnt scale and threshold.
+- LSQ, Esser et al., 2020, https://arxiv.org/abs/1902.08153: more bits, the scale's gradient.
+- XNOR-Net, Rastegari et al., 2016, https://arxiv.org/abs/1603.05279: a weight's scale is its mean
+  magnitude.
+
+With a learnt shift b for each channel, a learnt scale α ≥ 10⁻⁵ for each tensor, x' = x + b and
+q = x' / α, a quantizer gives y = α · n with integer levels n:
+
+- signed, 1 bit: n = +1 where x' ≥ 0, else -1. ∂y/∂x' = [-1 ≤ q ≤ 1], ∂y/∂α = n;
+- otherwise n = clip(round(q), Qn, Qp), ties to even. ∂y/∂x' = [Qn ≤ q ≤ Qp] and ∂y/∂α = n outside
+  of that range, n - q inside. Unsigned: Qn = 0, Qp = 2ᵏ - 1. Signed: Qn = -2ᵏ⁻¹, Qp = 2ᵏ⁻¹ - 1.
+
+α's gradient is divided by √(N · Qp) for N elements (Qp = 1 at 1 bit). Beyond 1 bit the unsigned
+set begins at the smallest x' of the call, a constant that is subtracted first and added to y.
+
+Levels and scale come apart, so that a layer can multiply integers, exactly, and scale afterwards.
+There are as many levels as bits give: published code has torch.sign(0) = 0 as a third one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn as nn
+from torch import Tensor
+
+from superbit.upstreams.errors import InputError
+
+SMALLEST_SCALE = 1e-5  # of an activation
+SMALLEST_WEIGHT_SCALE = 1e-8  # never 0: the gradient passes through a division by it
+
+
+def level_range(bits: int, *, signed: bool) -> tuple[int, int]:
+    """Return the lowest and the highest level: Qn and Qp, and ±1 for one signed bit."""
+    if signed:
+        return (-1, 1) if bits == 1 else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    return 0, 2**bits - 1
+
+
+class _Levels(torch.autograd.Function):
+    """From shifted values x' and α to levels n and the scale used; gradients as the module says.
+
+    What arrives for n is α · ∂L/∂y, as every user of n multiplies by α.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor,
+        gradient_scale: float | Tensor,
+        bounds: tuple[int, int],
+        sign: bool,
+    ) -> tuple[Tensor, Tensor]:
+        used = scale.clamp(min=SMALLEST_SCALE)
+        q = x / used
+        if sign:
+            one = torch.ones((), dtype=x.dtype, device=x.device)
+            levels = torch.where(x >= 0, one, -one)
+        else:
+            levels = q.round().clamp(*bounds)
+        ctx.save_for_backward(q, used)
+        ctx.gradient_scale, ctx.bounds, ctx.sign = gradient_scale, bounds, sign
+        return levels, used
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        to_levels, to_scale = grads
+        q, used = ctx.saved_tensors
+        low, high = ctx.bounds
+        to_x = torch.where((q >= low) & (q <= high), to_levels / used, 0.0)
+        if not ctx.sign:
+            to_scale = to_scale - (to_x * q).sum(dtype=used.dtype)
+        return to_x, to_scale * ctx.gradient_scale, None, None, None
+
+
+class _WeightSigns(torch.autograd.Function):
+    """From W to sign(W - mean W) and m = mean |W|; W's gradient is that of m · sign."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
+        one = torch.ones((), dtype=weight.dtype, device=weight.device)
+        # the mean of the whole tensor in either case, as in BiT
+        signs = torch.where(weight >= weight.mean(), one, -one)
+        magnitude = weight.abs()
+        if per_channel:
+            magnitude = magnitude.mean(dim=tuple(range(1, weight.dim())), keepdim=True)
+        scale = (magnitude if per_channel else magnitude.mean()).clamp(min=SMALLEST_WEIGHT_SCALE)
+        ctx.save_for_backward(scale)
+        ctx.mark_non_differentiable(scale)
+        return signs, scale
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (scale,) = ctx.saved_tensors
+        return grads[0] / scale, None
+
+
+class WeightBinarizer(nn.Module):
+    """W → mean |W| · sign(W - mean W): 1 bit, nothing to learn beside W.
+
+    Args:
+        per_channel: one mean |W| for each output channel; by default one for the tensor.
+    """
+
+    bits = 1
+
+    def __init__(self, *, per_channel: bool = False) -> None:
+        super().__init__()
+        self.per_channel = per_channel
+
+    def levels(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return signs like ``weight`` (out, …), and scales: () or (out, 1, …)."""
+        return _WeightSigns.apply(weight, self.per_channel)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the binarized weight."""
+        signs, scale = self.levels(weight)
+        return signs * scale
+
+
+class ElasticQuantizer(nn.Module):
+    """One tensor to levels times a learnt scale, after a learnt shift.
+
+    It computes nothing before its scale is set: by `superbit.upstreams.quantization.calibrate`,
+    or from a checkpoint, which carries the flag ``initialized`` as it carries the scale.
+
+    Args:
+        bits: 1 to 8.
+        signed: the set {-1, +1} or its multi-bit range; else {0, 1} or its.
+        shift_shape: of the shift, broadcast against the input from its last axis; None for none.
+        from_zero: an unsigned set of several bits begins at 0, not at the smallest value: for
+            probabilities, of which hidden keys have 0.
+    """
+
+    initialized: Tensor
+    shift: nn.Parameter | None
+
+    def __init__(
+        self,
+        *,
+        bits: int,
+        signed: bool,
+        shift_shape: Sequence[int] | None = None,
+        from_zero: bool = False,
+    ) -> None:
+        super().__init__()
+        self.bits = bits
+        self.signed = signed
+        self.bounds = level_range(bits, signed=signed)
+        self.from_zero = from_zero
+        self.scale = nn.Parameter(torch.ones(()))
+        shift = None if shift_shape is None else nn.Parameter(torch.zeros(tuple(shift_shape)))
+        self.register_parameter("shift", shift)
+        self.register_buffer("initialized", torch.tensor(False))
+        # the flag again where a forward pass can read it without waiting for the device
+        self.ready = False
+        self.calibrating = False
+
+    def levels(
+        self, x: Tensor, *, count: int | Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return integer levels (as floats, like ``x``) and the scale that multiplies them.
+
+        An unsigned set of several bits that begins elsewhere than at 0 has no such pair: it gives
+        y itself, and None.
+
+        Args:
+            x: the tensor to quantize.
+            count: N, the elements that the tensor has in dense arithmetic, padding left out; by
+                default all of ``x``.
+            mask: which of ``x`` are no padding, broadcasting to it; None for all.
+
+        Raises:
+            InputError: the scale was never set.
+        """
+        x = self._shifted(x)
+        count = x.numel() if count is None else count
+        if self.calibrating:
+            self._set_scale(x, count=count, mask=mask)
+        elif not (self.ready or x.is_meta):
+            raise InputError(
+                "this model was binarized but never calibrated: calibrate it on audio, or load a "
+                "checkpoint of a calibrated twin."
+            )
+        minimum = self._minimum(x, mask)
+        levels, scale = _Levels.apply(
+            x if minimum is None else x - minimum,
+            self.scale,
+            (count * self._steps) ** -0.5 if torch.is_grad_enabled() else 1.0,
+            self.bounds,
+            self.signed and self.bits == 1,
+        )
+        if minimum is None:
+            return levels, scale
+        return levels * scale + minimum, None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return y, the quantized ``x``; see `levels`."""
+        levels, scale = self.levels(x)
+        return levels if scale is None else levels * scale
+
+    def calibrate(
+        self, x: Tensor, *, count: int | Tensor | None = None, mask: Tensor | None = None
+    ) -> None:
+        """Set α to 2 mean |x'| / √Qp, twice that for an unsigned set, and the flag.
+
+        Under `torch.distributed` the mean is over all ranks. Arguments as for `levels`.
+        """
+        self._set_scale(self._shifted(x), count=x.numel() if count is None else count, mask=mask)
+
+    @property
+    def _steps(self) -> int:
+        """Qp of the formulas, 1 at 1 bit."""
+        return 1 if self.bits == 1 else self.bounds[1]
+
+    def _shifted(self, x: Tensor) -> Tensor:
+        if self.shift is None:
+            return x
+        shift: Tensor = self.shift
+        if shift.dim() == 3:  # (H, …): blocks of sparse attention have axes after that of heads
+            between = (1,) * (x.dim() - 4)
+            shift = shift.reshape(shift.shape[:1] + between + shift.shape[1:])
+        return x + shift
+
+    def _minimum(self, x: Tensor, mask: Tensor | None) -> Tensor | None:
+        if self.signed or self.bits == 1 or self.from_zero:
+            return None
+        x = x.detach()
+        return (x if mask is None else x.masked_fill(~mask, math.inf)).amin()
+
+    @torch.no_grad()
+    def _set_scale(self, x: Tensor, *, count: int | Tensor, mask: Tensor | None) -> None:
+        magnitude = x.abs() if mask is None else x.abs().masked_fill(~mask, 0.0)
+        total = torch.stack(
+            [magnitude.sum(dtype=torch.float64), torch.as_tensor(count, device=x.device).double()]
+        )
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(total)
+        factor = (2.0 if self.signed else 4.0) / math.sqrt(self._steps)
+        self.scale.copy_(factor * total[0] / total[1])
+        self.initialized.fill_(True)
+        self.ready = True
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self.ready = not self.initialized.is_meta and bool(self.initialized)
