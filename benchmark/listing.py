@@ -11,6 +11,18 @@ from superbit.benchmark.tasks import TASKS
 from superbit.upstreams import registry
 
 
+def list_command(what: str) -> int:
+    """Print the ``"upstreams"`` or the ``"tasks"`` there are; return 0."""
+    print(upstreams() if what == "upstreams" else tasks())
+    return 0
+
+
+def status_command(results: Path) -> int:
+    """Print :func:`status`; return 0."""
+    print(status(results))
+    return 0
+
+
 def upstreams() -> str:
     """Every upstream but s3prl's own, one a line."""
     rows = [

@@ -14,28 +14,50 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from superbit.benchmark.folds import merge_folds
 from superbit.benchmark.records import RunRecord
+from superbit.benchmark.results import ResultStore
 from superbit.benchmark.table_formats import (
     CHOSEN_ON_TEST,
     COLUMNS,
     HEADER,
     Cell,
+    Format,
     Row,
     Table,
     render,
     require_one_of,
 )
 from superbit.benchmark.tasks import TASKS, TaskSpec
-from superbit.benchmark.where import KEY_DIGITS, choose, condition_for, differing, name_runs
+from superbit.benchmark.where import (
+    KEY_DIGITS,
+    choose,
+    condition_for,
+    differing,
+    name_runs,
+    parse_where,
+)
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.spec import UpstreamSpec
 
 __all__ = ["Cell", "Row", "Source", "Table", "paper_rows", "render", "table2"]
 
 Source = Literal["both", "paper", "runs"]
+
+
+def table2_command(results: Path, source: Source, where: Sequence[str], format: Format) -> int:
+    """Print Table 2 with the runs of the folder ``results``; return 0.
+
+    Raises:
+        InputError: see :func:`table2`, or a condition in ``where`` that cannot be read.
+    """
+    records = [] if source == "paper" else ResultStore(results).read_all()
+    print(render(table2(records, source=source, where=parse_where(where)), format), end="")
+    return 0
+
 
 _SCALES = ("superb", "embedded")
 _METRIC_WORDS = {"acc": "accuracy", "slot_type_f1": "slot-type F1"}

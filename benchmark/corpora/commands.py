@@ -12,6 +12,7 @@ from rich.table import Table
 
 from superbit.benchmark.corpora import catalog
 from superbit.benchmark.corpora.embedded.make import make_corpora
+from superbit.benchmark.corpora.embedded.pretraining_speech import make_pretraining_speech
 from superbit.benchmark.corpora.layout import CorpusReport
 from superbit.benchmark.corpora.manifest import Manifest, build_manifest
 from superbit.benchmark.corpora.paths import CorpusPaths, load_paths
@@ -19,8 +20,8 @@ from superbit.benchmark.progress import Reporter
 from superbit.upstreams.errors import InputError
 
 
-def make_command(out: str | os.PathLike[str], size: str, seed: int) -> None:
-    """Synthesize the embedded corpora into ``out``, with progress, and say where they are.
+def make_command(out: str | os.PathLike[str], size: str, seed: int) -> int:
+    """Synthesize the embedded corpora into ``out``, with progress; say where they are; return 0.
 
     Raises:
         InputError: as :func:`make_corpora`.
@@ -31,6 +32,34 @@ def make_command(out: str | os.PathLike[str], size: str, seed: int) -> None:
     seconds = time.monotonic() - start
     _console().print(f"Embedded corpora, size {size}, seed {seed}: {Path(out)} ({seconds:.0f} s)")
     _console().print(f"Paths file: {paths_file}")
+    return 0
+
+
+def speech_command(
+    out: str | os.PathLike[str],
+    apart_from: str | os.PathLike[str],
+    hours: float,
+    speakers: int,
+    seed: int,
+    jobs: int,
+) -> int:
+    """Synthesize speech for pre-training into ``out``, with progress, and return 0.
+
+    Raises:
+        InputError: as :func:`make_pretraining_speech`.
+    """
+    with Reporter().counting(f"synthesizing {hours:g} hours of speech") as on_progress:
+        folder = make_pretraining_speech(
+            Path(out),
+            apart_from=Path(apart_from),
+            hours=hours,
+            speakers=speakers,
+            seed=seed,
+            jobs=jobs,
+            on_progress=on_progress,
+        )
+    _console().print(f"Speech for pre-training with train.tsv and valid.tsv: {folder}")
+    return 0
 
 
 def check_command(paths_file: str | os.PathLike[str], work_dir: str | os.PathLike[str]) -> int:

@@ -209,7 +209,7 @@ def _category(name: str, done: ModuleCount) -> str:
 
 
 def _bytes(model: nn.Module) -> dict[str, int]:
-    quantized = signs = scales = 0
+    quantized = signs = scales = of_weights = 0
     for module in binarized_modules(model).values():
         quantizer = getattr(module, "weight_quantizer", None)
         if quantizer is None:  # a product, or a layer of which only the input is binarized
@@ -218,12 +218,7 @@ def _bytes(model: nn.Module) -> dict[str, int]:
         quantized += weight.numel()
         signs += math.ceil(weight.numel() * quantizer.bits / 8)
         scales += _BYTES * (len(weight) if getattr(quantizer, "per_channel", False) else 1)
-    learned = _learned(model)
-    of_weights = sum(
-        _learned(module.weight_quantizer)
-        for module in binarized_modules(model).values()
-        if isinstance(getattr(module, "weight_quantizer", None), ElasticQuantizer)
-    )
+        of_weights += _learned(quantizer)
     parameters = fp32_parameters(model)
     return {
         "parameters": parameters,
@@ -231,7 +226,7 @@ def _bytes(model: nn.Module) -> dict[str, int]:
         "full_precision_bytes": _BYTES * (parameters - quantized),
         "sign_bytes": signs,
         "scale_bytes": scales,
-        "activation_bytes": _BYTES * (learned - of_weights),
+        "activation_bytes": _BYTES * (_learned(model) - of_weights),
     }
 
 

@@ -1,0 +1,284 @@
+"""Every verb of the command line: its options, and the function that carries it out, by name."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path("results/local")
+Verb = Callable[[argparse.Namespace], int]
+Verbs = argparse._SubParsersAction
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser; what it gives has the verb's function as ``verb``."""
+    parser = argparse.ArgumentParser(
+        prog="superbit",
+        description="Measures what an efficient speech encoder costs and what it gives up: "
+        "SUPERB over s3prl upstreams.",
+    )
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+    _add_upstreams(verbs)
+    _add_corpus(verbs)
+    _add_sweep(verbs)
+    _add_training(verbs)
+    _add_tables(verbs)
+    return parser
+
+
+def _carried_out_by(
+    target: str, given: Callable[[argparse.Namespace], Mapping[str, Any]] | None = None
+) -> Verb:
+    """Return ``package.module:function`` of superbit, imported when it is called.
+
+    It gets the parsed arguments, or by name what ``given`` makes of them.
+    """
+
+    def verb(arguments: argparse.Namespace) -> int:
+        module, _, name = target.partition(":")
+        function = getattr(import_module(f"superbit.{module}"), name)
+        return function(arguments) if given is None else function(**given(arguments))
+
+    return verb
+
+
+def _vars_but_verb(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(arguments).items() if name != "verb"}
+
+
+def _paths_and_work(arguments: argparse.Namespace) -> dict[str, Path]:
+    return {"paths_file": arguments.paths, "work_dir": arguments.results / "work"}
+
+
+def _add_upstreams(verbs: Verbs[argparse.ArgumentParser]) -> None:
+    verb = verbs.add_parser("list", help="upstreams or tasks there are")
+    verb.add_argument("what", choices=["upstreams", "tasks"])
+    verb.set_defaults(verb=_carried_out_by("benchmark.listing:list_command", _vars_but_verb))
+
+    verb = verbs.add_parser("check", help="whether an upstream keeps s3prl's contract")
+    verb.add_argument("spec", metavar="SPEC", help="NAME[@CHECKPOINT][+untrained][+policy=POLICY]")
+    verb.set_defaults(verb=_carried_out_by("benchmark.checking:check_command", _vars_but_verb))
+
+    verb = verbs.add_parser("import", help="make HuBERT base weights of others an upstream")
+    verb.add_argument(
+        "--from",
+        dest="source",
+        choices=["hf", "torchaudio", "fairseq"],
+        required=True,
+        help="who wrote them",
+    )
+    verb.add_argument("path", type=Path, metavar="PATH", help="a folder (hf) or a file")
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR")
+    verb.set_defaults(verb=_carried_out_by("upstreams.importing.command:import_command"))
+
+
+def _add_corpus(verbs: Verbs[argparse.ArgumentParser]) -> None:
+    corpus = verbs.add_parser("corpus", help="make embedded corpora, check and prepare real ones")
+    corpus_verbs = corpus.add_subparsers(required=True, metavar="VERB")
+
+    verb = corpus_verbs.add_parser("make", help="synthesize corpora in the real layouts")
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR")
+    verb.add_argument("--size", choices=["tiny", "demo"], default="demo")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.set_defaults(
+        verb=_carried_out_by("benchmark.corpora.commands:make_command", _vars_but_verb)
+    )
+
+    verb = corpus_verbs.add_parser("speech", help="synthesize speech for pre-training")
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR")
+    verb.add_argument(
+        "--apart-from",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the embedded corpora, with which it shares no voice and no sentence",
+    )
+    verb.add_argument("--hours", type=float, default=1.0)
+    verb.add_argument("--speakers", type=int, default=120, metavar="N")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--jobs", type=int, default=1, metavar="N")
+    verb.set_defaults(
+        verb=_carried_out_by("benchmark.corpora.commands:speech_command", _vars_but_verb)
+    )
+
+    for name, text in (
+        ("check", "what is there, against SUPERB's counts"),
+        ("prepare", "check, then write what runs derive from the corpora"),
+    ):
+        verb = corpus_verbs.add_parser(name, help=text)
+        verb.add_argument("--paths", type=Path, required=True, metavar="FILE")
+        _add_results(verb)
+        verb.set_defaults(
+            verb=_carried_out_by(f"benchmark.corpora.commands:{name}_command", _paths_and_work)
+        )
+
+
+def _add_sweep(verbs: Verbs[argparse.ArgumentParser]) -> None:
+    verb = verbs.add_parser("sweep", help="run tasks over upstreams; reuses what is done")
+    verb.add_argument("--upstreams", required=True, metavar="SPEC,…")
+    verb.add_argument("--tasks", required=True, metavar="TASK,…")
+    verb.add_argument(
+        "--scale",
+        choices=["superb", "embedded"],
+        required=True,
+        help="the benchmark's protocol, or the small one",
+    )
+    verb.add_argument(
+        "--paths",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="where the corpora lie (downstream_configs/paths.example.yaml)",
+    )
+    verb.add_argument(
+        "--overrides",
+        type=Path,
+        metavar="FILE",
+        help="config overrides, laid out like embedded.yaml",
+    )
+    verb.add_argument("--lr", type=float, metavar="RATE", help="in place of each task's own")
+    verb.add_argument("--seed", type=int, default=1337)
+    verb.add_argument("--device", default=None, help="cpu or cuda; cuda where there is one")
+    verb.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="runs at a time, each in a process with its share of the cores",
+    )
+    verb.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help="at most N steps and evaluation batches; enters no table",
+    )
+    verb.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    _add_results(verb)
+    verb.set_defaults(verb=_carried_out_by("benchmark.sweeping:sweep_command"))
+
+    verb = verbs.add_parser("status", help="what is done, failed and unfinished")
+    _add_results(verb)
+    verb.set_defaults(verb=_carried_out_by("benchmark.listing:status_command", _vars_but_verb))
+
+
+def _add_training(verbs: Verbs[argparse.ArgumentParser]) -> None:
+    verb = verbs.add_parser("manifest", help="list a folder's audio as fairseq does")
+    verb.add_argument("root", type=Path, metavar="ROOT")
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR")
+    verb.add_argument("--held-out", type=float, default=0.01, metavar="SHARE", help="for valid.tsv")
+    verb.add_argument("--held-out-by", choices=["file", "folder"], default="file")
+    verb.add_argument("--must-contain", default="", metavar="TEXT", help="in a file's path")
+    verb.add_argument("--min-samples", type=int, default=400, metavar="N")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.set_defaults(verb=_carried_out_by("upstreams.pretraining.command:manifest_command"))
+
+    _add_units(verbs)
+
+    verb = verbs.add_parser("pretrain", help="HuBERT pre-training; continues what is in --out")
+    verb.add_argument("--preset", required=True, metavar="NAME", help="phase1, phase2 or nano")
+    verb.add_argument("--model", required=True, metavar="NAME", help="one of superbit's sizes")
+    verb.add_argument("--manifests", type=Path, metavar="DIR", help="train.tsv and valid.tsv")
+    verb.add_argument("--labels", type=Path, metavar="DIR", help="train.km and valid.km")
+    verb.add_argument("--out", type=Path, metavar="DIR")
+    verb.add_argument("--init", type=Path, metavar="DIR", help="a checkpoint to begin with")
+    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    verb.add_argument("--device", default=None)
+    verb.add_argument("--tensorboard", action="store_true")
+    verb.add_argument("--dry-run", action="store_true", help="print the plan and its time")
+    verb.add_argument(
+        "--hardware",
+        choices=["v100", "l4", "a100", "h100", "h200", "two_cores"],
+        default="a100",
+        help="of the time that --dry-run estimates",
+    )
+    verb.add_argument("--devices", type=int, default=1, metavar="N", help="for the same estimate")
+    verb.set_defaults(verb=_carried_out_by("upstreams.pretraining.command:pretrain_command"))
+
+
+def _add_units(verbs: Verbs[argparse.ArgumentParser]) -> None:
+    units = verbs.add_parser("units", help="k-means units: fit them, label audio with them")
+    units_verbs = units.add_subparsers(required=True, metavar="VERB")
+
+    fit = units_verbs.add_parser("fit", help="k-means over MFCC, or over a layer of a checkpoint")
+    fit.add_argument("--clusters", type=int, required=True, metavar="K")
+    fit.add_argument("--layer", type=int, metavar="N")
+    fit.add_argument("--fraction", type=float, default=1.0, help="of the utterances")
+    fit.add_argument("--seed", type=int, default=0)
+    fit.set_defaults(verb=_carried_out_by("upstreams.pretraining.command:units_fit_command"))
+
+    label = units_verbs.add_parser("label", help="the unit of every frame, as a .km file")
+    label.add_argument("--units", type=Path, required=True, metavar="DIR")
+    label.add_argument("--shard", type=int, default=0, metavar="N")
+    label.add_argument("--shards", type=int, default=1, metavar="N")
+    label.add_argument("--jobs", type=int, default=1, metavar="N")
+    label.set_defaults(verb=_carried_out_by("upstreams.pretraining.command:units_label_command"))
+
+    for verb in (fit, label):
+        verb.add_argument("--manifest", type=Path, required=True, metavar="FILE")
+        verb.add_argument("--out", type=Path, required=True, metavar="PATH")
+        verb.add_argument("--checkpoint", type=Path, metavar="DIR")
+        verb.add_argument("--device", default=None)
+
+
+def _add_tables(verbs: Verbs[argparse.ArgumentParser]) -> None:
+    verb = verbs.add_parser("profile", help="Table 1: storage, FLOP, BOP, time of upstreams")
+    _add_profile(verb)
+
+    tables = verbs.add_parser("table", help="print a table of the paper beside ours")
+    numbers = tables.add_subparsers(required=True, metavar="NUMBER")
+    verb = numbers.add_parser("1", help="what encoders cost: the same as profile")
+    _add_profile(verb)
+    verb = numbers.add_parser("2", help="the ten tasks")
+    verb.add_argument("--source", choices=["paper", "runs", "both"], default="both")
+    verb.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="only runs whose identity says so; may be repeated",
+    )
+    _add_format(verb)
+    _add_results(verb)
+    verb.set_defaults(verb=_carried_out_by("benchmark.tables:table2_command", _vars_but_verb))
+
+    verb = verbs.add_parser("claims", help="the paper's numeric sentences, recomputed")
+    _add_format(verb)
+    verb.set_defaults(verb=_carried_out_by("benchmark.claims.command:claims_command"))
+
+    verb = verbs.add_parser("error-flow", help="where a 1-bit twin departs from its FP32 model")
+    verb.add_argument("spec", metavar="SPEC")
+    verb.add_argument("--audio", type=Path, metavar="DIR", help="wav or flac files")
+    verb.add_argument("--format", choices=["csv", "md", "png"], default="md")
+    verb.add_argument("--out", type=Path, metavar="FILE")
+    verb.set_defaults(verb=_carried_out_by("benchmark.error_flow_command:error_flow_command"))
+
+
+def _add_profile(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("specs", nargs="*", metavar="SPEC", help="none: the paper's ten rows")
+    verb.add_argument(
+        "--seconds", type=float, default=10.0, metavar="S", help="of audio (default: 10)"
+    )
+    verb.add_argument("--accounting", choices=["paper", "honest", "both"], default="both")
+    verb.add_argument("--measure", action="store_true", help="time the models on this machine")
+    verb.add_argument(
+        "--threads", type=int, metavar="N", help="of what is timed (default: the cores)"
+    )
+    _add_format(verb)
+    verb.set_defaults(verb=_carried_out_by("benchmark.profiling.profile_command:profile_command"))
+
+
+def _add_format(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--format", choices=["md", "csv", "json", "latex", "html"], default="md")
+
+
+def _add_results(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--results",
+        type=Path,
+        default=RESULTS,
+        metavar="DIR",
+        help=f"folder of results (default: {RESULTS})",
+    )
