@@ -68,6 +68,18 @@ def _sweep(arguments: argparse.Namespace) -> int:
     return sweep_command(arguments)
 
 
+def _cache_ls(arguments: argparse.Namespace) -> int:
+    from superbit.benchmark.features.commands import list_command
+
+    return list_command(arguments)
+
+
+def _cache_prune(arguments: argparse.Namespace) -> int:
+    from superbit.benchmark.features.commands import prune_command
+
+    return prune_command(arguments)
+
+
 def _status(arguments: argparse.Namespace) -> int:
     from superbit.benchmark.listing import status
 
@@ -116,6 +128,8 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_sweep(verbs)
 
+    _add_cache_verbs(verbs)
+
     verb = verbs.add_parser("status", help="what is done, failed and unfinished")
     _add_results(verb)
     verb.set_defaults(verb=_status)
@@ -149,7 +163,6 @@ def _add_sweep(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     verb.add_argument(
         "--paths",
         type=Path,
-        required=True,
         metavar="FILE",
         help="where the corpora lie (downstream_configs/paths.example.yaml)",
     )
@@ -176,8 +189,55 @@ def _add_sweep(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="at most N steps and evaluation batches; enters no table",
     )
     verb.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    verb.add_argument(
+        "--assume",
+        choices=["superb-sizes"],
+        help="with --dry-run: plan features for SUPERB's corpora without having them",
+    )
+    _add_cache(verb)
+    verb.add_argument("--no-cache", action="store_true", help="run the upstream on every batch")
+    verb.add_argument(
+        "--cache-budget", metavar="SIZE", help="at most so much in the cache, e.g. 200GB"
+    )
+    verb.add_argument(
+        "--cache-precision",
+        choices=["float16", "float32"],
+        default="float16",
+        help="of frames; means over time are float32 (default: float16)",
+    )
+    verb.add_argument(
+        "--cache-any-upstream",
+        action="store_true",
+        help="also store features that depend on the batch; each is then computed alone",
+    )
     _add_results(verb)
     verb.set_defaults(verb=_sweep)
+
+
+def _add_cache_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    cache = verbs.add_parser("cache", help="stored features: list them, delete them")
+    cache_verbs = cache.add_subparsers(required=True, metavar="VERB")
+    verb = cache_verbs.add_parser("ls", help="what is stored, by upstream")
+    _add_cache(verb)
+    _add_results(verb)
+    verb.set_defaults(verb=_cache_ls)
+    verb = cache_verbs.add_parser("prune", help="delete features, the oldest first")
+    what = verb.add_mutually_exclusive_group(required=True)
+    what.add_argument("--all", action="store_true", help="every upstream's")
+    what.add_argument("--upstream", metavar="SPEC", help="one upstream's")
+    what.add_argument("--to", metavar="SIZE", help="until no more than this is left, e.g. 50GB")
+    _add_cache(verb)
+    _add_results(verb)
+    verb.set_defaults(verb=_cache_prune)
+
+
+def _add_cache(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--cache-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of stored features (default: work/features in the results)",
+    )
 
 
 def _add_results(verb: argparse.ArgumentParser) -> None:
