@@ -8,7 +8,7 @@ featurizer's parameters before the head's in the optimizer.
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 import inspect
 import math
 from collections import defaultdict
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from superbit.benchmark import heads
+from superbit.benchmark.features.source import FeatureSource, weighted_sum
 from superbit.benchmark.rng import rng_state, seed_everything, set_rng_state
 from superbit.benchmark.training_state import (
     Evaluation,
@@ -42,6 +43,8 @@ class Experiment:
         expdir: folder for the files that the expert writes.
         device: of upstream and head.
         reinitialize_head: draw the head's weights anew from ``seed``, after its construction.
+        feature_source: called with the upstream and its samples a frame, gives what feeds the
+            head from stored features; without it the upstream runs on every batch, as in s3prl.
         stop: asked before every step and batch; true ends the run by :class:`InterruptedRun`.
     """
 
@@ -56,6 +59,7 @@ class Experiment:
         device: str = "cpu",
         stop: Callable[[], bool] = lambda: False,
         reinitialize_head: bool = False,
+        feature_source: Callable[[nn.Module, float], FeatureSource] | None = None,
     ) -> None:
         from s3prl.optimizers import get_optimizer
         from s3prl.upstream.interfaces import Featurizer
@@ -66,15 +70,19 @@ class Experiment:
         self.featurizer = Featurizer(
             upstream=self.upstream, feature_selection="hidden_states", upstream_device=device
         ).to(device)
-        expert = importlib.import_module(f"s3prl.downstream.{downstream}.expert")
-        self.head = expert.DownstreamExpert(
-            upstream_dim=self.featurizer.output_dim,
-            upstream_rate=self.featurizer.downsample_rate,
-            **config,
-            expdir=str(expdir),
-            seed=seed,
-            device=device,
-        ).to(device)
+        self.source: FeatureSource | None = None
+        if feature_source is not None:
+            self.source = feature_source(self.upstream, self.featurizer.downsample_rate)
+        with self._reading():  # ER reads its audio here
+            self.head = heads.build(
+                downstream,
+                config,
+                upstream_dim=self.featurizer.output_dim,
+                upstream_rate=self.featurizer.downsample_rate,
+                expdir=expdir,
+                seed=seed,
+                device=device,
+            )
         if reinitialize_head:
             heads.reinitialize(self.head, seed=seed)
         self.optimizer: Any = None
@@ -151,7 +159,7 @@ class Experiment:
         limited = self._limited(split)
         loader = self.head.get_dataloader(split)
         records: dict[str, list[Any]] = defaultdict(list)
-        for index, (wavs, *others) in enumerate(loader):
+        for index, (wavs, *others) in enumerate(self._read(loader)):
             if limited and index >= (self.batch_limit or 0):
                 break
             if self.stop():
@@ -181,16 +189,14 @@ class Experiment:
         if self.batch_limit is not None:
             heads.limit_queries(loader.dataset, self.batch_limit)
         self.layer_records = []
-        for wavs, *others in loader:
+        for wavs, *others in self._read(loader):
             if self.stop():
                 raise InterruptedRun
-            with torch.no_grad():
-                batch = self._batch(wavs)
-                states = self.upstream(batch)["hidden_states"]
-            while len(self.layer_records) < len(states):
+            layers = self._layers(wavs)
+            while len(self.layer_records) < len(layers):
                 self.layer_records.append(defaultdict(list))
-            for records, state in zip(self.layer_records, states, strict=True):
-                self.head(split, self.featurizer.tolist(batch, state), *others, records=records)
+            for records, features in zip(self.layer_records, layers, strict=True):
+                self.head(split, features, *others, records=records)
 
     def weights(self) -> dict[str, Any]:
         """Return a copy of featurizer and head, on the CPU."""
@@ -229,6 +235,8 @@ class Experiment:
     # --- one step ---------------------------------------------------------------------------------
 
     def _features(self, wavs: Any) -> list[Tensor]:
+        if self.source is not None:
+            return weighted_sum(self.featurizer, self.source.gather(wavs))
         batch = self._batch(wavs)
         with torch.no_grad():
             hidden = self.upstream(batch)
@@ -239,6 +247,20 @@ class Experiment:
                 "'superbit check' says for which input."
             )
         return features
+
+    def _layers(self, wavs: Any) -> list[list[Tensor]]:
+        """Every layer's features of a batch."""
+        if self.source is not None:
+            gathered = self.source.gather(wavs)
+            # Copies: these are kept until the whole split is read.
+            return [
+                [features.clone() for features in gathered.layer(index)]
+                for index in range(len(gathered.states))
+            ]
+        batch = self._batch(wavs)
+        with torch.no_grad():
+            states = self.upstream(batch)["hidden_states"]
+        return [self.featurizer.tolist(batch, state) for state in states]
 
     def _batch(self, wavs: Any) -> list[Tensor]:
         return [torch.as_tensor(wav, dtype=torch.float32).to(self.device) for wav in wavs]
@@ -314,6 +336,22 @@ class Experiment:
 
     # --- batches ----------------------------------------------------------------------------------
 
+    def _reading(self) -> contextlib.AbstractContextManager[None]:
+        """Within it, the datasets name what is stored instead of decoding it."""
+        return self.source.reading() if self.source is not None else contextlib.nullcontext()
+
+    def _read(self, batches: Any) -> Iterator[Any]:
+        """The same batches, each read under :meth:`_reading`."""
+        with self._reading():
+            remaining = iter(batches)
+        while True:
+            try:
+                with self._reading():
+                    batch = next(remaining)
+            except StopIteration:
+                return
+            yield batch
+
     def _train_batches(self) -> Iterator[Any]:
         """One epoch's batches from :attr:`Progress.batch` on."""
         resume_rng = self.__dict__.pop("_resume_rng", None)
@@ -327,11 +365,12 @@ class Experiment:
                 "the train split has fewer items than one batch; lower the batch size "
                 "or give more audio."
             )
-        batches = iter(loader)
-        if resume_rng is not None:
-            self._skip(loader, batches)
-            set_rng_state(resume_rng)
-        return batches
+        with self._reading():  # worker processes start here and keep what they inherit
+            batches = iter(loader)
+            if resume_rng is not None:
+                self._skip(loader, batches)
+                set_rng_state(resume_rng)
+        return self._read(batches)
 
     def _skip(self, loader: DataLoader, batches: Any) -> None:
         """Pass over the batches that were trained on before the checkpoint."""

@@ -1,12 +1,37 @@
-"""What surrounds an s3prl head: its optimizer's schedule, SpecAug, fresh weights, cut splits."""
+"""An s3prl head, and its optimizer's schedule, SpecAug, fresh weights, cut splits."""
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from superbit.benchmark.rng import seed_everything
+
+
+def build(
+    downstream: str,
+    config: dict[str, Any],
+    *,
+    upstream_dim: int,
+    upstream_rate: float,
+    expdir: Path,
+    seed: int,
+    device: str,
+) -> Any:
+    """Build the expert of ``s3prl.downstream.<downstream>``: datasets, head, loss and metric."""
+    expert = importlib.import_module(f"s3prl.downstream.{downstream}.expert")
+    head = expert.DownstreamExpert(
+        upstream_dim=upstream_dim,
+        upstream_rate=upstream_rate,
+        **config,
+        expdir=str(expdir),
+        seed=seed,
+        device=device,
+    )
+    return head.to(device)
 
 
 def scheduler(optimizer: Any, config: dict[str, Any]) -> Any:

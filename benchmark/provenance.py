@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -59,6 +59,10 @@ class Provenance(BaseModel):
     started: str | None = None
     # how long it took
     seconds: float | None = None
+    # stored features it was made of: kind, precision, utterances stored and live, damaged ones, and
+    # how far the upstream's features depend on the batch; None where the upstream ran on all.
+    # No part of the key: within float16 a number is the same number, as it is on another processor
+    features: dict[str, Any] | None = None
 
 
 def collect(
@@ -68,6 +72,7 @@ def collect(
     threads: int | None = None,
     started: datetime | None = None,
     seconds: float | None = None,
+    features: dict[str, Any] | None = None,
 ) -> Provenance:
     """Return what can be found out about this process; never raises.
 
@@ -78,6 +83,7 @@ def collect(
         threads: threads torch computes with; asked of torch where it is imported already.
         started: when the run started (a time without zone is taken as UTC); now where not given.
         seconds: how long the run took.
+        features: what is to be said of stored features.
     """
     commit, dirty = _or_none(_git_state_of_this_package) or (None, None)
     words = [str(word) for word in (sys.argv if command is None else command)]
@@ -96,6 +102,7 @@ def collect(
         command=[Path(words[0]).name, *words[1:]] if words else None,
         started=_or_none(lambda: _utc(started or datetime.now(UTC))),
         seconds=None if seconds is None else float(seconds),
+        features=features,
     )
 
 

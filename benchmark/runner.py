@@ -11,8 +11,8 @@ import copy
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,6 +23,7 @@ from superbit.benchmark.checkpoints import LABEL, run_folder
 from superbit.benchmark.corpora.manifest import Manifest
 from superbit.benchmark.corpora.paths import CorpusPaths
 from superbit.benchmark.experiment import Experiment
+from superbit.benchmark.features.preparing import FeatureUse
 from superbit.benchmark.procedures import PROCEDURES, Session, Tested
 from superbit.benchmark.results import (
     Corpus,
@@ -49,12 +50,14 @@ class RunContext:
         paths: where the corpora lie.
         device: ``"cpu"`` or ``"cuda"``.
         stop: asked often; true makes a run save its checkpoint and raise ``InterruptedRun``.
+        features: which (upstream, task) may read stored features.
     """
 
     store: ResultStore
     paths: CorpusPaths
     device: str = "cpu"
     stop: Callable[[], bool] = lambda: False
+    features: Mapping[tuple[str, str], FeatureUse] = field(default_factory=dict)
 
     @property
     def work_dir(self) -> Path:
@@ -144,7 +147,7 @@ def _run_claimed(
         )
     (run_dir / LABEL).write_text(f"{identity.task} × {identity.upstream}\n", encoding="utf-8")
     with _output_to(run_dir / "log.txt"):
-        tested = _train_and_test(
+        tested, features = _train_and_test(
             identity, upstream=upstream, context=context, run_dir=run_dir, on_step=on_step
         )
     record = RunRecord(
@@ -154,7 +157,7 @@ def _run_claimed(
         metrics=tested.metrics,
         interval=tested.interval,
         selection=tested.selection,
-        provenance=_provenance(started, context.device),
+        provenance=_provenance(started, context.device, features),
     )
     expected = _expected_items(identity, manifest, tested)
     stored = context.store.write(record, tested.items, expected_items=expected)
@@ -204,7 +207,7 @@ def _train_and_test(
     context: RunContext,
     run_dir: Path,
     on_step: OnStep,
-) -> Tested:
+) -> tuple[Tested, dict[str, Any] | None]:
     import torch
 
     # A BLSTM's gradients decay below 1e-38, where CPUs compute many times slower: taken as 0.
@@ -213,6 +216,10 @@ def _train_and_test(
     places = Places(paths=context.paths, work_dir=context.work_dir, fold=identity.fold)
     config = copy.deepcopy(identity.config)
     binding.bind(config["downstream_expert"], places)
+    use = context.features.get((identity.upstream, identity.task))
+    open_source = None
+    if use is not None:
+        open_source = use.open(identity, upstream, work_dir=context.work_dir, device=context.device)
     seed_everything(identity.seed)
     experiment = Experiment(
         upstream=upstream.expert,
@@ -223,8 +230,9 @@ def _train_and_test(
         device=context.device,
         stop=context.stop,
         reinitialize_head=binding.reinitialize_head,
+        feature_source=open_source,
     )
-    return PROCEDURES[task.protocol](
+    tested = PROCEDURES[task.protocol](
         Session(
             experiment=experiment,
             binding=binding,
@@ -234,6 +242,9 @@ def _train_and_test(
             on_step=on_step,
         )
     )
+    if use is None or experiment.source is None:
+        return tested, None
+    return tested, use.describe(identity, experiment.source)
 
 
 def _expected_items(identity: RunIdentity, manifest: Manifest, tested: Tested) -> int | None:
@@ -253,7 +264,9 @@ def _corpus(manifest: Manifest) -> Corpus:
     )
 
 
-def _provenance(started: datetime, device: str) -> provenance.Provenance:
+def _provenance(
+    started: datetime, device: str, features: dict[str, Any] | None = None
+) -> provenance.Provenance:
     import torch
 
     return provenance.collect(
@@ -261,6 +274,7 @@ def _provenance(started: datetime, device: str) -> provenance.Provenance:
         seconds=(datetime.now(UTC) - started).total_seconds(),
         threads=torch.get_num_threads(),
         gpu=torch.cuda.get_device_name() if device.startswith("cuda") else None,
+        features=features,
     )
 
 

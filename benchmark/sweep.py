@@ -7,7 +7,7 @@ stop the others.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +21,7 @@ from superbit.benchmark.tasks import TaskSpec, find_task
 from superbit.upstreams.errors import InputError
 
 if TYPE_CHECKING:
+    from superbit.benchmark.features.preparing import FeaturePlan
     from superbit.benchmark.runner import RunContext
     from superbit.upstreams.registry import LoadedUpstream
 
@@ -130,19 +131,35 @@ def make_plan(
 
 
 def carry_out(
-    plan: Plan, *, context: RunContext, reporter: Reporter, jobs: int = 1, threads: int = 1
+    plan: Plan,
+    *,
+    context: RunContext,
+    reporter: Reporter,
+    jobs: int = 1,
+    threads: int = 1,
+    features: FeaturePlan | None = None,
 ) -> Outcome:
     """Run everything in ``plan`` that is not done; stops early when the context says so.
 
     Args:
         jobs: runs at a time; above 1 each has a process of its own.
         threads: torch's threads in each of those processes.
+        features: what to extract before the runs, for them to read.
+
+    Raises:
+        InputError: features cannot be written.
     """
     from superbit.benchmark import launchers
 
     _refuse_what_other_processes_lack(plan, jobs=jobs)
     outcome = Outcome(reused=[planned for planned in plan.runs if planned.state == "done"])
     waiting = [planned for planned in plan.runs if planned.state != "done"]
+    if features is not None and waiting:
+        prepared = _prepared(features, plan, context, reporter, processes=jobs * threads)
+        if prepared is None:
+            outcome.left = waiting
+            return outcome
+        context = prepared
     # One stands for a run without training, so that it counts in the time left.
     steps = [max(1, total_steps(planned.identity.config)) for planned in waiting]
     work = launchers.jobs_of([planned.identity for planned in waiting], manifests=plan.manifests)
@@ -163,6 +180,27 @@ def carry_out(
                 progress.finish(index, _result_line(record))
     outcome.left = [planned for index, planned in enumerate(waiting) if index not in ended]
     return outcome
+
+
+def _prepared(
+    features: FeaturePlan, plan: Plan, context: RunContext, reporter: Reporter, *, processes: int
+) -> RunContext | None:
+    """Extract features; return the context with leave to read them, or ``None`` if stopped."""
+    from superbit.benchmark.features.preparing import prepare
+    from superbit.benchmark.training_state import InterruptedRun
+
+    try:
+        uses = prepare(
+            features,
+            upstreams=plan.upstreams,
+            reporter=reporter,
+            device=context.device,
+            processes=processes,
+            stop=context.stop,
+        )
+    except InterruptedRun:
+        return None
+    return replace(context, features=uses)
 
 
 def _refuse_what_other_processes_lack(plan: Plan, *, jobs: int) -> None:

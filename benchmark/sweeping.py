@@ -12,19 +12,26 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from superbit.benchmark.corpora.paths import load_paths
+from superbit.benchmark.corpora.paths import CorpusPaths, load_paths
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.results import ResultStore
-from superbit.benchmark.sweep import Outcome, SweepRequest, carry_out, make_plan, plan_lines
+from superbit.benchmark.sweep import Outcome, Plan, SweepRequest, carry_out, make_plan, plan_lines
 from superbit.benchmark.sweep import split_list as split
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.machine import cores
+
+if TYPE_CHECKING:
+    from superbit.benchmark.features.cache import CacheSettings
+    from superbit.benchmark.features.preparing import FeaturePlan
 
 
 def sweep_command(arguments: argparse.Namespace) -> int:
     """Carry out ``superbit sweep`` and return its exit status."""
     _check_options(arguments)
+    if arguments.assume is not None:
+        return _plan_on_assumed_sizes(arguments)
     request = SweepRequest(
         upstreams=tuple(split(arguments.upstreams, option="--upstreams")),
         tasks=tuple(split(arguments.tasks, option="--tasks")),
@@ -40,6 +47,7 @@ def sweep_command(arguments: argparse.Namespace) -> int:
     plan = make_plan(request, store=store, paths=paths, reporter=reporter)
     for line in plan_lines(plan):
         print(line)
+    features = _plan_features(arguments, plan, paths=paths, store=store, reporter=reporter)
     if arguments.dry_run:
         return 0
     device = _device(arguments.device)
@@ -54,11 +62,89 @@ def sweep_command(arguments: argparse.Namespace) -> int:
             reporter=reporter,
             jobs=arguments.jobs,
             threads=_threads(arguments.jobs),
+            features=features,
         )
     return _report(outcome, store)
 
 
+def _settings(arguments: argparse.Namespace) -> CacheSettings | None:
+    """What the user wants stored; ``None`` for nothing."""
+    from superbit.benchmark.features.cache import CacheSettings, parse_size
+
+    if arguments.no_cache:
+        return None
+    budget = arguments.cache_budget
+    return CacheSettings(
+        folder=arguments.cache_dir or arguments.results / "work" / "features",
+        budget_bytes=None if budget is None else parse_size(budget, option="--cache-budget"),
+        precision=arguments.cache_precision,
+        any_upstream=arguments.cache_any_upstream,
+    )
+
+
+def _plan_features(
+    arguments: argparse.Namespace,
+    plan: Plan,
+    *,
+    paths: CorpusPaths,
+    store: ResultStore,
+    reporter: Reporter,
+) -> FeaturePlan | None:
+    """Plan the features of what is to run, and print that plan."""
+    settings = _settings(arguments)
+    waiting = [planned.identity for planned in plan.runs if planned.state != "done"]
+    if settings is None or not waiting:
+        return None
+    from superbit.benchmark.features.planning import decision_lines
+    from superbit.benchmark.features.preparing import plan_features
+
+    features = plan_features(
+        waiting,
+        upstreams=plan.upstreams,
+        settings=settings,
+        paths=paths,
+        work_dir=store.root / "work",
+        reporter=reporter,
+    )
+    for line in decision_lines(features.decisions, features.costs):
+        print(line)
+    return features
+
+
+def _plan_on_assumed_sizes(arguments: argparse.Namespace) -> int:
+    """Print what features would take and save on SUPERB's corpora, which need not be there."""
+    settings = _settings(arguments)
+    if not arguments.dry_run or settings is None:
+        raise InputError("--assume superb-sizes only plans: say --dry-run, without --no-cache.")
+    from superbit.benchmark.configs import resolve
+    from superbit.benchmark.features.planning import decision_lines
+    from superbit.benchmark.features.preparing import plan_assumed
+    from superbit.benchmark.tasks import find_task
+    from superbit.upstreams.registry import load_upstream
+
+    tasks = [find_task(name) for name in split(arguments.tasks, option="--tasks")]
+    with Reporter().quiet():
+        loaded = [load_upstream(s) for s in split(arguments.upstreams, option="--upstreams")]
+        features = plan_assumed(
+            {
+                task.name: (
+                    resolve(task.name, scale=arguments.scale, overrides=arguments.overrides),
+                    max(1, task.folds),
+                )
+                for task in tasks
+            },
+            upstreams={str(upstream.spec): upstream for upstream in loaded},
+            settings=settings,
+        )
+    print("On corpora of SUPERB's size, none of which was read:")
+    for line in decision_lines(features.decisions, features.costs):
+        print(line)
+    return 0
+
+
 def _check_options(arguments: argparse.Namespace) -> None:
+    if arguments.paths is None and arguments.assume is None:
+        raise InputError("--paths: name the file that says where the corpora lie.")
     for name, least in (("limit", 1), ("jobs", 1), ("seed", 0)):
         value = getattr(arguments, name)
         if value is not None and value < least:

@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     _add_upstreams(verbs)
     _add_corpus(verbs)
     _add_sweep(verbs)
+    _add_cache(verbs)
     _add_training(verbs)
     _add_tables(verbs)
     return parser
@@ -129,7 +130,6 @@ def _add_sweep(verbs: Verbs[argparse.ArgumentParser]) -> None:
     verb.add_argument(
         "--paths",
         type=Path,
-        required=True,
         metavar="FILE",
         help="where the corpora lie (downstream_configs/paths.example.yaml)",
     )
@@ -156,12 +156,59 @@ def _add_sweep(verbs: Verbs[argparse.ArgumentParser]) -> None:
         help="at most N steps and evaluation batches; enters no table",
     )
     verb.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    verb.add_argument(
+        "--assume",
+        choices=["superb-sizes"],
+        help="with --dry-run: plan features for SUPERB's corpora without having them",
+    )
+    _add_cache_folder(verb)
+    verb.add_argument("--no-cache", action="store_true", help="run the upstream on every batch")
+    verb.add_argument(
+        "--cache-budget", metavar="SIZE", help="at most so much in the cache, e.g. 200GB"
+    )
+    verb.add_argument(
+        "--cache-precision",
+        choices=["float16", "float32"],
+        default="float16",
+        help="of frames; means over time are float32 (default: float16)",
+    )
+    verb.add_argument(
+        "--cache-any-upstream",
+        action="store_true",
+        help="also store features that depend on the batch; each is then computed alone",
+    )
     _add_results(verb)
     verb.set_defaults(verb=_carried_out_by("benchmark.sweeping:sweep_command"))
 
     verb = verbs.add_parser("status", help="what is done, failed and unfinished")
     _add_results(verb)
     verb.set_defaults(verb=_carried_out_by("benchmark.listing:status_command", _vars_but_verb))
+
+
+def _add_cache(verbs: Verbs[argparse.ArgumentParser]) -> None:
+    cache = verbs.add_parser("cache", help="stored features: list them, delete them")
+    cache_verbs = cache.add_subparsers(required=True, metavar="VERB")
+    verb = cache_verbs.add_parser("ls", help="what is stored, by upstream")
+    _add_cache_folder(verb)
+    _add_results(verb)
+    verb.set_defaults(verb=_carried_out_by("benchmark.features.commands:list_command"))
+    verb = cache_verbs.add_parser("prune", help="delete features, the oldest first")
+    what = verb.add_mutually_exclusive_group(required=True)
+    what.add_argument("--all", action="store_true", help="every upstream's")
+    what.add_argument("--upstream", metavar="SPEC", help="one upstream's")
+    what.add_argument("--to", metavar="SIZE", help="until no more than this is left, e.g. 50GB")
+    _add_cache_folder(verb)
+    _add_results(verb)
+    verb.set_defaults(verb=_carried_out_by("benchmark.features.commands:prune_command"))
+
+
+def _add_cache_folder(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--cache-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of stored features (default: work/features in the results)",
+    )
 
 
 def _add_training(verbs: Verbs[argparse.ArgumentParser]) -> None:

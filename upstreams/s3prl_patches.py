@@ -14,12 +14,74 @@ import os
 import pathlib
 import tempfile
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.machine import cores
+
+# --- how the tasks read audio ---------------------------------------------------------------------
+
+# ``reader(path, transform, read)``: what a task gets in place of ``read()``. The transform is
+# ("load",), ("effects", (name, argument, …), …) or ("cut", first sample, last sample or None).
+AudioReader = Callable[[str, tuple[Any, ...], Callable[[], Any]], Any]
+_readers: list[AudioReader] = []
+
+
+@contextmanager
+def audio_read_by(reader: AudioReader) -> Iterator[None]:
+    """Let ``reader`` answer for every audio file that a task asks for within the block."""
+    _readers.append(reader)
+    try:
+        yield
+    finally:
+        _readers.remove(reader)
+
+
+def _read_audio(path: object, transform: tuple[Any, ...], read: Callable[[], Any]) -> Any:
+    return _readers[-1](str(path), transform, read) if _readers else read()
+
+
+def ask_before_loading(module: types.ModuleType) -> None:
+    """Why: SID, IC, ER, ASR, PR and SF decode a file although its features are known already. Can
+    go when s3prl's datasets take a loader. Without a reader nothing changes."""
+    torchaudio = module.torchaudio
+    stand_in = types.ModuleType("torchaudio")
+
+    def load(path: object, *args: Any, **kwargs: Any) -> Any:
+        def read() -> Any:
+            return torchaudio.load(path, *args, **kwargs)
+
+        return read() if args or kwargs else _read_audio(path, ("load",), read)
+
+    vars(stand_in).update(vars(torchaudio))
+    stand_in.load = load  # type: ignore[attr-defined]
+    vars(module)["torchaudio"] = stand_in
+
+
+def ask_before_applying_effects(module: types.ModuleType) -> None:
+    """Why: as :func:`ask_before_loading`, for KS, QbE and ASV."""
+    original = module.apply_effects_file
+
+    def apply_effects_file(path: object, effects: Sequence[Sequence[str]]) -> Any:
+        transform = ("effects", *(tuple(effect) for effect in effects))
+        return _read_audio(path, transform, lambda: original(path, effects))
+
+    vars(module)["apply_effects_file"] = apply_effects_file
+
+
+def ask_before_cutting(dataset: types.ModuleType) -> None:
+    """Why: as :func:`ask_before_loading`, for SD, which reads a recording in chunks."""
+    original = dataset.KaldiData._load_wav
+
+    @functools.wraps(original)
+    def _load_wav(self: Any, path: str, start: int = 0, end: int | None = None) -> Any:
+        return _read_audio(path, ("cut", start, end), lambda: original(self, path, start, end))
+
+    dataset.KaldiData._load_wav = _load_wav
+
 
 # --- all tasks, KS, PR and SF ---------------------------------------------------------------------
 
@@ -243,11 +305,19 @@ def take_scores_in_order(expert: types.ModuleType) -> None:
 PATCHES: dict[str, tuple[Callable[[types.ModuleType], None], ...]] = {
     "s3prl.utility.helper": (leave_isinstance_alone,),
     "s3prl.downstream.ctc.expert": (keep_worker_count,),
+    "s3prl.downstream.ctc.data": (ask_before_loading,),
+    "s3prl.downstream.asr.dataset": (ask_before_loading,),
+    "s3prl.downstream.emotion.dataset": (ask_before_loading,),
+    "s3prl.downstream.fluent_commands.dataset": (ask_before_loading,),
     "s3prl.downstream.speech_commands.expert": (list_in_sorted_order,),
-    "s3prl.downstream.speech_commands.dataset": (list_in_sorted_order,),
-    "s3prl.downstream.voxceleb1.dataset": (list_speakers_anew,),
-    "s3prl.downstream.sv_voxceleb1.dataset": (measure_speech_here,),
+    "s3prl.downstream.speech_commands.dataset": (
+        list_in_sorted_order,
+        ask_before_applying_effects,
+    ),
+    "s3prl.downstream.voxceleb1.dataset": (list_speakers_anew, ask_before_loading),
+    "s3prl.downstream.sv_voxceleb1.dataset": (measure_speech_here, ask_before_applying_effects),
     "s3prl.downstream.sv_voxceleb1.expert": (score_the_splits_own_trials,),
-    "s3prl.downstream.diarization.dataset": (cut_audio_at_whole_samples,),
+    "s3prl.downstream.diarization.dataset": (cut_audio_at_whole_samples, ask_before_cutting),
+    "s3prl.downstream.quesst14_dtw.dataset": (ask_before_applying_effects,),
     "s3prl.downstream.quesst14_dtw.expert": (take_scores_in_order,),
 }

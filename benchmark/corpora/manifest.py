@@ -121,20 +121,41 @@ def build_manifest(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A file as a manifest found it: state, hash, samples (0 for text), and in which memory."""
+
+    state: tuple[int, int, int]
+    sha256: str
+    samples: int
+    memory: str
+
+
+def remembered(work_dir: Path) -> dict[str, Remembered]:
+    """Every file that :func:`build_manifest` has hashed into ``work_dir``, by absolute path."""
+    found: dict[str, Remembered] = {}
+    for memory in sorted((work_dir / "manifests").glob("*.json")):
+        for path, known in _read_memory(memory).items():
+            found[os.path.abspath(path)] = Remembered(
+                known.state, known.sha256, known.samples, memory.name
+            )
+    return found
+
+
 class _Memory:
     """Hashes of single files, remembered in one JSON file for each set of paths."""
 
     def __init__(self, work_dir: Path, corpus_name: str, section: str) -> None:
         name = hashlib.sha256(section.encode()).hexdigest()[:16]
         self._file = work_dir / "manifests" / f"{corpus_name}-{name}.json"
-        self._known = self._load()
+        self._known = _read_memory(self._file)
         self._changed = False
 
     def examine(
         self, files: list[CorpusFile], *, is_audio: Callable[[CorpusFile], bool], rate: int
     ) -> Iterator[tuple[CorpusFile, _Known | InputError]]:
         """Each file, in the given order, with what is known of it or what is wrong with it."""
-        states = [_state(file.path) for file in files]
+        states = [file_state(file.path) for file in files]
         is_new = [
             state is not None and not self._is_known(file, state)
             for file, state in zip(files, states, strict=True)
@@ -168,25 +189,26 @@ class _Memory:
         }
         write_atomically(self._file, json.dumps({"version": _CACHE_VERSION, "files": content}))
 
-    def _load(self) -> dict[str, _Known]:
-        try:
-            content = json.loads(self._file.read_text(encoding="utf-8"))
-            if content["version"] != _CACHE_VERSION:
-                return {}
-            return {
-                path: _Known((size, mtime, ctime), sha256, samples)
-                for path, (size, mtime, ctime, sha256, samples) in content["files"].items()
-            }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            # No memory, or a damaged one: every file is read again.
-            return {}
-
     def _is_known(self, file: CorpusFile, state: tuple[int, int, int]) -> bool:
         known = self._known.get(str(file.path))
         return known is not None and known.state == state
 
 
-def _state(path: Path) -> tuple[int, int, int] | None:
+def _read_memory(file: Path) -> dict[str, _Known]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content["version"] != _CACHE_VERSION:
+            return {}
+        return {
+            path: _Known((size, mtime, ctime), sha256, samples)
+            for path, (size, mtime, ctime, sha256, samples) in content["files"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        # No memory, or a damaged one: every file is read again.
+        return {}
+
+
+def file_state(path: Path) -> tuple[int, int, int] | None:
     """(bytes, time of the last change of contents, of status; both in ns)."""
     try:
         status = os.stat(path)

@@ -77,6 +77,7 @@ DEPENDENT = {
     "reason",
 }
 OTHER_PROVENANCE = {
+    "features": {"kind": "pooled", "stored": 3},
     "superbit": "9.9",
     "commit": "f" * 40,
     "dirty": True,

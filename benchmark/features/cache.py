@@ -1,0 +1,202 @@
+"""The folder of all stored features, and what decides which of them an upstream may use.
+
+``CACHE/UPSTREAM-HASH/{pooled-float32, frames-float16}/`` holds shards (``store.py``);
+``upstream.json`` beside them is what the hash is of: everything that can change a feature.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from superbit.benchmark.corpora.work import write_atomically
+from superbit.benchmark.features.store import FeatureStore, folder_bytes
+from superbit.benchmark.records import canonical_json
+from superbit.upstreams.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from superbit.upstreams.registry import LoadedUpstream
+
+Precision = Literal["float16", "float32"]
+PRECISIONS: tuple[Precision, ...] = ("float16", "float32")
+# Relative deviation up to which an utterance's features count as its own, whatever its batch.
+TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheSettings:
+    """What the user wants stored.
+
+    Attributes:
+        folder: of all features.
+        budget_bytes: at most so much in ``folder``, with what is there already; ``None``: no limit.
+        precision: of frames; means over time are always float32.
+        any_upstream: also features of upstreams whose output depends on the batch.
+    """
+
+    folder: Path
+    budget_bytes: int | None = None
+    precision: Precision = "float16"
+    any_upstream: bool = False
+
+    def upstream_folder(self, upstream: LoadedUpstream) -> Path:
+        """Where one upstream's features are."""
+        identity = upstream_identity(upstream)
+        digest = hashlib.sha256(canonical_json(identity).encode()).hexdigest()
+        slug = re.sub(r"[^A-Za-z0-9._=-]+", "-", str(upstream.spec)).strip("-.")[-40:]
+        if upstream.entry.ours:  # two names of one model share its features
+            slug = str(_config(upstream)["encoder"])
+        return self.folder / f"{slug}-{digest[:16]}"
+
+    def dtype(self, kind: str) -> Precision:
+        """Number type of one kind of features."""
+        return "float32" if kind == "pooled" else self.precision
+
+    def store(self, upstream: LoadedUpstream, kind: str) -> FeatureStore:
+        """Open the store of one kind of features of an upstream; it may be empty."""
+        folder = self.upstream_folder(upstream) / f"{kind}-{self.dtype(kind)}"
+        return FeatureStore(folder, dtype=self.dtype(kind))
+
+
+def upstream_identity(upstream: LoadedUpstream) -> dict[str, Any]:
+    """Everything of an upstream that can change a feature, as JSON."""
+    if upstream.entry.ours:
+        # Weights and config (padding included) say it all, under whatever name or path.
+        what: dict[str, Any] = {"config": _config(upstream)}
+    else:
+        what = {"spec": str(upstream.spec), "origin": upstream.entry.origin}
+        if upstream.entry.origin == "s3prl":
+            what["s3prl"] = metadata.version("s3prl")
+    return {
+        "weights_sha256": upstream.weights_sha256,
+        "revision": upstream.entry.revision,
+        **what,
+    }
+
+
+def parse_size(text: str, *, option: str) -> int:
+    """Bytes of ``200GB``, ``500 MB``, ``1.5TB`` or a plain number.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)B?\s*", text, re.IGNORECASE)
+    if match is None:
+        raise InputError(f"{option}: {text!r} is no size: write it like 200GB or 500MB.")
+    return int(float(match[1]) * 1000 ** " kmgt".index(match[2].lower() or " "))
+
+
+def _config(upstream: LoadedUpstream) -> dict[str, Any]:
+    model: Any = upstream.expert.model
+    return dict(model.config.to_dict())
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse a cache folder that cannot be written to.
+
+    Raises:
+        InputError: it cannot be made, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"--cache-dir: {folder} cannot be written to ({error.strerror}): give a folder that "
+            "can, or say --no-cache."
+        ) from error
+
+
+def note_upstream(folder: Path, upstream: LoadedUpstream) -> None:
+    """Write what a folder's features are of, for people and for ``superbit cache ls``."""
+    file = folder / "upstream.json"
+    if not file.exists():
+        described = {"upstream": str(upstream.spec), **upstream_identity(upstream)}
+        write_atomically(file, json.dumps(described, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, stop: Callable[[], bool]) -> Iterator[bool]:
+    """Keep an upstream's folder to one extraction; others wait. Gives False where ``stop`` ended
+    the waiting. The operating system frees the lock of a process that dies."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield True
+        return
+    with (folder / "lock").open("w") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if stop():
+                    yield False
+                    return
+                time.sleep(0.2)
+        yield True
+
+
+def batch_deviation(upstream: nn.Module, rate: float) -> float:
+    """Largest relative difference between an utterance's features alone and in a batch.
+
+    Measured on noise of four lengths, as a head sees them: cut by s3prl's Featurizer. Infinite
+    where their number of frames differs; zero where the batch makes no difference.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    lengths = (16_000, 27_650, 40_333, 11_111)
+    waves = [0.1 * torch.randn(n, generator=generator) for n in lengths]
+
+    def cut(batch: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
+        with torch.no_grad():
+            output = upstream(list(batch))["hidden_states"]
+        layers = list(output.values()) if isinstance(output, dict) else output
+        layers = layers if isinstance(layers, list | tuple) else [layers]
+        return [
+            [layer[index, : round(len(wave) / rate)] for layer in layers]
+            for index, wave in enumerate(batch)
+        ]
+
+    together = cut(waves)
+    worst = 0.0
+    for wave, in_batch in zip(waves, together, strict=True):
+        for alone, batched in zip(cut([wave])[0], in_batch, strict=True):
+            if alone.shape != batched.shape:
+                return float("inf")
+            scale = float(alone.abs().max()) or 1.0
+            worst = max(worst, float((alone - batched).abs().max()) / scale)
+    return worst
+
+
+def deviation_of(upstream: LoadedUpstream, rate: float) -> float:
+    """As :func:`batch_deviation`; 0 for an upstream of ours that promises it, tested elsewhere."""
+    if upstream.entry.ours and getattr(upstream.expert, "batch_invariant", False):
+        return 0.0
+    return batch_deviation(upstream.expert, rate)
+
+
+def cached_folders(cache: Path) -> list[tuple[Path, str, int, float]]:
+    """(folder, upstream, bytes, time of the last write) of every upstream with features."""
+    found = []
+    for note in sorted(cache.glob("*/upstream.json")):
+        try:
+            name = str(json.loads(note.read_text(encoding="utf-8"))["upstream"])
+        except (OSError, ValueError, KeyError, TypeError):
+            name = "?"
+        newest = max((file.stat().st_mtime for file in note.parent.rglob("*")), default=0.0)
+        found.append((note.parent, name, folder_bytes(note.parent), newest))
+    return found

@@ -1,0 +1,57 @@
+"""``superbit cache ls`` and ``superbit cache prune``."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+from superbit.benchmark.features.cache import cached_folders, locked, parse_size
+from superbit.benchmark.features.planning import size_text
+from superbit.upstreams.errors import InputError, did_you_mean
+from superbit.upstreams.spec import UpstreamSpec
+
+
+def list_command(arguments: argparse.Namespace) -> int:
+    """Print one line an upstream: bytes, last write, name, folder."""
+    found = cached_folders(_folder(arguments))
+    for folder, upstream, size, written in found:
+        when = datetime.fromtimestamp(written, UTC).strftime("%Y-%m-%d %H:%M")
+        print(f"{size_text(size):>9}  {when}  {upstream}  {folder.name}")
+    print(f"{size_text(sum(size for _, _, size, _ in found)):>9}  in {_folder(arguments)}")
+    return 0
+
+
+def prune_command(arguments: argparse.Namespace) -> int:
+    """Delete whole upstreams' features; what a sweep is extracting right now is left alone."""
+    found = sorted(cached_folders(_folder(arguments)), key=lambda each: each[3])
+    if arguments.upstream is not None:
+        wanted = str(UpstreamSpec.parse(arguments.upstream).normalized())
+        names = sorted({name for _, name, _, _ in found})
+        if wanted not in names:
+            raise InputError(
+                f"--upstream: no features of {wanted!r} are stored; there are "
+                f"{', '.join(names) or 'none at all'}.{did_you_mean(wanted, names)}"
+            )
+        found = [each for each in found if each[1] == wanted]
+    left = sum(size for _, _, size, _ in found)
+    keep = parse_size(arguments.to, option="--to") if arguments.to is not None else -1
+    freed = 0
+    for folder, upstream, size, _ in found:
+        if left <= keep:
+            break
+        with locked(folder, stop=lambda: True) as ours:
+            if not ours:
+                print(f"in use, left alone: {upstream} ({folder.name})")
+                continue
+            shutil.rmtree(folder)
+        left, freed = left - size, freed + size
+        print(f"deleted: {upstream} ({size_text(size)})")
+    print(f"{size_text(freed)} freed.")
+    return 0
+
+
+def _folder(arguments: argparse.Namespace) -> Path:
+    folder: Path = arguments.cache_dir or arguments.results / "work" / "features"
+    return folder

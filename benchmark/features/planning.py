@@ -1,0 +1,262 @@
+"""What is worth its bytes: which features of a sweep to store, what that takes, what it saves.
+
+Times are of one core. A task's time with a store is extraction, once, and the upstream on what is
+drawn at random; without one, the upstream on every draw. Heads cost the same either way and are
+left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from superbit.benchmark.features.demand import Demand, Kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """What all waiting runs of one task ask one upstream for, in numbers.
+
+    Attributes:
+        audio: names the audio; two needs of one name and kind share every waveform.
+        waveforms: that can be stored, ``seconds`` of audio together.
+        present: of those, already stored.
+        missing: (waveforms, seconds) to compute, besides what an earlier need computes.
+        drawn: files that are cropped at random; ``drawn_share`` of training draws.
+        training_draws: of all runs; ``evaluation_draws`` likewise.
+        draw_seconds: mean length of a training draw.
+    """
+
+    upstream: str
+    task: str
+    kind: Kind
+    audio: str
+    waveforms: int
+    seconds: float
+    present: int = 0
+    missing: tuple[int, float] = (0, 0.0)
+    drawn: int = 0
+    drawn_share: float = 0.0
+    training_draws: int = 0
+    evaluation_draws: int = 0
+    draw_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one upstream gives and takes.
+
+    Attributes:
+        layers: hidden states; each ``dim`` wide, ``rate`` samples a frame.
+        pace: seconds of one core for a second of audio.
+        measured: at an extraction; else by two short forward passes.
+        deviation: between an utterance alone and in a batch, relative.
+        may_store: its features are an utterance's own, or the user wants them all the same.
+    """
+
+    layers: int
+    dim: int
+    rate: float
+    pace: float
+    measured: bool
+    deviation: float
+    may_store: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """Whether one task's features of one upstream are stored, and why.
+
+    Attributes:
+        bytes: to write.
+        extraction: hours of one core to compute what is missing.
+        live: hours of the upstream beside the store: what is drawn at random.
+        without: hours of the upstream if nothing were stored.
+    """
+
+    need: Need
+    store: bool
+    why: str
+    bytes: int
+    extraction: float
+    live: float
+    without: float
+
+    @property
+    def saved(self) -> float:
+        """Hours that the store saves."""
+        return self.without - self.live - self.extraction
+
+
+def need_of(
+    demand: Demand,
+    *,
+    upstream: str,
+    audio: str,
+    runs: int,
+    present: int,
+    missing: tuple[int, float],
+) -> Need:
+    """Put a walked-through demand into numbers, for ``runs`` runs of it (ER: folds)."""
+    waveforms = len(demand.waves)
+    seconds = sum(wave.seconds for wave in demand.waves.values())
+    return Need(
+        upstream=upstream,
+        task=demand.task,
+        kind=demand.kind,
+        audio=audio,
+        waveforms=waveforms,
+        seconds=seconds,
+        present=present,
+        missing=missing,
+        drawn=demand.drawn,
+        drawn_share=demand.drawn_share,
+        training_draws=demand.training_draws * runs,
+        evaluation_draws=demand.evaluation_draws * runs,
+        draw_seconds=seconds / waveforms if waveforms else 0.0,
+    )
+
+
+def decide(
+    needs: Sequence[Need], costs: dict[str, Cost], *, frame_bytes: int, left: int | None
+) -> list[Decision]:
+    """Choose by time saved per byte what fits into ``left`` bytes; the needs' order is kept.
+
+    Needs that share their audio (PR and ASR) share one fate: whoever comes first computes for all.
+
+    Args:
+        frame_bytes: of one number of a frame store (2 or 4).
+        left: what the budget leaves; ``None`` for no budget.
+    """
+    found = [_priced(need, costs[need.upstream], frame_bytes) for need in needs]
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for index, need in enumerate(needs):
+        groups.setdefault((need.upstream, need.kind, need.audio), []).append(index)
+    worth = {
+        name: sum(found[index].saved for index in group)
+        / max(1, sum(found[index].bytes for index in group))
+        for name, group in groups.items()
+    }
+    for name in sorted(groups, key=lambda name: -worth[name]):
+        members = [found[index] for index in groups[name]]
+        refusal = _refusal(members, costs[name[0]], left)
+        for index in groups[name]:
+            why = refusal or _use(found[index])
+            found[index] = replace(found[index], store=refusal is None, why=why)
+        if left is not None and refusal is None:
+            left -= sum(decision.bytes for decision in members)
+    return found
+
+
+def _priced(need: Need, cost: Cost, frame_bytes: int) -> Decision:
+    waveforms, seconds = need.missing
+    if need.kind == "pooled":
+        size = waveforms * cost.layers * cost.dim * 4
+    else:
+        size = round(seconds * 16_000 / cost.rate) * cost.layers * cost.dim * frame_bytes
+    mean = need.seconds / need.waveforms if need.waveforms else 0.0
+    live = need.training_draws * need.drawn_share * need.draw_seconds
+    stored = need.training_draws * (1 - need.drawn_share) * need.draw_seconds
+    stored += need.evaluation_draws * mean
+    return Decision(
+        need=need,
+        store=True,
+        why="",
+        bytes=size,
+        extraction=seconds * cost.pace / 3600,
+        live=live * cost.pace / 3600,
+        without=(live + stored) * cost.pace / 3600,
+    )
+
+
+def _refusal(group: Sequence[Decision], cost: Cost, left: int | None) -> str | None:
+    """Why features that share their audio are not stored; ``None`` if they are."""
+    if not cost.may_store:
+        return (
+            f"an utterance's features depend on its batch ({deviation_text(cost.deviation)}); "
+            "--cache-any-upstream stores them all the same"
+        )
+    if not any(decision.need.waveforms for decision in group):
+        return "no file of it is in the corpus's manifest"
+    size = sum(decision.bytes for decision in group)
+    if size == 0:
+        return None
+    if sum(decision.saved for decision in group) <= 0:
+        return "the runs ask for fewer waveforms than a store would have to hold"
+    if left is not None and size > left:
+        return f"{size_text(size)} do not fit into the {size_text(left)} left"
+    return None
+
+
+def _use(decision: Decision) -> str:
+    need = decision.need
+    if not need.missing[0]:
+        return "all is stored already"
+    times = need.training_draws * (1 - need.drawn_share) + need.evaluation_draws
+    return f"each waveform is used {times / need.waveforms:,.1f} times"
+
+
+def decision_lines(decisions: Sequence[Decision], costs: dict[str, Cost]) -> Iterator[str]:
+    """The decisions as text: one line an upstream, one a task, what it adds up to."""
+    for upstream, cost in costs.items():
+        pace = "measured at extraction" if cost.measured else "from two short passes"
+        yield (
+            f"features of {upstream}: {cost.layers} layers × {cost.dim}, {cost.rate:g} samples a "
+            f"frame; 1 h of audio takes {hours_text(cost.pace)} on one core ({pace})"
+        )
+        for decision in decisions:
+            if decision.need.upstream == upstream:
+                yield "  " + _line(decision)
+    stored = [d for d in decisions if d.store]
+    without = sum(d.without for d in decisions)
+    remaining = sum(d.extraction + d.live for d in stored) + sum(
+        d.without for d in decisions if not d.store
+    )
+    yield (
+        f"upstreams in all: {hours_text(remaining)} of one core instead of "
+        f"{hours_text(without)}; {size_text(sum(d.bytes for d in stored))} to write"
+    )
+
+
+def _line(decision: Decision) -> str:
+    need = decision.need
+    if not decision.store:
+        return (
+            f"{need.task:<4} live: {decision.why}; {hours_text(decision.without)} of the upstream"
+        )
+    what = "mean over time" if need.kind == "pooled" else "all frames"
+    crops = (
+        f"; live: random crops of {need.drawn:,} files, {100 * need.drawn_share:.1f} % of "
+        "training draws"
+        if need.drawn or need.drawn_share
+        else ""
+    )
+    return (
+        f"{need.task:<4} stored: {what} of {need.waveforms:,} waveforms, "
+        f"{need.seconds / 3600:.2f} h of audio ({need.missing[0]:,} to compute, "
+        f"{size_text(decision.bytes)}){crops}; {hours_text(decision.extraction + decision.live)} "
+        f"of the upstream instead of {hours_text(decision.without)}: {decision.why}"
+    )
+
+
+def deviation_text(deviation: float) -> str:
+    """E.g. ``by 0.03 of the largest``."""
+    if deviation == float("inf"):
+        return "their number too"
+    return f"by {deviation:.1g} of the largest"
+
+
+def size_text(size: float) -> str:
+    """Bytes in decimal units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} TB"
+
+
+def hours_text(hours: float) -> str:
+    """Hours where there are any, else minutes or seconds."""
+    if hours >= 1:
+        return f"{hours:,.1f} h"
+    return f"{hours * 60:.1f} min" if hours * 60 >= 1 else f"{hours * 3600:.1f} s"

@@ -1,0 +1,183 @@
+"""What feeds an experiment: stored features where there are some, the upstream for the rest.
+
+Notation: L layers, F frames of all utterances of a batch one after the other, D width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from superbit.benchmark.features.store import CacheError, Features, FeatureStore
+from superbit.benchmark.features.waves import KnownFiles, Transform, Wave, wave_key
+from superbit.upstreams import s3prl_patches
+from superbit.upstreams.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """A batch's hidden states, without gradient: any number of heads can train on it.
+
+    Attributes:
+        states: (L, F, D), the utterances one after the other, without padding.
+        frames: of each utterance; one where the mean over time is stored.
+    """
+
+    states: Tensor
+    frames: list[int]
+
+    def layer(self, index: int) -> list[Tensor]:
+        """One layer's features, (frames, D) an utterance."""
+        return list(self.states[index].split(self.frames))
+
+
+def weighted_sum(featurizer: nn.Module, batch: Batch) -> list[Tensor]:
+    """s3prl's weighted sum of layers with the featurizer's own weights, (frames, D) an utterance.
+
+    The same sum as ``Featurizer.forward``, as one product over frames that are there, where
+    s3prl's copies all layers twice, padding included.
+    """
+    if len(batch.states) == 1:  # s3prl weighs nothing then
+        return batch.layer(0)
+    layers, _, dim = batch.states.shape
+    weights = torch.softmax(featurizer.weights, dim=-1)  # type: ignore[arg-type]
+    mixed = weights @ batch.states.reshape(layers, -1)
+    return list(mixed.view(-1, dim).split(batch.frames))
+
+
+class UpstreamFeatures:
+    """Hidden states of single utterances, cut to frames as s3prl's Featurizer cuts them.
+
+    Args:
+        upstream: s3prl-style expert, in eval mode.
+        rate: samples a frame.
+        pooled: the mean over an utterance's frames, as its one frame.
+    """
+
+    def __init__(self, upstream: nn.Module, *, rate: float, pooled: bool, device: str) -> None:
+        self.upstream, self.rate, self.pooled, self.device = upstream, rate, pooled, device
+
+    @torch.no_grad()
+    def compute(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        """Return (L, frames, D) of each waveform from one forward pass.
+
+        Raises:
+            InputError: NaN or infinity.
+        """
+        batch = [wave.to(self.device, torch.float32) for wave in waves]
+        output = self.upstream(batch)["hidden_states"]
+        layers = list(output.values()) if isinstance(output, dict) else output
+        layers = layers if isinstance(layers, list | tuple) else [layers]
+        found = []
+        for index, wave in enumerate(batch):
+            end = round(len(wave) / self.rate)
+            states = torch.stack([layer[index, :end] for layer in layers])
+            if not bool(states.isfinite().all()):
+                raise InputError(
+                    "the upstream gave NaN or infinity: 'superbit check' says for which input."
+                )
+            found.append(states.mean(dim=1, keepdim=True) if self.pooled else states)
+        return found
+
+
+class FeatureSource:
+    """Reads a batch's features from a store and computes what the store lacks.
+
+    Attributes:
+        stored: utterances that came from the store so far.
+        live: utterances that were computed.
+    """
+
+    def __init__(
+        self, store: FeatureStore, *, files: KnownFiles, upstream: UpstreamFeatures
+    ) -> None:
+        self._store, self._files, self._upstream = store, files, upstream
+        self.stored = self.live = 0
+        self._buffer = torch.empty(0, device=upstream.device)
+
+    @property
+    def damaged(self) -> int:
+        """Stored features whose checksum was wrong, and which were computed anew."""
+        return self._store.damaged
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Within the block the task's datasets get names for waveforms that are stored."""
+        with s3prl_patches.audio_read_by(self._answer):
+            yield
+
+    def gather(self, wavs: Sequence[Any]) -> Batch:
+        """Return the hidden states of a batch: stored waveforms by name, others as samples.
+
+        The memory is used again by the next call: be done with a batch before that.
+        """
+        found: list[Tensor | None] = [self._read(wav) for wav in wavs]
+        missing = [index for index, states in enumerate(found) if states is None]
+        if missing:
+            computed = self._upstream.compute([_samples(wavs[index]) for index in missing])
+            for index, states in zip(missing, computed, strict=True):
+                found[index] = states
+            self._heal([(wavs[i], s) for i, s in zip(missing, computed, strict=True)])
+        self.live += len(missing)
+        self.stored += len(wavs) - len(missing)
+        return self._joined([states for states in found if states is not None])
+
+    def _answer(self, path: str, transform: Transform, read: Callable[[], Any]) -> Any:
+        file = self._files.find(path)
+        entry = self._store.find(wave_key(file, transform)) if file else None
+        if file is None or entry is None:
+            return read()
+        wave = Wave(
+            file=file,
+            transform=transform,
+            samples=entry.samples,
+            rate=entry.rate,
+            flat=transform[0] == "cut",
+        )
+        return wave, entry.rate
+
+    def _read(self, wav: Any) -> Tensor | None:
+        if not isinstance(wav, Wave) or wav.key not in self._store:
+            return None
+        states = self._store.read(wav.key)
+        return None if states is None else torch.from_numpy(states)
+
+    def _joined(self, found: list[Tensor]) -> Batch:
+        """Put (L, frames, D) of each utterance into one tensor of float32."""
+        frames = [states.shape[1] for states in found]
+        layers, _, dim = found[0].shape
+        size = layers * sum(frames) * dim
+        if self._buffer.numel() < size:  # fresh memory costs more than what is written into it
+            self._buffer = torch.empty(size, device=self._upstream.device)
+        joined = self._buffer[:size].view(layers, -1, dim)
+        start = 0
+        for states, count in zip(found, frames, strict=True):
+            joined[:, start : start + count] = states
+            start += count
+        return Batch(states=joined, frames=frames)
+
+    def _heal(self, computed: list[tuple[Any, Tensor]]) -> None:
+        """Write anew what was found damaged."""
+        damaged = [
+            Features(
+                key=wav.key,
+                states=states.cpu().numpy().astype(self._store.dtype),
+                samples=wav.samples,
+                rate=wav.rate,
+            )
+            for wav, states in computed
+            if isinstance(wav, Wave)
+        ]
+        if damaged:
+            # A full disk must not end a run that needs no more than what it just computed.
+            with contextlib.suppress(CacheError):
+                self._store.put(damaged)
+
+
+def _samples(wav: Any) -> Tensor:
+    return wav.decode() if isinstance(wav, Wave) else torch.as_tensor(wav, dtype=torch.float32)

@@ -1,0 +1,119 @@
+"""Features are shared by what gives the same features, and by nothing else."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from superbit.benchmark.features import cache
+from superbit.benchmark.features.cache import TOLERANCE, CacheSettings, batch_deviation
+from superbit.benchmark.features.waves import AudioFile, Wave, length_without_decoding, wave_key
+from superbit.upstreams.expert import UpstreamExpert
+from superbit.upstreams.fingerprint import weights_sha256
+from superbit.upstreams.hubert import untrained_model
+from superbit.upstreams.hubert_config import HubertConfig
+from superbit.upstreams.registry import LoadedUpstream, UpstreamEntry
+from superbit.upstreams.spec import UpstreamSpec
+
+CONFIG = HubertConfig(
+    encoder="vanilla", layers=1, dim=16, heads=2, ffn_dim=32, position_groups=4,
+    position_kernel=16, conv_layers=((8, 10, 5), *[(8, 3, 2)] * 4, *[(16, 2, 2)] * 2),
+)  # fmt: skip
+SILENCE = ("effects", ("channels", "1"), ("silence", "1", "0.1"))
+
+
+def loaded(config=CONFIG, *, seed=0, revision="1", name="small", origin="superbit"):
+    expert = UpstreamExpert(untrained_model(config, seed=seed), untrained=True)
+    entry = UpstreamEntry(name=name, build=lambda **_: expert, origin=origin, revision=revision)
+    return LoadedUpstream(
+        spec=UpstreamSpec(name=name, untrained=True), entry=entry, expert=expert,
+        weights_sha256=weights_sha256(expert),
+    )  # fmt: skip
+
+
+def test_two_names_of_one_model_share_a_folder(tmp_path):
+    settings = CacheSettings(folder=tmp_path)
+    assert settings.upstream_folder(loaded()) == settings.upstream_folder(loaded(name="other"))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        loaded(seed=1),
+        loaded(replace(CONFIG, padding="fairseq")),
+        loaded(replace(CONFIG, heads=4)),  # the same weights, read in another way
+        loaded(revision="2"),
+        loaded(origin="elsewhere"),
+    ],
+    ids=["weights", "padding", "config", "revision", "origin"],
+)
+def test_whatever_changes_features_changes_the_folder(other, tmp_path):
+    settings = CacheSettings(folder=tmp_path)
+    assert settings.upstream_folder(other) != settings.upstream_folder(loaded())
+
+
+def test_foreign_upstreams_of_other_names_share_nothing(tmp_path):
+    # fbank and fbank_no_cmvn have no weights at all.
+    settings = CacheSettings(folder=tmp_path)
+    one, two = (loaded(name=name, origin="s3prl") for name in ("fbank", "fbank_no_cmvn"))
+    assert settings.upstream_folder(one) != settings.upstream_folder(two)
+
+
+def test_deviation_tells_padding_that_leaks_from_padding_that_does_not():
+    assert batch_deviation(loaded().expert.eval(), 320) <= TOLERANCE
+    leaking = loaded(replace(CONFIG, padding="fairseq"))
+    assert cache.deviation_of(leaking, 320) > 1e-3
+
+
+def test_frames_that_only_a_batch_has_are_a_deviation():
+    class Rows(torch.nn.Module):
+        """One frame less than s3prl's Featurizer expects, as a filter bank gives."""
+
+        def forward(self, wavs):
+            rows = [wav[: len(wav) // 320 * 320].view(-1, 320)[:-1] for wav in wavs]
+            return {"hidden_states": [torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)]}
+
+    assert batch_deviation(Rows(), 320) == float("inf")
+
+
+@pytest.fixture
+def file(tmp_path):
+    samples = (np.sin(np.arange(20_000) / 9) * 9000).astype(np.int16)
+    soundfile.write(tmp_path / "a.wav", samples, 16_000)
+    return AudioFile(path=str(tmp_path / "a.wav"), sha256="ab", samples=20_000, rate=16_000)
+
+
+def test_a_wave_is_named_by_bytes_and_transform(file):
+    keys = {
+        wave_key(file, ("load",)),
+        wave_key(replace(file, sha256="cd"), ("load",)),
+        wave_key(file, SILENCE),
+        wave_key(file, ("cut", 0, 320)),
+        wave_key(file, ("cut", 320, 640)),
+    }
+    assert len(keys) == 5
+    assert wave_key(replace(file, path="elsewhere"), ("load",)) in keys
+
+
+def test_a_wave_is_read_only_when_it_is_cut(file):
+    wave = Wave(file=file, transform=("load",), samples=20_000)
+    assert wave.shape == (1, 20_000)
+    flat = wave.squeeze(0)
+    assert len(flat) == flat.shape[0] == flat.size(0) == len(flat.numpy()) == 20_000
+    whole = soundfile.read(file.path, dtype="float32")[0]
+    np.testing.assert_array_equal(flat.decode().numpy(), whole)
+    assert isinstance(flat[5:9], torch.Tensor)
+    np.testing.assert_array_equal(flat.numpy()[100:200], whole[100:200])
+    cut = Wave(file=file, transform=("cut", 50, 70), samples=20)
+    np.testing.assert_array_equal(cut.decode().numpy(), whole[50:70])
+
+
+def test_lengths_that_need_no_decoding(file):
+    assert length_without_decoding(file, ("load",)) == 20_000
+    assert length_without_decoding(file, ("effects", ("gain", "-3.0"))) == 20_000
+    assert length_without_decoding(file, ("cut", 16_000, 32_000)) == 4_000
+    assert length_without_decoding(file, ("cut", 16_000, None)) == 4_000
+    assert length_without_decoding(file, SILENCE) is None
+    assert length_without_decoding(replace(file, rate=8_000), ("load",)) is None
