@@ -146,7 +146,7 @@ def _run_claimed(
             "planned: run the sweep again."
         )
     (run_dir / LABEL).write_text(f"{identity.task} × {identity.upstream}\n", encoding="utf-8")
-    with _output_to(run_dir / "log.txt"):
+    with _output_to(run_dir / "log.txt"), _denormals_as_zero():
         tested, features = _train_and_test(
             identity, upstream=upstream, context=context, run_dir=run_dir, on_step=on_step
         )
@@ -208,10 +208,6 @@ def _train_and_test(
     run_dir: Path,
     on_step: OnStep,
 ) -> tuple[Tested, dict[str, Any] | None]:
-    import torch
-
-    # A BLSTM's gradients decay below 1e-38, where CPUs compute many times slower: taken as 0.
-    torch.set_flush_denormal(True)
     task, binding = find_task(identity.task), BINDINGS[identity.task]
     places = Places(paths=context.paths, work_dir=context.work_dir, fold=identity.fold)
     config = copy.deepcopy(identity.config)
@@ -281,6 +277,18 @@ def _provenance(
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or "no message"
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+
+
+@contextlib.contextmanager
+def _denormals_as_zero() -> Iterator[None]:
+    """A BLSTM's gradients decay below 1e-38, where CPUs compute many times slower: taken as 0."""
+    import torch
+
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from superbit.benchmark.results import ResultStore
 
@@ -207,6 +208,12 @@ def test_an_untrained_model_by_path_is_the_same_at_every_build(sweep, tmp_path, 
     assert sweep(spec, "KS")[0] == 0
     _, out, _ = sweep(spec, "KS")
     assert "0 new, 1 reused" in out
+
+
+def test_a_run_leaves_the_processs_arithmetic_as_it_was(sweep, hubconf):
+    """Denormals are taken as 0 within a run only."""
+    sweep(f"{hubconf}:energies", "KS")
+    assert (torch.tensor([1e-38]) / 8).item() > 0
 
 
 def test_a_task_or_an_upstream_that_is_named_twice_is_run_once(sweep, hubconf, monkeypatch):
