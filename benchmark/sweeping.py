@@ -8,13 +8,12 @@ import os
 import re
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from superbit.benchmark.corpora.paths import CorpusPaths, load_paths
+from superbit.benchmark.corpora.work import require_writable
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.results import ResultStore
 from superbit.benchmark.sweep import Outcome, Plan, SweepRequest, carry_out, make_plan, plan_lines
@@ -41,7 +40,7 @@ def sweep_command(arguments: argparse.Namespace) -> int:
         overrides=arguments.overrides,
         limit=arguments.limit,
     )
-    _make_results_folder(arguments.results)
+    require_writable(arguments.results, option="--results")
     reporter, store = Reporter(), ResultStore(arguments.results)
     paths = load_paths(arguments.paths)
     plan = make_plan(request, store=store, paths=paths, reporter=reporter)
@@ -152,17 +151,6 @@ def _check_options(arguments: argparse.Namespace) -> None:
     rate = arguments.lr
     if rate is not None and not (math.isfinite(rate) and rate > 0):
         raise InputError(f"--lr: {rate} must be a number above 0.")
-
-
-def _make_results_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"--results: {folder} cannot be written to ({error.strerror}): give a folder that can."
-        ) from error
 
 
 def _threads(jobs: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from superbit.benchmark.corpora.embedded.pretraining_speech import make_pretrain
 from superbit.benchmark.corpora.layout import CorpusReport
 from superbit.benchmark.corpora.manifest import Manifest, build_manifest
 from superbit.benchmark.corpora.paths import CorpusPaths, load_paths
+from superbit.benchmark.corpora.work import require_writable
 from superbit.benchmark.progress import Reporter
 from superbit.upstreams.errors import InputError
 
@@ -72,7 +72,7 @@ def check_command(paths_file: str | os.PathLike[str], work_dir: str | os.PathLik
         InputError: one of them cannot; every corpus has been reported before.
     """
     paths = load_paths(paths_file)
-    _make_writable(Path(work_dir))
+    require_writable(Path(work_dir), option="--results")
     faults: list[str] = []
     for name in paths.present:
         faults += _check(name, paths, work_dir)[1]
@@ -96,7 +96,7 @@ def prepare_command(paths_file: str | os.PathLike[str], work_dir: str | os.PathL
         InputError: one of them is not; every corpus has been reported before.
     """
     paths = load_paths(paths_file)
-    _make_writable(Path(work_dir))
+    require_writable(Path(work_dir), option="--results")
     faults: list[str] = []
     for name in paths.present:
         report, found = _check(name, paths, work_dir)
@@ -164,17 +164,6 @@ def _end(paths_file: str | os.PathLike[str], paths: CorpusPaths, faults: list[st
     if faults:
         count = f" ({len(faults)} problems in all, listed above.)" if len(faults) > 1 else ""
         raise InputError(faults[0] + count)
-
-
-def _make_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"--results: {folder} cannot be written to ({error.strerror}): give a folder that can."
-        ) from None
 
 
 def _console() -> Console:

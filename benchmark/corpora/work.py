@@ -1,8 +1,9 @@
-"""Text files: those of a corpus are read, those derived from one are written elsewhere."""
+"""Files: those of a corpus are read, those derived from one are written elsewhere."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 from pathlib import Path
 
@@ -29,3 +30,23 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path} is not there: it should be a text file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as UTF-8 text: {error}.") from None
+
+
+def require_writable(folder: Path, *, option: str, instead: str = "give a folder that can") -> None:
+    """Make ``folder`` if it is not there, and refuse one that cannot be written to.
+
+    Args:
+        option: of the command line, that the message names.
+        instead: what would be right, for the message.
+
+    Raises:
+        InputError: it cannot be made, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{option}: {folder} cannot be written to ({error.strerror}): {instead}."
+        ) from error

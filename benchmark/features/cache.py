@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -100,23 +99,6 @@ def parse_size(text: str, *, option: str) -> int:
 def _config(upstream: LoadedUpstream) -> dict[str, Any]:
     model: Any = upstream.expert.model
     return dict(model.config.to_dict())
-
-
-def require_writable(folder: Path) -> None:
-    """Refuse a cache folder that cannot be written to.
-
-    Raises:
-        InputError: it cannot be made, or nothing can be written there.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"--cache-dir: {folder} cannot be written to ({error.strerror}): give a folder that "
-            "can, or say --no-cache."
-        ) from error
 
 
 def note_upstream(folder: Path, upstream: LoadedUpstream) -> None:

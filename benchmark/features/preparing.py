@@ -14,11 +14,11 @@ from torch import nn
 
 from superbit.benchmark.bindings import Places
 from superbit.benchmark.corpora.paths import CorpusPaths
+from superbit.benchmark.corpora.work import require_writable
 from superbit.benchmark.features.cache import (
     TOLERANCE,
     CacheSettings,
     deviation_of,
-    require_writable,
 )
 from superbit.benchmark.features.demand import Demand, Lengths, find_demand, kind_of
 from superbit.benchmark.features.extraction import (
@@ -109,7 +109,9 @@ def plan_features(
     Raises:
         InputError: the budget is below one shard, or the folder cannot be written to.
     """
-    require_writable(settings.folder)
+    require_writable(
+        settings.folder, option="--cache-dir", instead="give a folder that can, or say --no-cache"
+    )
     refuse_small_budget(settings)
     folds = Counter((run.upstream, run.task) for run in runs)
     first = {(run.upstream, run.task): run for run in reversed(runs)}
