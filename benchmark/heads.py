@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from superbit.benchmark.recurrence import without_packing
 from superbit.benchmark.rng import seed_everything
 
 
@@ -31,6 +32,8 @@ def build(
         seed=seed,
         device=device,
     )
+    if device == "cpu":  # elsewhere packed sequences have kernels of their own
+        without_packing(head)
     return head.to(device)
 
 
