@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
+
+from superbit.upstreams.machine import cpu_model, git_state
 
 # distributions whose version can move a number
 PACKAGES = ("torch", "torchaudio", "s3prl", "numpy", "scipy", "jiwer")
@@ -95,7 +96,7 @@ def collect(
         versions={name: _version(name) for name in PACKAGES},
         platform=_or_none(platform.platform),
         hostname=_or_none(socket.gethostname),
-        cpu=_or_none(_cpu_model),
+        cpu=_or_none(cpu_model),
         cpu_count=_or_none(os.cpu_count),
         threads=threads if threads is not None else _or_none(_torch_threads),
         gpu=gpu,
@@ -128,43 +129,7 @@ def _torch_threads() -> int | None:
     return None if torch is None else torch.get_num_threads()
 
 
-def _cpu_model() -> str | None:
-    listing = Path("/proc/cpuinfo")
-    if listing.exists():
-        for line in listing.read_text(errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name" and value.strip():
-                return value.strip()
-    return platform.processor() or platform.machine() or None
-
-
 @lru_cache(maxsize=1)
 def _git_state_of_this_package() -> tuple[str | None, bool | None]:
     # once a process: the code that runs is the code that was there at import
     return git_state(Path(__file__).resolve())
-
-
-def git_state(file: Path) -> tuple[str | None, bool | None]:
-    """Return commit and dirty flag of the checkout that tracks ``file``, or (None, None).
-
-    A package installed into an environment inside somebody's checkout is not tracked there, so
-    that checkout's commit is not taken for ours.
-    """
-    # variables that git sets for hooks would point at another repository
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(file.parent), *words],
-            env=environment,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        ).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", file.name)
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.SubprocessError):
-        return None, None

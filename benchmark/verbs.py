@@ -231,6 +231,31 @@ def _add_training(verbs: Verbs[argparse.ArgumentParser]) -> None:
     verb.add_argument("--labels", type=Path, metavar="DIR", help="train.km and valid.km")
     verb.add_argument("--out", type=Path, metavar="DIR")
     verb.add_argument("--init", type=Path, metavar="DIR", help="a checkpoint to begin with")
+    _add_run(verb)
+    verb.set_defaults(verb=_carried_out_by("upstreams.pretraining.command:pretrain_command"))
+
+    verb = verbs.add_parser("distil", help="a model's 1-bit twin; continues what is in --out")
+    verb.add_argument("--preset", default="distil", metavar="NAME", help="distil or distil_nano")
+    verb.add_argument(
+        "--teacher", type=Path, required=True, metavar="DIR", help="an FP32 checkpoint"
+    )
+    verb.add_argument(
+        "--policy",
+        default="w1a2,w1a1",
+        metavar="POLICY,…",
+        help="the steps, each from and by the one before (default: w1a2,w1a1)",
+    )
+    verb.add_argument(
+        "--loss", choices=["kd", "hubert"], help="the teacher's (default), or HuBERT's on --labels"
+    )
+    verb.add_argument("--manifests", type=Path, metavar="DIR", help="train.tsv and valid.tsv")
+    verb.add_argument("--labels", type=Path, metavar="DIR", help="train.km and valid.km")
+    verb.add_argument("--out", type=Path, metavar="DIR")
+    _add_run(verb)
+    verb.set_defaults(verb=_carried_out_by("upstreams.pretraining.distil_command:distil_command"))
+
+
+def _add_run(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     verb.add_argument("--device", default=None)
     verb.add_argument("--tensorboard", action="store_true")
@@ -242,7 +267,6 @@ def _add_training(verbs: Verbs[argparse.ArgumentParser]) -> None:
         help="of the time that --dry-run estimates",
     )
     verb.add_argument("--devices", type=int, default=1, metavar="N", help="for the same estimate")
-    verb.set_defaults(verb=_carried_out_by("upstreams.pretraining.command:pretrain_command"))
 
 
 def _add_units(verbs: Verbs[argparse.ArgumentParser]) -> None:

@@ -1,6 +1,9 @@
-"""What the machine offers to this process."""
+"""The machine that this process runs on, and the code that it runs."""
 
 import os
+import platform
+import subprocess
+from pathlib import Path
 
 
 def cores() -> int:
@@ -8,3 +11,40 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def cpu_model() -> str | None:
+    """Return the processor's model, or its architecture; None where neither is known."""
+    listing = Path("/proc/cpuinfo")
+    if listing.exists():
+        for line in listing.read_text(errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine() or None
+
+
+def git_state(file: Path) -> tuple[str | None, bool | None]:
+    """Return commit and dirty flag of the checkout that tracks ``file``, or (None, None).
+
+    A package installed into an environment inside somebody's checkout is not tracked there, so
+    that checkout's commit is not taken for ours.
+    """
+    # variables that git sets for hooks would point at another repository
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(file.parent), *words],
+            env=environment,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        ).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", file.name)
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None

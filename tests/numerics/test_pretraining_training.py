@@ -298,12 +298,12 @@ def test_a_nan_update_is_skipped_and_counted(corpus, tmp_path, preset):
     meter = Meter(ONE)
     batch = trainer.train_data[0]
     assert np.isfinite(trainer.step([batch], meter))
-    before = {key: value.clone() for key, value in trainer.pretrainer.state_dict().items()}
+    before = {key: value.clone() for key, value in trainer.objective.module.state_dict().items()}
     moments = [s["exp_avg"].clone() for s in trainer.optimizer.state.values()]
     batch.samples[0, 100] = float("nan")
     assert not np.isfinite(trainer.step([batch], meter))
     assert (trainer.nan_updates, trainer.update) == (1, 2)
-    for key, value in trainer.pretrainer.state_dict().items():
+    for key, value in trainer.objective.module.state_dict().items():
         assert torch.equal(value, before[key]), key
     for state, moment in zip(trainer.optimizer.state.values(), moments, strict=True):
         assert torch.equal(state["exp_avg"], moment)
@@ -384,7 +384,7 @@ def test_a_start_from_other_weights(corpus, tmp_path, preset):
         run(corpus, tmp_path / "run", preset(phase=2, model=wide), init=first)
     trainer = make_trainer_from(corpus, tmp_path / "run", preset(phase=2), first)
     for key, value in checkpoint.load(first).model.state_dict().items():
-        assert torch.equal(trainer.pretrainer.model.state_dict()[key], value)
+        assert torch.equal(trainer.objective.model.state_dict()[key], value)
 
 
 def make_trainer_from(corpus, out, file, init):

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from superbit.benchmark import provenance
-from superbit.benchmark.provenance import Provenance, collect, git_state
+from superbit.benchmark.provenance import Provenance, collect
+from superbit.upstreams.machine import git_state
 
 
 def test_versions_are_those_of_the_installed_packages() -> None:
@@ -54,7 +55,7 @@ def test_nothing_that_cannot_be_found_out_stops_a_run(monkeypatch: pytest.Monkey
         monkeypatch.setattr(f"superbit.benchmark.provenance.{name}", broken)
     monkeypatch.setattr(provenance.os, "cpu_count", broken)
     monkeypatch.setattr(provenance.metadata, "version", broken)
-    monkeypatch.setattr(provenance, "_cpu_model", broken)
+    monkeypatch.setattr(provenance, "cpu_model", broken)
     monkeypatch.setattr(provenance, "_torch_threads", broken)
     monkeypatch.setattr(provenance, "_git_state_of_this_package", broken)
     found = collect([])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,11 +19,11 @@ from superbit.upstreams.pretraining.configuration import (
     model_config,
     parse_changes,
 )
-from superbit.upstreams.pretraining.data import Batches
 from superbit.upstreams.pretraining.distributed import World, joined
 from superbit.upstreams.pretraining.estimate import HARDWARE, estimate
-from superbit.upstreams.pretraining.labels import Labels
-from superbit.upstreams.pretraining.manifest import Manifest, list_audio, read_manifest
+from superbit.upstreams.pretraining.manifest import list_audio, read_manifest
+from superbit.upstreams.pretraining.objectives import HubertObjective
+from superbit.upstreams.pretraining.running import batches, describe, in_words, tensorboard
 from superbit.upstreams.pretraining.state import RunFolder
 from superbit.upstreams.pretraining.train import Outcome, Trainer
 
@@ -118,7 +117,7 @@ def pretrain_command(arguments: argparse.Namespace) -> int:
     with joined(arguments.device) as world:
         outcome = _pretrain(arguments, config, size, world)
         if world.leads:
-            print(_summary(outcome))
+            print(describe(outcome))
     return 0
 
 
@@ -153,12 +152,28 @@ def run_pretraining(
         InputError: something is wrong with what was given.
     """
     data = {
-        split: _batches(config, size, manifests / f"{split}.tsv", labels / f"{split}.km", split)
+        split: batches(
+            config,
+            size,
+            manifests=manifests,
+            labels=labels,
+            split=split,
+            units=config.units,
+            rate=config.label_rate,
+        )
         for split in ("train", "valid")
     }
+    objective = HubertObjective(
+        config,
+        _start(config, name, size, init),
+        units=config.units,
+        phase=config.phase,
+        layer_drop=config.layer_drop_of(size.encoder),
+        record={"units": config.units, "label_rate": config.label_rate},
+    )
     trainer = Trainer(
         config=config,
-        model=_start(config, name, size, init),
+        objective=objective,
         train=data["train"],
         valid=data["valid"],
         folder=RunFolder(out),
@@ -189,20 +204,7 @@ def _pretrain(
         world=world,
         init=None if arguments.init is None else Path(arguments.init),
         say=lambda line: print(line, file=sys.stderr, flush=True),
-        scalars=_tensorboard(Path(arguments.out)) if arguments.tensorboard else None,
-    )
-
-
-def _batches(
-    config: PretrainingConfig, size: HubertConfig, manifest: Path, labels: Path, split: str
-) -> Batches:
-    utterances: Manifest = read_manifest(manifest)
-    return Batches(
-        utterances,
-        Labels(labels, utterances, rate=config.label_rate, units=config.units),
-        config,
-        frames=size.convolution_frames,
-        crop_at_random=split == "train",
+        scalars=tensorboard(Path(arguments.out)) if arguments.tensorboard else None,
     )
 
 
@@ -215,6 +217,11 @@ def _start(config: PretrainingConfig, name: str, size: HubertConfig, init: Path 
     if init is None:
         return model
     loaded = checkpoint.load(init, name=name)
+    if loaded.model.policy is not None:
+        raise InputError(
+            f"--init {init} holds a twin of policy {loaded.model.policy.name!r}; pre-training "
+            "begins with an FP32 model."
+        )
     phase = loaded.training.get("phase", 0)
     if isinstance(phase, int) and phase > config.phase:
         raise InputError(
@@ -229,28 +236,6 @@ def _start(config: PretrainingConfig, name: str, size: HubertConfig, init: Path 
     return model
 
 
-def _tensorboard(out: Path) -> Callable[[int, dict[str, Any]], None] | None:
-    """Return what writes scalars for TensorBoard on rank 0.
-
-    Raises `InputError` where its package is not installed.
-    """
-    if int(os.environ.get("RANK", "0")) != 0:
-        return None
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise InputError("--tensorboard needs the package tensorboardX: pip install it.") from None
-    writer = SummaryWriter(str(out / "tensorboard"))
-
-    def write(update: int, values: dict[str, Any]) -> None:
-        for key, value in values.items():
-            if isinstance(value, float):
-                writer.add_scalar(f"{values['event']}/{key}", value, update)
-        writer.flush()
-
-    return write
-
-
 def _plan(arguments: argparse.Namespace, config: PretrainingConfig, size: HubertConfig) -> str:
     devices = arguments.devices
     found = estimate(config, size, hardware=arguments.hardware, devices=devices)
@@ -260,35 +245,20 @@ def _plan(arguments: argparse.Namespace, config: PretrainingConfig, size: Hubert
         f"{found.seconds_of_audio:,.0f} s of audio ({devices} × {config.accumulate} × "
         f"{config.batch_samples / 16_000:.1f} s)",
         f"{found.operations / 1e12:.3f} × 10^12 operations an update and device, by count",
-        f"{devices} × {arguments.hardware}: about {_hours(found.hours)} at "
+        f"{devices} × {arguments.hardware}: about {in_words(found.hours)} at "
         f"{HARDWARE[arguments.hardware]:g} × 10^12 operations a second each (an assumption; "
         "communication and reading left out)",
     ]
     if arguments.hardware == "a100":
         lines.append(
             f"at the pace of the paper's cluster (8.5 hours for 100,000 updates): about "
-            f"{_hours(found.hours_at_paper_pace)}"
+            f"{in_words(found.hours_at_paper_pace)}"
         )
     if arguments.manifests is not None:
         audio = read_manifest(Path(arguments.manifests) / "train.tsv")
         epochs = config.updates * found.seconds_of_audio / 3600 / audio.hours
         lines.append(f"{audio.file}: {audio.hours:,.2f} hours, seen about {epochs:,.1f} times")
     return "\n".join(lines)
-
-
-def _hours(hours: float) -> str:
-    return f"{hours * 60:.1f} minutes" if hours < 1 else f"{hours:,.1f} hours"
-
-
-def _summary(outcome: Outcome) -> str:
-    held_out = outcome.held_out
-    return (
-        f"{outcome.folder / 'last'}: {outcome.update:,} updates, {outcome.audio_hours:.2f} hours "
-        f"of audio in {outcome.seconds:.0f} s; held-out loss {held_out['masked_loss']:.3f} "
-        f"(chance {held_out['chance_loss']:.3f}), masked accuracy "
-        f"{held_out['masked_accuracy']:.1%} (chance {held_out['chance_accuracy']:.1%}); "
-        f"{outcome.skipped_files} files skipped, {outcome.nan_updates} NaN updates"
-    )
 
 
 def _report_skipped(skipped: tuple[str, ...], what: str) -> None:

@@ -1,11 +1,11 @@
-"""What fixes a pre-training run, as data: presets are YAML files of these keys."""
+"""What fixes a run of pre-training or distillation, as data: presets are YAML files of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
@@ -14,6 +14,7 @@ from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.hubert_config import NAMED_SIZES, SQUEEZEFORMERS, HubertConfig
 
 PRESETS = ("phase1", "phase2", "nano")
+DISTILLATION_PRESETS = ("distil", "distil_nano")
 
 # What may differ between a run and the one that goes on with it: nothing that changes a weight.
 MAY_DIFFER = ("log_every", "validate_every", "save_every", "keep_every", "workers")
@@ -23,16 +24,10 @@ _Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class PretrainingConfig(BaseModel):
-    """One run's settings. Audio lengths are in samples at 16 kHz, steps in optimizer updates."""
+class TrainingConfig(BaseModel):
+    """What every run needs. Audio lengths are in samples at 16 kHz, steps in optimizer updates."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-    phase: Literal[1, 2]
-    models: tuple[str, ...]  # named sizes that the preset is for
-    model: dict[str, Any] = {}  # fields of HubertConfig in place of the named size's, as dropout
-    units: PositiveInt  # K
-    label_rate: PositiveInt  # Hz, a multiple of the 50 frames a second
 
     updates: PositiveInt
     warm_up_updates: Annotated[int, Field(ge=0)]
@@ -40,7 +35,7 @@ class PretrainingConfig(BaseModel):
     learning_rate: _Rate = 5e-4  # the peak
     betas: tuple[_Share, _Share] = (0.9, 0.98)
     epsilon: _Rate = 1e-6
-    weight_decay: _Weight = 0.01  # decoupled, on every parameter
+    weight_decay: _Weight = 0.01  # decoupled
     gradient_clip: _Rate = 10.0  # norm of the whole gradient
 
     batch_samples: PositiveInt  # a rank and micro-batch, at most
@@ -54,11 +49,11 @@ class PretrainingConfig(BaseModel):
     min_masks: PositiveInt = 2
     equalize_masks: bool = True  # as many masked frames in every utterance of a batch
 
+    # of HuBERT's objective
     unmasked_weight: _Weight = 0.0  # of the cross-entropy of frames that are not masked
     feature_penalty: _Weight = 10.0
     front_end_gradient: _Weight = 0.1
     temperature: PositiveFloat = 0.1
-    layer_drop: Annotated[float, Field(ge=0, lt=1)] = 0.05
 
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 on a GPU
     seed: Annotated[int, Field(ge=0)] = 0
@@ -68,6 +63,17 @@ class PretrainingConfig(BaseModel):
     save_every: PositiveInt = 5_000
     keep_every: PositiveInt | None = None  # checkpoints kept for good; the last and best are
 
+
+class PretrainingConfig(TrainingConfig):
+    """A run of HuBERT's pre-training; its weight decay is on every parameter."""
+
+    phase: Literal[1, 2]
+    models: tuple[str, ...]  # named sizes that the preset is for
+    model: dict[str, Any] = {}  # fields of HubertConfig in place of the named size's, as dropout
+    units: PositiveInt  # K
+    label_rate: PositiveInt  # Hz, a multiple of the 50 frames a second
+    layer_drop: Annotated[float, Field(ge=0, lt=1)] = 0.05
+
     def layer_drop_of(self, encoder: str) -> float:
         """Return the probability of leaving a layer out of an update: 0 in a Squeezeformer.
 
@@ -76,25 +82,68 @@ class PretrainingConfig(BaseModel):
         return 0.0 if encoder in SQUEEZEFORMERS else self.layer_drop
 
 
+class DistillationConfig(TrainingConfig):
+    """A step towards a twin, by its teacher or by HuBERT's loss; no layer is left out.
+
+    Weight decay is on weights that are binarized, or could be: not on norms, biases and shifts.
+    """
+
+    loss: Literal["kd", "hubert"] = "kd"
+    units: PositiveInt | None = None  # K of the labels; None: as the teacher was trained
+    label_rate: PositiveInt | None = None  # Hz, of the labels; None: as the teacher was trained
+    scale_learning_rate: _Rate  # of the quantizers' scales, the peak; they do not decay
+    unit_weight: _Weight = 1.0  # of the soft units beside the hidden states; loss kd
+    relative: bool = False  # a layer's error is relative to the teacher's mean square; loss kd
+
+
+_Config = TypeVar("_Config", bound=TrainingConfig)
+
+
 def load_config(
     preset: str | Path, *, changes: Mapping[str, Any] | None = None
 ) -> PretrainingConfig:
-    """Return a preset of superbit's, or a YAML file's, with some keys changed.
+    """Return a preset of superbit's for pre-training, or a YAML file's, with some keys changed.
 
     Raises:
         InputError: no such preset, an unknown key, or a value that it cannot have.
     """
-    values = _read(preset)
-    known = set(PretrainingConfig.model_fields)
-    for key in changes or {}:
+    return _load(PretrainingConfig, preset, changes or {}, presets=PRESETS, what="pre-training")
+
+
+def load_distillation_config(
+    preset: str | Path, *, changes: Mapping[str, Any] | None = None
+) -> DistillationConfig:
+    """Return a preset of superbit's for distillation, or a YAML file's, with some keys changed.
+
+    Raises:
+        InputError: no such preset, an unknown key, or a value that it cannot have.
+    """
+    return _load(
+        DistillationConfig, preset, changes or {}, presets=DISTILLATION_PRESETS, what="distillation"
+    )
+
+
+def _load(
+    kind: type[_Config],
+    preset: str | Path,
+    changes: Mapping[str, Any],
+    *,
+    presets: Sequence[str],
+    what: str,
+) -> _Config:
+    values = _read(preset, presets)
+    known = set(kind.model_fields)
+    for key in changes:
         if key not in known:
-            raise InputError(f"{key!r} is no key of pre-training.{did_you_mean(key, known)}")
+            raise InputError(f"{key!r} is no key of {what}.{did_you_mean(key, known)}")
     try:
-        config = PretrainingConfig.model_validate({**values, **(changes or {})})
+        config = kind.model_validate({**values, **changes})
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         hint = did_you_mean(key, known) if first["type"] == "extra_forbidden" else ""
+        if first["type"] == "missing":
+            raise InputError(f"preset {preset}: {key} is missing, a key of {what}.") from None
         raise InputError(
             f"preset {preset}: {key} is {first['input']!r}: {first['msg']}.{hint}"
         ) from None
@@ -102,16 +151,16 @@ def load_config(
     return config
 
 
-def _read(preset: str | Path) -> dict[str, Any]:
-    if str(preset) in PRESETS:
+def _read(preset: str | Path, presets: Sequence[str]) -> dict[str, Any]:
+    if str(preset) in presets:
         folder = resources.files("superbit.upstreams") / "pretraining" / "presets"
         text = (folder / f"{preset}.yaml").read_text(encoding="utf-8")
     elif Path(preset).is_file():
         text = Path(preset).read_text(encoding="utf-8")
     else:
         raise InputError(
-            f"there is no preset {str(preset)!r}: give {', '.join(PRESETS)} or a YAML file."
-            f"{did_you_mean(str(preset), PRESETS)}"
+            f"there is no preset {str(preset)!r}: give {', '.join(presets)} or a YAML file."
+            f"{did_you_mean(str(preset), list(presets))}"
         )
     try:
         values = yaml.safe_load(text)
@@ -123,11 +172,12 @@ def _read(preset: str | Path) -> dict[str, Any]:
     return values
 
 
-def _check(config: PretrainingConfig, preset: str | Path) -> None:
+def _check(config: TrainingConfig, preset: str | Path) -> None:
     """Raise `InputError` where keys that are right alone do not fit together."""
-    if config.label_rate % 50:
+    rate = getattr(config, "label_rate", None)
+    if rate is not None and rate % 50:
         raise InputError(
-            f"preset {preset}: label_rate is {config.label_rate}; a multiple of the 50 frames a "
+            f"preset {preset}: label_rate is {rate}; a multiple of the 50 frames a "
             "second is needed, 100 for MFCC units and 50 for a layer's."
         )
     if config.warm_up_updates > config.updates:
@@ -183,9 +233,14 @@ def model_config(config: PretrainingConfig, name: str, preset: str | Path) -> Hu
     size = HubertConfig.from_dict({**NAMED_SIZES[name].to_dict(), **config.model})
     if size.encoder != NAMED_SIZES[name].encoder:
         raise InputError(f"preset {preset}: model may not change the encoder of {name}.")
+    check_min_samples(config, size, preset)
+    return size
+
+
+def check_min_samples(config: TrainingConfig, size: HubertConfig, preset: str | Path) -> None:
+    """Raise `InputError` where the shortest crop would not have two frames."""
     if config.min_samples < size.receptive_field + size.hop:
         raise InputError(
             f"preset {preset}: min_samples is {config.min_samples}; at least "
             f"{size.receptive_field + size.hop} are needed for two frames."
         )
-    return size

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.pretraining.audio import CorruptAudio, read_samples
-from superbit.upstreams.pretraining.configuration import PretrainingConfig
+from superbit.upstreams.pretraining.configuration import TrainingConfig
 from superbit.upstreams.pretraining.labels import Labels
 from superbit.upstreams.pretraining.manifest import Manifest
 from superbit.upstreams.pretraining.masking import (
@@ -106,7 +106,7 @@ class Batches(Dataset):
 
     Args:
         manifest: the utterances.
-        labels: their units.
+        labels: their units; None for an objective that needs none: all are 0 then.
         config: lengths, masking and seed.
         frames: how many frames so many samples have.
         crop_at_random: False takes every crop from the start and the same masks in every epoch,
@@ -119,8 +119,8 @@ class Batches(Dataset):
     def __init__(
         self,
         manifest: Manifest,
-        labels: Labels,
-        config: PretrainingConfig,
+        labels: Labels | None,
+        config: TrainingConfig,
         *,
         frames: Callable[[int], int],
         crop_at_random: bool = True,
@@ -220,13 +220,18 @@ class Batches(Dataset):
         if config.equalize_masks:
             streams = [self._stream(epoch, item, EQUALIZE) for item, _, _ in read]
             masks = list(equalize(masks, streams))
-        units = [self._labels.crop(item, start=start, frames=frames) for item, start, _ in read]
+        units = [self._units(item, start, frames) for item, start, _ in read]
         return MicroBatch(
             samples=torch.from_numpy(np.stack([samples for _, _, samples in read])),
             units=torch.from_numpy(np.stack(units)),
             mask=torch.from_numpy(np.stack(masks)),
             skipped=skipped,
         )
+
+    def _units(self, item: int, start: int, frames: int) -> np.ndarray:
+        if self._labels is None:
+            return np.zeros(frames, dtype=np.int64)
+        return self._labels.crop(item, start=start, frames=frames)
 
     def _stream(self, epoch: int, item: int, purpose: int) -> np.random.Generator:
         return item_stream(seed=self._config.seed, epoch=epoch, item=item, purpose=purpose)

@@ -54,11 +54,17 @@ class Losses:
         total: hidden states, and units times their weight.
         hidden: see `hidden_state_loss`.
         units: see `soft_unit_loss`; None where there are no unit embeddings.
+        last_layer: relative squared error of the encoder's output, without gradient.
+        logits: of the student, (B, T, K); None where there are no unit embeddings.
+        teacher_logits: the same of the teacher.
     """
 
     total: Tensor
     hidden: Tensor
     units: Tensor | None
+    last_layer: Tensor
+    logits: Tensor | None = None
+    teacher_logits: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,13 +212,21 @@ def distillation_losses(
         target = teacher.encode(x, valid)
     own = student.encode(x, valid)
     hidden = hidden_state_loss(own, target, valid, relative=relative)
+    last_layer = layer_errors(own[-1:], target[-1:], valid, relative=True)[0].detach()
     if unit_embeddings is None or masked is None:
-        return Losses(total=hidden, hidden=hidden, units=None)
+        return Losses(total=hidden, hidden=hidden, units=None, last_layer=last_layer)
     with torch.no_grad():
         target_logits = unit_logits(teacher.final_proj(target[-1]), unit_embeddings, temperature)
     logits = unit_logits(student.final_proj(own[-1]), unit_embeddings, temperature)
     units = soft_unit_loss(logits, target_logits, masked)
-    return Losses(total=hidden + unit_weight * units, hidden=hidden, units=units)
+    return Losses(
+        total=hidden + unit_weight * units,
+        hidden=hidden,
+        units=units,
+        last_layer=last_layer,
+        logits=logits,
+        teacher_logits=target_logits,
+    )
 
 
 @torch.no_grad()

@@ -170,7 +170,7 @@ class Distiller:
         unit_weight: float = 1.0,
         relative: bool = False,
     ) -> None:
-        _require_same_input(student, teacher)
+        require_same_input(student, teacher)
         self.student, self.teacher = student.eval(), teacher.eval()
         self.steps, self.step_count = steps, 0
         self.gradient_clip = gradient_clip
@@ -274,7 +274,7 @@ def distil(
     return history
 
 
-def _require_same_input(student: Hubert, teacher: Hubert) -> None:
+def require_same_input(student: Hubert, teacher: Hubert) -> None:
     """Raise `InputError` unless both encoders can be given the same tensor, and states compare."""
     for key in ("encoder", "layers", "dim"):
         own, other = getattr(student.config, key), getattr(teacher.config, key)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from superbit.upstreams.errors import InputError
 
@@ -42,6 +43,10 @@ class World:
             values = values.clone()
             dist.all_reduce(values)
         return values
+
+    def wait(self) -> None:
+        """Return when every rank has come here."""
+        self.total(torch.zeros(1, device=self.device)).item()
 
 
 @contextmanager
@@ -83,3 +88,28 @@ def joined(device: str | None) -> Iterator[World]:
         # a group with a dead member cannot be left in order, and need not be
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def in_parallel(module: nn.Module, world: World, *, find_unused: bool) -> nn.Module:
+    """Return what averages the gradients of ``module`` over ranks; alone, the module itself.
+
+    Args:
+        module: on its device.
+        world: this rank.
+        find_unused: an update may leave out some of what is trained.
+    """
+    if world.size == 1:
+        return module
+    return DistributedDataParallel(
+        module,
+        device_ids=[world.device.index] if world.device.type == "cuda" else None,
+        find_unused_parameters=find_unused,
+        gradient_as_bucket_view=True,
+    )
+
+
+def synchronised(parallel: nn.Module, last: bool) -> AbstractContextManager[None]:
+    """Return a context in which gradients are averaged over ranks only by the last of many."""
+    if last or not isinstance(parallel, DistributedDataParallel):
+        return nullcontext()
+    return parallel.no_sync()

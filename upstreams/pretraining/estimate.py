@@ -16,7 +16,7 @@ from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.hubert import Hubert
 from superbit.upstreams.hubert_config import NAMED_SIZES, HubertConfig
 from superbit.upstreams.pretraining.audio import SAMPLE_RATE
-from superbit.upstreams.pretraining.configuration import PretrainingConfig
+from superbit.upstreams.pretraining.configuration import TrainingConfig
 
 # Operations a second that training reaches on one device, in 10¹² (a multiplication and an addition
 # are two). GPUs: the guess of a fifth of the dense bfloat16 peak. Two CPU cores with bfloat16
@@ -34,7 +34,7 @@ PAPER_SECONDS_PER_UPDATE = 8.5 * 3600 / 100_000
 PAPER_BATCH_SAMPLES = 584_000
 
 
-def forward_macs(config: HubertConfig, samples: int) -> int:
+def forward_macs(config: HubertConfig, samples: int, *, front_end_only: bool = False) -> int:
     """Return the multiply-accumulates of one forward pass over one utterance.
 
     Linear layers, convolutions and the products of attention are counted; norms and activations,
@@ -58,7 +58,10 @@ def forward_macs(config: HubertConfig, samples: int) -> int:
             if isinstance(module, nn.Linear | nn.Conv1d | MatrixProduct):
                 module.register_forward_hook(count)
         with torch.no_grad():
-            x = model.project(model.front_end(torch.empty(1, samples)))
+            features = model.front_end(torch.empty(1, samples))
+            if front_end_only:
+                return total
+            x = model.project(features)
             model.final_proj(model.encode(x, None)[-1])
     return total
 
@@ -83,9 +86,18 @@ class Estimate:
 
 
 def estimate(
-    config: PretrainingConfig, size: HubertConfig, *, hardware: str, devices: int
+    config: TrainingConfig, size: HubertConfig, *, hardware: str, devices: int, taught: bool = False
 ) -> Estimate:
     """Return what a run takes on so many devices of one kind, a rank on each.
+
+    Args:
+        config: the run's settings.
+        size: of the model.
+        hardware: a key of `HARDWARE`.
+        devices: how many.
+        taught: the model learns from a teacher of its size: two encoders over one front end, which
+            has no backward pass. A twin is counted as if it computed in full precision, as its
+            training does.
 
     Raises `InputError` for unknown hardware or no device.
     """
@@ -97,7 +109,7 @@ def estimate(
     if devices < 1:
         raise InputError(f"{devices} devices: at least one is needed.")
     crops = config.accumulate * config.batch_samples / config.crop_samples
-    operations = _training_operations(size, config.crop_samples) * crops
+    operations = _training_operations(size, config.crop_samples, taught=taught) * crops
     paper_crops = PAPER_BATCH_SAMPLES / 250_000
     paper_operations = _training_operations(NAMED_SIZES["vanilla"], 250_000) * paper_crops
     pace = paper_operations / PAPER_SECONDS_PER_UPDATE
@@ -112,5 +124,9 @@ def estimate(
     )
 
 
-def _training_operations(size: HubertConfig, samples: int) -> float:
-    return 2.0 * (1.0 + BACKWARD) * forward_macs(size, samples)
+def _training_operations(size: HubertConfig, samples: int, *, taught: bool = False) -> float:
+    whole = forward_macs(size, samples)
+    if not taught:
+        return 2.0 * (1.0 + BACKWARD) * whole
+    front_end = forward_macs(size, samples, front_end_only=True)
+    return 2.0 * (front_end + (2.0 + BACKWARD) * (whole - front_end))

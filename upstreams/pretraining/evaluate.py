@@ -11,32 +11,33 @@ from torch import Tensor
 from superbit.upstreams.pretraining.data import Batches
 from superbit.upstreams.pretraining.distributed import World
 from superbit.upstreams.pretraining.meter import Meter
-from superbit.upstreams.pretraining.objective import Pretrainer
+from superbit.upstreams.pretraining.objectives import Objective
 
 
 @torch.no_grad()
 def held_out(
-    pretrainer: Pretrainer,
+    objective: Objective,
     data: Batches,
     world: World,
     autocast: Callable[[], AbstractContextManager[None]],
 ) -> dict[str, float]:
-    """Return losses (nats) and accuracies (0 … 1) over the held-out set, the same at every call.
+    """Return what the objective measures over the held-out set, the same at every call.
 
-    ``chance_accuracy`` and ``chance_loss`` are those of the best constant guess over the masked
-    frames: the most frequent unit, and the entropy of the units' frequencies. Every rank must call
-    it; files that cannot be read are left out.
+    With labels, ``chance_accuracy`` and ``chance_loss`` are those of the best constant guess over
+    the masked frames: the most frequent unit, and the entropy of the units' frequencies. Every rank
+    must call it; files that cannot be read are left out.
     """
-    was_training = pretrainer.training
-    pretrainer.eval()
-    meter = Meter(world)
-    counts = torch.zeros(len(pretrainer.unit_embeddings), device=world.device)
+    module = objective.module
+    was_training = module.training
+    module.eval()
+    meter = Meter(world, objective.sums)
+    counts = torch.zeros(objective.units or 1, device=world.device)
     for number in range(world.rank, data.per_epoch, world.size):
         batch = data[number]
         masked, unmasked = batch.frames
         on_device = batch.to(world.device)
         with autocast():
-            sums = pretrainer(on_device.samples, on_device.units, on_device.mask)
+            sums = module(on_device.samples, on_device.units, on_device.mask)
         meter.add(
             sums,
             masked=masked,
@@ -45,12 +46,9 @@ def held_out(
             skipped=len(batch.skipped),
         )
         counts += torch.bincount(on_device.units[on_device.mask], minlength=len(counts))
-    pretrainer.train(was_training)
-    values = meter.read()
-    return {
-        **{key: value for key, value in values.items() if key not in ("samples", "skipped")},
-        **chance(world.total(counts)),
-    }
+    module.train(was_training)
+    values = {k: v for k, v in meter.read().items() if k not in ("samples", "skipped")}
+    return values if objective.units is None else {**values, **chance(world.total(counts))}
 
 
 def chance(counts: Tensor) -> dict[str, float]:

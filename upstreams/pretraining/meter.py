@@ -2,54 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from superbit.upstreams.pretraining.distributed import World
-from superbit.upstreams.pretraining.objective import Sums
+from superbit.upstreams.pretraining.objective import Counts, Sums
 
-_KEYS = (
-    *("masked_loss", "unmasked_loss", "masked_correct", "unmasked_correct", "penalty"),
-    *("masked", "unmasked", "samples", "skipped"),
-)
+_COUNTED = ("masked", "unmasked", "samples", "skipped")
 
 
 class Meter:
-    """Adds up what micro-batches gave, and tells means over all ranks."""
+    """Adds up what micro-batches gave, and tells means over all ranks.
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    Args:
+        world: this rank.
+        kind: of what is added, a dataclass of scalars with `means`.
+    """
+
+    def __init__(self, world: World, kind: type[Any] = Sums) -> None:
+        self._world, self._kind = world, kind
+        self._keys = tuple(field.name for field in fields(kind))
         self._sums = self._zeros()
 
-    def add(self, sums: Sums, *, masked: int, unmasked: int, samples: int, skipped: int) -> None:
+    def add(self, sums: Any, *, masked: int, unmasked: int, samples: int, skipped: int) -> None:
         """Count one micro-batch of this rank."""
         counted = torch.tensor([masked, unmasked, samples, skipped], dtype=torch.float64)
-        measured = torch.stack(
-            [
-                *(sums.masked_loss, sums.unmasked_loss),
-                *(sums.masked_correct, sums.unmasked_correct, sums.penalty),
-            ]
-        )
-        self._sums[:5] += measured.detach().double()
-        self._sums[5:] += counted.to(self._sums.device, non_blocking=True)
+        measured = torch.stack([getattr(sums, key) for key in self._keys])
+        self._sums[: len(self._keys)] += measured.detach().double()
+        self._sums[len(self._keys) :] += counted.to(self._sums.device, non_blocking=True)
 
     def read(self) -> dict[str, float]:
         """Return means and counts over all ranks since the last call; every rank must call it.
 
-        Losses are in nats, accuracies in 0 … 1; ``samples`` and ``skipped`` are counts.
+        What is meaned is what the kind of sums says; ``samples`` and ``skipped`` are counts.
         """
-        total = dict(zip(_KEYS, self._world.total(self._sums).tolist(), strict=True))
+        values = self._world.total(self._sums).tolist()
+        total = dict(zip((*self._keys, *_COUNTED), values, strict=True))
         self._sums = self._zeros()
-        masked, unmasked = max(total["masked"], 1.0), max(total["unmasked"], 1.0)
+        counts = Counts(masked=total["masked"], unmasked=total["unmasked"])
         return {
-            "masked_loss": total["masked_loss"] / masked,
-            "masked_accuracy": total["masked_correct"] / masked,
-            "unmasked_loss": total["unmasked_loss"] / unmasked,
-            "unmasked_accuracy": total["unmasked_correct"] / unmasked,
-            "feature_penalty": total["penalty"] / max(total["masked"] + total["unmasked"], 1.0),
+            **self._kind.means(total, counts),
             "samples": total["samples"],
             "skipped": total["skipped"],
         }
 
     def _zeros(self) -> Tensor:
-        return torch.zeros(len(_KEYS), dtype=torch.float64, device=self._world.device)
+        count = len(self._keys) + len(_COUNTED)
+        return torch.zeros(count, dtype=torch.float64, device=self._world.device)

@@ -16,7 +16,7 @@ frames are compared with units, K units.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +75,18 @@ class Sums:
     masked_correct: Tensor
     unmasked_correct: Tensor
     penalty: Tensor
+
+    @staticmethod
+    def means(total: Mapping[str, float], counts: Counts) -> dict[str, float]:
+        """Return means of what added up over many: losses in nats, accuracies in 0 … 1."""
+        masked, unmasked = max(counts.masked, 1.0), max(counts.unmasked, 1.0)
+        return {
+            "masked_loss": total["masked_loss"] / masked,
+            "masked_accuracy": total["masked_correct"] / masked,
+            "unmasked_loss": total["unmasked_loss"] / unmasked,
+            "unmasked_accuracy": total["unmasked_correct"] / unmasked,
+            "feature_penalty": total["penalty"] / max(counts.frames, 1.0),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

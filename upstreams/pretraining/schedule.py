@@ -1,20 +1,20 @@
-"""The optimizer and its learning rate.
+"""The optimizer and its learning rate: linear warm-up, then linear decay to 0.
 
-Reference: HuBERT's published settings (fairseq): Adam with decoupled weight decay on every
-parameter; linear warm-up, then linear decay to 0.
+References: the published settings of HuBERT (fairseq): Adam with decoupled weight decay; of BiT:
+scales of quantizers have a learning rate of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch.nn import Parameter
 
-from superbit.upstreams.pretraining.configuration import PretrainingConfig
+from superbit.upstreams.pretraining.configuration import TrainingConfig
 
 
-def learning_rate(config: PretrainingConfig, update: int) -> float:
+def learning_rate(config: TrainingConfig, update: int) -> float:
     """Return the learning rate of one update, counted from 0."""
     if update < config.warm_up_updates:
         return config.learning_rate * (update + 1) / config.warm_up_updates
@@ -23,19 +23,29 @@ def learning_rate(config: PretrainingConfig, update: int) -> float:
 
 
 def make_optimizer(
-    config: PretrainingConfig, parameters: Iterable[Parameter]
+    config: TrainingConfig, groups: Sequence[Mapping[str, Any]]
 ) -> torch.optim.Optimizer:
-    """Return the optimizer; its learning rate is set before every update."""
+    """Return the optimizer of groups of parameters, as torch's take them.
+
+    A group may have ``rate``, a factor on the learning rate, 1 by default; `set_learning_rate` is
+    to be called before every update.
+    """
+    own = [dict(group) for group in groups]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, lr=config.learning_rate, weight_decay=config.weight_decay
-        )
-    parameters = list(parameters)
+        return torch.optim.SGD(own, lr=config.learning_rate, weight_decay=config.weight_decay)
     return torch.optim.AdamW(
-        parameters,
+        own,
         lr=config.learning_rate,
         betas=config.betas,
         eps=config.epsilon,
         weight_decay=config.weight_decay,
-        fused=parameters[0].is_cuda,
+        fused=own[0]["params"][0].is_cuda,
     )
+
+
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, config: TrainingConfig, update: int
+) -> None:
+    """Give every group its learning rate of one update, counted from 0."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(config, update) * group.get("rate", 1.0)

@@ -24,7 +24,7 @@ from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import Hubert
 from superbit.upstreams.pretraining import files
-from superbit.upstreams.pretraining.configuration import MAY_DIFFER, PretrainingConfig
+from superbit.upstreams.pretraining.configuration import MAY_DIFFER, TrainingConfig
 
 STATE_FILE = "training_state.pt"
 LAST, BEST, LOG = "last", "best", "log.jsonl"
@@ -84,16 +84,7 @@ class RunFolder:
         Raises `InputError` for one that cannot be read.
         """
         last = self.path / LAST
-        if not last.exists():
-            return None
-        try:
-            state = torch.load(last / STATE_FILE, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise InputError(
-                f"{last / STATE_FILE} cannot be read ({type(error).__name__}): point {last} to "
-                "another of the run's checkpoints, or give another --out."
-            ) from None
-        return last, state
+        return (last, read_state(last)) if last.exists() else None
 
     def trim_log(self, update: int) -> None:
         """Drop what a run that was killed logged after its last checkpoint."""
@@ -108,6 +99,7 @@ class RunFolder:
 
     def append_log(self, values: Mapping[str, Any]) -> None:
         """Add one line to the log."""
+        self.path.mkdir(parents=True, exist_ok=True)
         with open(self.log, "a", encoding="utf-8") as out:
             out.write(json.dumps(values) + "\n")
 
@@ -126,21 +118,41 @@ class RunFolder:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return the training state of a checkpoint, on the CPU.
+
+    Raises `InputError` for one that cannot be read.
+    """
+    try:
+        return torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(
+            f"{folder / STATE_FILE} cannot be read ({type(error).__name__}): take another of the "
+            f"run's checkpoints (where it is a link, point {folder} to it), or give another --out."
+        ) from None
+
+
 def check_same_run(
-    folder: Path, found: Mapping[str, Any], *, config: PretrainingConfig, facts: Mapping[str, Any]
+    folder: Path,
+    found: Mapping[str, Any],
+    *,
+    phase: int | str,
+    config: TrainingConfig,
+    facts: Mapping[str, Any],
 ) -> None:
     """Raise `InputError` unless a state is of the run that is to go on, naming what differs.
 
     Args:
         folder: of the run.
         found: a training state.
+        phase: of the run that is asked for.
         config: of the run that is asked for.
         facts: what else must be the same: the model's sizes, the manifest's and labels' hashes.
     """
-    if found.get("phase") != config.phase:
+    if found.get("phase") != phase:
         raise InputError(
-            f"{folder} holds a run of phase {found.get('phase')}, and phase {config.phase} was "
-            "asked for: give another --out."
+            f"{folder} holds a run of {phase_name(found.get('phase'))}, and {phase_name(phase)} "
+            "was asked for: give another --out."
         )
     wanted: dict[str, Any] = {**config.model_dump(mode="json"), **facts}
     had: dict[str, Any] = {**found["config"], **found["facts"]}
@@ -152,3 +164,8 @@ def check_same_run(
             f"{folder} holds a run with another {key}{shown}: go on with the same settings, or "
             "give another --out."
         )
+
+
+def phase_name(phase: Any) -> str:
+    """Return what a message calls a phase: 1, 2 or a word such as distillation."""
+    return f"phase {phase}" if isinstance(phase, int) else str(phase)

@@ -1,9 +1,10 @@
-"""The training loop of HuBERT's objective, on one device or on the ranks of ``torchrun``.
+"""The training loop, of any objective, on one device or on the ranks of ``torchrun``.
 
 Nothing that changes a weight depends on a state that is not written down: crops and masks follow
 from seed, epoch and utterance, dropout from seed, update and rank, left-out layers from seed and
 update, the learning rate from the update. So a run that was killed goes on from its last checkpoint
-as if it had not been: on a CPU to the bit.
+as if it had not been: on a CPU to the bit. A twin that begins has its scales calibrated on the
+first crops that it is to learn from.
 
 Several ranks average their gradients (DDP), which equals one rank with all their batches where no
 layer mixes utterances. A batch norm (Conformer, Squeezeformer) does mix them: it normalises each
@@ -23,27 +24,26 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.hubert import Hubert
 from superbit.upstreams.pretraining import data
 from superbit.upstreams.pretraining.audio import SAMPLE_RATE
-from superbit.upstreams.pretraining.configuration import PretrainingConfig
+from superbit.upstreams.pretraining.configuration import TrainingConfig
 from superbit.upstreams.pretraining.data import Batches, MicroBatch
-from superbit.upstreams.pretraining.distributed import World
+from superbit.upstreams.pretraining.distributed import World, in_parallel, synchronised
 from superbit.upstreams.pretraining.evaluate import held_out
 from superbit.upstreams.pretraining.meter import Meter
-from superbit.upstreams.pretraining.objective import (
-    Counts,
-    Pretrainer,
-    dropped_layers,
-    update_loss,
-)
+from superbit.upstreams.pretraining.objective import Counts, dropped_layers
+from superbit.upstreams.pretraining.objectives import Objective, seed_of
 from superbit.upstreams.pretraining.reporting import finite, sentence
-from superbit.upstreams.pretraining.schedule import learning_rate, make_optimizer
+from superbit.upstreams.pretraining.schedule import (
+    learning_rate,
+    make_optimizer,
+    set_learning_rate,
+)
 from superbit.upstreams.pretraining.state import RunFolder, check_same_run
+from superbit.upstreams.quantization.convert import calibrate
 
 # Updates in a row without a finite gradient after which going on makes no sense.
 HOPELESS = 100
@@ -63,17 +63,12 @@ class Outcome:
     seconds: float
 
 
-def seed_of(*numbers: int) -> int:
-    """Return a seed that follows from some numbers and differs for all others."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
-
-
 class Trainer:
     """One run of one model.
 
     Args:
         config: the run's settings.
-        model: the model to train, on the CPU.
+        objective: what is trained, on the CPU, and how.
         train: its data.
         valid: held-out data.
         folder: where checkpoints and the log go; a run that is there goes on.
@@ -87,8 +82,8 @@ class Trainer:
     def __init__(
         self,
         *,
-        config: PretrainingConfig,
-        model: Hubert,
+        config: TrainingConfig,
+        objective: Objective,
         train: Batches,
         valid: Batches,
         folder: RunFolder,
@@ -102,25 +97,18 @@ class Trainer:
         self.train_data, self.valid_data = train, valid
         self._facts, self._training = facts, training
         self._say, self._scalars = say, scalars
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(config.seed))
-            pretrainer = Pretrainer(
-                model,
-                units=config.units,
-                temperature=config.temperature,
-                front_end_gradient=config.front_end_gradient,
-            )
-        self.pretrainer = pretrainer.to(world.device)
-        self.optimizer = make_optimizer(config, self.pretrainer.parameters())
-        self.layer_drop = config.layer_drop_of(model.config.encoder)
+        self.objective, self.layer_drop = objective, objective.layer_drop
+        objective.to(world.device)
+        self.optimizer = make_optimizer(config, objective.parameter_groups())
         self.update = 0  # updates done
         self.taken = 0  # micro-batches taken by all ranks
         self.skipped_files = self.nan_updates = self._nan_in_a_row = 0
         self.samples = self.seconds = 0.0
         self.best_loss = float("inf")
         self._held_out: dict[str, float] = {}
-        self._resume()
-        self._parallel = self._wrap()
+        if not self._resume() and objective.model.policy is not None:
+            calibrate(objective.model, list(train[world.rank].samples))
+        self._parallel = in_parallel(objective.module, world, find_unused=self.layer_drop > 0)
 
     def run(self) -> Outcome:
         """Train to the last update and return how it went.
@@ -130,14 +118,10 @@ class Trainer:
                 cannot be written to; checkpoints are whole in any case.
         """
         config, world = self.config, self.world
-        meter, began = Meter(world), time.monotonic()
+        meter, began = Meter(world, self.objective.sums), time.monotonic()
         logged_at, logged_samples = began, self.samples
-        batches = data.load(
-            self.train_data,
-            self._numbers(),
-            workers=config.workers,
-            pin=world.device.type == "cuda",
-        )
+        pin = world.device.type == "cuda"
+        batches = data.load(self.train_data, self._numbers(), workers=config.workers, pin=pin)
         earlier = self.seconds
         while self.update < config.updates:
             norm = self.step(list(islice(batches, config.accumulate)), meter)
@@ -168,27 +152,22 @@ class Trainer:
     def step(self, micro_batches: Sequence[MicroBatch], meter: Meter) -> float:
         """Do one update and return the norm of its gradient, NaN or infinite if it was skipped."""
         config, world = self.config, self.world
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config, self.update)
+        set_learning_rate(self.optimizer, config, self.update)
         torch.manual_seed(seed_of(config.seed, self.update, world.rank, _DROPOUT))
         counts = self._counts(micro_batches)
         measured = []
         for index, batch in enumerate(micro_batches):
             last = index == len(micro_batches) - 1
-            with self._synchronised(last), self._layers_left_out():
+            with synchronised(self._parallel, last), self._layers_left_out():
                 on_device = batch.to(world.device)
                 with self.autocast():
                     sums = self._parallel(on_device.samples, on_device.units, on_device.mask)
-                loss = update_loss(
-                    sums,
-                    counts,
-                    unmasked_weight=config.unmasked_weight,
-                    feature_penalty=config.feature_penalty,
-                )
+                loss = self.objective.loss(sums, counts)
                 (loss * world.size).backward()  # DDP takes the mean over ranks
             measured.append((sums, batch))
         # the same on every rank, and not finite if any loss was not
-        norm = float(nn.utils.clip_grad_norm_(self.pretrainer.parameters(), config.gradient_clip))
+        learnt = self.objective.module.parameters()
+        norm = float(nn.utils.clip_grad_norm_(learnt, config.gradient_clip))
         if np.isfinite(norm):
             self.optimizer.step()
             self._nan_in_a_row = 0
@@ -222,15 +201,14 @@ class Trainer:
         """Write a checkpoint; only rank 0 does."""
         if not self.world.leads:
             return
-        loss = self._held_out.get("masked_loss", float("inf"))
+        loss = self.objective.held_out_loss(self._held_out) if self._held_out else float("inf")
         best = loss <= self.best_loss
         self.best_loss = min(self.best_loss, loss)
         hours = self.samples / SAMPLE_RATE / 3600
         training = {
             **self._training,
-            "phase": self.config.phase,
-            "units": self.config.units,
-            "label_rate": self.config.label_rate,
+            "phase": self.objective.phase,
+            **self.objective.record,
             "update": self.update,
             "updates": self.config.updates,
             "audio_hours": round(hours, 4),
@@ -241,7 +219,7 @@ class Trainer:
         }
         self.folder.save(
             self.update,
-            self.pretrainer.model,
+            self.objective.model,
             state=self._state(),
             training=training,
             best=best,
@@ -250,12 +228,12 @@ class Trainer:
 
     def _state(self) -> dict[str, Any]:
         return {
-            "phase": self.config.phase,
+            "phase": self.objective.phase,
             "config": self.config.model_dump(mode="json"),
             "facts": self._facts,
             "update": self.update,  # the random streams and the learning rate follow from it
             "taken": self.taken,
-            "unit_embeddings": self.pretrainer.unit_embeddings.detach().cpu(),
+            **self.objective.state(),
             "optimizer": self.optimizer.state_dict(),
             "counters": {
                 "skipped_files": self.skipped_files,
@@ -267,18 +245,20 @@ class Trainer:
             "held_out": self._held_out,
         }
 
-    def _resume(self) -> None:
+    def _resume(self) -> bool:
+        """Go on from the folder's last checkpoint, and return whether there is one."""
         found = self.folder.load_last()
         if found is None:
             if self.world.leads:
                 self.folder.trim_log(-1)
-            return
+            return False
         path, state = found
-        check_same_run(self.folder.path, state, config=self.config, facts=self._facts)
-        weights = checkpoint.load(path).model.state_dict()
-        self.pretrainer.model.load_state_dict(weights)
-        with torch.no_grad():
-            self.pretrainer.unit_embeddings.copy_(state["unit_embeddings"])
+        objective = self.objective
+        check_same_run(
+            self.folder.path, state, phase=objective.phase, config=self.config, facts=self._facts
+        )
+        objective.model.load_state_dict(checkpoint.load(path).model.state_dict())
+        objective.load_state(state)
         self.optimizer.load_state_dict(state["optimizer"])
         self.update, self.taken = state["update"], state["taken"]
         for key, value in state["counters"].items():
@@ -287,17 +267,7 @@ class Trainer:
         if self.world.leads:
             self.folder.trim_log(self.update)
             self._say(f"going on from {path} at update {self.update:,}")
-
-    def _wrap(self) -> nn.Module:
-        if self.world.size == 1:
-            return self.pretrainer
-        on_gpu = self.world.device.type == "cuda"
-        return DistributedDataParallel(
-            self.pretrainer,
-            device_ids=[self.world.device.index] if on_gpu else None,
-            find_unused_parameters=self.layer_drop > 0,
-            gradient_as_bucket_view=True,
-        )
+        return True
 
     def _numbers(self) -> range:
         """Return the numbers of this rank's micro-batches, from where the run stands to its end."""
@@ -311,16 +281,10 @@ class Trainer:
         masked, unmasked = self.world.total(own.float().to(self.world.device))
         return Counts(masked=masked, unmasked=unmasked)
 
-    def _synchronised(self, last: bool) -> AbstractContextManager[None]:
-        """Return a context in which gradients are averaged over ranks only by the last of many."""
-        if last or not isinstance(self._parallel, DistributedDataParallel):
-            return nullcontext()
-        return self._parallel.no_sync()
-
     def _layers_left_out(self) -> AbstractContextManager[None]:
         if self.layer_drop == 0:
             return nullcontext()
-        layers = list(self.pretrainer.model.encoder.get_submodule("layers").children())
+        layers = list(self.objective.model.encoder.get_submodule("layers").children())
         random = np.random.default_rng([self.config.seed, self.update, _LAYERS])
         dropped = random.random(len(layers)) < self.layer_drop
         return dropped_layers(layers, dropped.tolist())
@@ -339,7 +303,7 @@ class Trainer:
         self.skipped_files += int(values["skipped"])
 
     def _validate(self) -> None:
-        self._held_out = held_out(self.pretrainer, self.valid_data, self.world, self.autocast)
+        self._held_out = held_out(self.objective, self.valid_data, self.world, self.autocast)
         self._log("held_out", self._held_out)
 
     def _log(self, event: str, values: dict[str, Any]) -> None:
@@ -355,7 +319,6 @@ class Trainer:
             "skipped_files": self.skipped_files,
             "nan_updates": self.nan_updates,
         }
-        self.folder.path.mkdir(parents=True, exist_ok=True)
         self.folder.append_log(finite(line))
         if self._scalars is not None:
             self._scalars(self.update, line)

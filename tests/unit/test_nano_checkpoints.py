@@ -1,0 +1,161 @@
+"""`make nano`: its plan, its stages, and what it ships; the same is asked of what is shipped."""
+
+import configparser
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors import safe_open
+
+from superbit.upstreams import checkpoint, expert
+from superbit.upstreams.hubert_config import NAMED_SIZES
+from superbit.upstreams.pretraining import nano
+from superbit.upstreams.pretraining.nano_package import LARGEST_BYTES, VARIANTS
+from superbit.upstreams.pretraining.nano_recipe import Recipe, estimated_total
+
+ROOT = Path(__file__).parents[2]
+RECIPE = Recipe(
+    seed=5, clusters=6, layer=1, layer_clusters=5, updates_1=3, updates_2=2, updates_twin=2
+)
+SMALL = {"batch_samples": 16_000, "crop_samples": 8_000, "min_samples": 4_000, "precision": "fp32"}
+NAME = "sparseformer_sw_nano"
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    """Noise whose loudness changes, and manifests, as `superbit corpus speech` leaves them."""
+    folder, random = tmp_path_factory.mktemp("speech"), np.random.default_rng(0)
+    for split in ("train", "valid"):
+        for index in range(3):
+            loudness = random.uniform(0.01, 0.3, 20).repeat(800)
+            audio = loudness * random.uniform(-1, 1, 16_000)
+            soundfile.write(folder / f"{split}-{index}.flac", audio, 16_000)
+        rows = [str(folder), *(f"{split}-{index}.flac\t16000" for index in range(3))]
+        (folder / f"{split}.tsv").write_text("\n".join(rows) + "\n")
+    (folder / "pretraining.json").write_text('{"hours": 0.001, "speakers": 3}')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(speech, tmp_path_factory):
+    """One encoder and its twin, while another fails."""
+    folder = tmp_path_factory.mktemp("nano")
+    places = nano.Places(speech=speech, work=folder / "work", out=folder / "out")
+    places.work.mkdir()
+    (places.work / "squeeze_nano").write_text("in the way")
+    failed = nano.make_all([NAME, "squeeze_nano"], RECIPE, places, jobs=1, settings=SMALL)
+    return places, failed
+
+
+def check_shipped(folder: Path) -> None:
+    """Check what any shipped checkpoint must be, by its folder."""
+    name = folder.name
+    size = name.removeprefix("bq_")
+    assert folder.parent.name == VARIANTS[size]
+    assert (folder / "model.safetensors").stat().st_size <= LARGEST_BYTES
+    with safe_open(folder / "model.safetensors", framework="numpy") as content:
+        kinds = {content.get_slice(key).get_dtype() for key in content.keys()}  # noqa: SIM118
+    assert "F32" not in kinds
+    assert "F16" in kinds
+    loaded = checkpoint.load(folder, name=size)
+    assert loaded.model.config.layers == NAMED_SIZES[size].layers
+    assert (None if name == size else "w1a1") == (loaded.model.policy and loaded.model.policy.name)
+    by = loaded.training["made_by"]
+    assert by["command"].startswith("python -m superbit.upstreams.pretraining.nano --seed ")
+    assert {"commit", "dirty", "seed", "speech", "units", "host", "date"} <= by.keys()
+    assert by["speech"]["train_hours"] > 0
+    stages = loaded.training["stages"]
+    assert list(stages) == ["phase1", "phase2", *(["twin"] if name != size else [])]
+    for stage in stages.values():
+        assert {"update", "audio_hours", "seconds", "held_out", "nan_updates"} <= stage.keys()
+        assert 0 <= stage["held_out"]["masked_accuracy"] <= 1
+    assert str(Path.home()) not in (folder / "config.json").read_text()
+
+
+def test_what_is_made_is_what_can_be_shipped(made):
+    places, failed = made
+    folders = sorted(file.parent for file in places.out.rglob("model.safetensors"))
+    assert [folder.name for folder in folders] == [f"bq_{NAME}", NAME]
+    assert failed == 1
+    for folder in folders:
+        check_shipped(folder)
+    record = json.loads((folders[0] / "config.json").read_text())["training"]
+    assert record["made_by"]["seed"] == 5 + 4  # the fifth encoder's
+    assert record["made_by"]["units"] == [
+        {"clusters": 6, "of": "mfcc", "layer": None},
+        {"clusters": 5, "of": "hidden", "layer": 1},
+    ]
+    assert [stage["update"] for stage in record["stages"].values()] == [3, 2, 2]
+
+
+def test_what_is_shipped():
+    """Whatever lies beside the variants: nothing yet, or all ten."""
+    folders = [file.parent for file in (ROOT / "upstreams").glob("*/*/model.safetensors")]
+    for folder in folders:
+        check_shipped(folder)
+    assert len(folders) in (0, 2 * len(VARIANTS))
+
+
+def test_by_name(made, monkeypatch):
+    places, _ = made
+    untrained = expert.build(NAME, untrained=True).model
+    monkeypatch.setattr(expert, "__file__", str(places.out / "expert.py"))
+    trained, twin = expert.build(NAME), expert.build(NAME, policy="w1a1")
+    assert (trained.untrained, twin.untrained) == (False, False)
+    last = checkpoint.load(places.work / NAME / "phase2/last").model
+    torch.testing.assert_close(
+        trained.model.mask_emb, last.mask_emb, atol=1e-3, rtol=1e-3
+    )  # half precision
+    assert not torch.allclose(trained.model.mask_emb, untrained.mask_emb, atol=1e-3)
+    (states,) = [twin([torch.randn(8_000)])["hidden_states"]]
+    assert torch.isfinite(states[-1]).all()
+
+
+def test_what_is_done_is_not_done_again(made, capsys):
+    places, _ = made
+    shipped = [(file, file.read_bytes()) for file in places.out.rglob("model.safetensors")]
+    units = (places.work / NAME / "units.safetensors").stat().st_mtime_ns
+    nano.make_encoder(NAME, RECIPE, places, SMALL, "cpu")
+    said = capsys.readouterr().err
+    assert said.count("going on from") == 3
+    assert "update 3 of 3" not in said
+    assert all(file.read_bytes() == before for file, before in shipped)
+    assert (places.work / NAME / "units.safetensors").stat().st_mtime_ns == units
+
+
+def test_the_two_sparse_ones_differ_by_their_seed():
+    seeds = [Recipe(seed=3).seed_of(name) for name in VARIANTS]
+    assert seeds == [3, 4, 5, 6, 7]
+    assert NAMED_SIZES["sparseformer_dn_nano"] == NAMED_SIZES["sparseformer_sw_nano"]
+
+
+def test_the_plan(capsys):
+    assert nano.main(["--speech", "s", "--work", "w", "--jobs", "2", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert said.splitlines()[0].startswith("  conformer_nano: 1000 + 1000 updates and 600")
+    assert "2 at a time, one thread each: about " in said
+    # at most 75 minutes on two cores is the promise; whole or in part above an hour
+    seconds = estimated_total(list(VARIANTS), Recipe(), jobs=2)
+    assert 30 * 60 < seconds < 75 * 60
+    one, two = (estimated_total(["vanilla_nano"], Recipe(), jobs=n) for n in (1, 2))
+    assert one == two
+
+
+def test_wrong_input(tmp_path, capsys):
+    given = ["--speech", str(tmp_path / "speech"), "--work", str(tmp_path / "work")]
+    assert nano.main([*given, "--encoders", "vanila_nano"]) == 2
+    assert "Did you mean 'vanilla_nano'?" in capsys.readouterr().err
+    assert nano.main(given) == 2
+    assert "train.tsv is not there" in capsys.readouterr().err
+
+
+def test_a_wheel_carries_them():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    data = config["options.package_data"]
+    for variant in VARIANTS.values():
+        patterns = data[f"superbit.upstreams.{variant}"].split(", ")
+        assert patterns == ["*/model.safetensors", "*/config.json"]

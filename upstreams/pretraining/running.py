@@ -1,0 +1,92 @@
+"""What every verb that trains shares: its data, its scalars for TensorBoard, its last words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from superbit.upstreams.errors import InputError
+from superbit.upstreams.hubert_config import HubertConfig
+from superbit.upstreams.pretraining.configuration import TrainingConfig
+from superbit.upstreams.pretraining.data import Batches
+from superbit.upstreams.pretraining.labels import Labels
+from superbit.upstreams.pretraining.manifest import read_manifest
+from superbit.upstreams.pretraining.reporting import summary
+from superbit.upstreams.pretraining.train import Outcome
+
+
+def batches(
+    config: TrainingConfig,
+    size: HubertConfig,
+    *,
+    manifests: Path,
+    labels: Path | None,
+    split: str,
+    units: int | None,
+    rate: int | None,
+) -> Batches:
+    """Return the micro-batches of ``train`` or ``valid``.
+
+    Args:
+        config: lengths, masks and seed.
+        size: of the model.
+        manifests: folder of ``SPLIT.tsv``.
+        labels: folder of ``SPLIT.km``; None for audio alone.
+        split: ``"train"``, in random order and crops, or ``"valid"``, always the same.
+        units: K of the labels.
+        rate: of the labels, Hz.
+
+    Raises:
+        InputError: the manifest or the labels are wrong, or no utterance is long enough.
+    """
+    utterances = read_manifest(manifests / f"{split}.tsv")
+    known = None
+    if labels is not None:
+        assert units is not None
+        assert rate is not None
+        known = Labels(labels / f"{split}.km", utterances, rate=rate, units=units)
+    return Batches(
+        utterances,
+        known,
+        config,
+        frames=size.convolution_frames,
+        crop_at_random=split == "train",
+    )
+
+
+def tensorboard(out: Path) -> Callable[[int, dict[str, Any]], None] | None:
+    """Return what writes scalars for TensorBoard on rank 0, None on the others.
+
+    Raises `InputError` where its package is not installed.
+    """
+    if int(os.environ.get("RANK", "0")) != 0:
+        return None
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise InputError("--tensorboard needs the package tensorboardX: pip install it.") from None
+    writer = SummaryWriter(str(out / "tensorboard"))
+
+    def write(update: int, values: dict[str, Any]) -> None:
+        for key, value in values.items():
+            if isinstance(value, float):
+                writer.add_scalar(f"{values['event']}/{key}", value, update)
+        writer.flush()
+
+    return write
+
+
+def describe(outcome: Outcome) -> str:
+    """Return how a run went, in a sentence."""
+    return (
+        f"{outcome.folder / 'last'}: {outcome.update:,} updates, {outcome.audio_hours:.2f} hours "
+        f"of audio in {outcome.seconds:.0f} s; {summary(outcome.held_out)}; "
+        f"{outcome.skipped_files} files skipped, {outcome.nan_updates} NaN updates"
+    )
+
+
+def in_words(hours: float) -> str:
+    """Return a length of time for people."""
+    return f"{hours * 60:.1f} minutes" if hours < 1 else f"{hours:,.1f} hours"
