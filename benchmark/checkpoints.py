@@ -29,7 +29,7 @@ def run_folder(results: Path, key: str) -> Path:
 
 
 def save(path: Path, experiment: Experiment, *, key: str) -> None:
-    """Write featurizer, head, optimizer, scheduler, step and generators."""
+    """Write each candidate's weights, optimizer and course; step and generators."""
     _write(path, {"key": key, **experiment.state()})
 
 
@@ -50,7 +50,8 @@ def load(path: Path, experiment: Experiment, *, key: str) -> None:
 
 def save_snapshot(folder: Path, experiment: Experiment) -> None:
     """Keep the weights of this step beside the checkpoint, to be tested after training."""
-    _write(folder / f"step-{experiment.progress.step}.pt", experiment.weights())
+    weights = {candidate.name: candidate.weights() for candidate in experiment.candidates}
+    _write(folder / f"step-{experiment.progress.step}.pt", weights)
 
 
 def snapshots(folder: Path) -> dict[int, Path]:
@@ -60,7 +61,7 @@ def snapshots(folder: Path) -> dict[int, Path]:
 
 
 def load_snapshot(path: Path) -> dict[str, Any]:
-    """Return the weights that :func:`save_snapshot` wrote.
+    """Return the weights that :func:`save_snapshot` wrote, by the candidates' names.
 
     Raises:
         InputError: the file is damaged.

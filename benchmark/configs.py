@@ -50,12 +50,15 @@ class RunnerSection(_Section):
     test_step: PositiveInt | None = None
 
 
+LearningRate = Annotated[PositiveFloat, Field(allow_inf_nan=False)]
+
+
 class OptimizerSection(_Section):
     """s3prl's optimizer choice: an optimizer of torch by name, and its learning rate."""
 
     name: Literal["TorchOptim"]
     torch_optim_name: str
-    lr: Annotated[PositiveFloat, Field(allow_inf_nan=False)]
+    lr: LearningRate
 
 
 class TaskConfig(_Section):
@@ -65,6 +68,8 @@ class TaskConfig(_Section):
     optimizer: OptimizerSection | None = None
     scheduler: dict[str, Any] | None = None
     specaug: dict[str, Any] | None = None
+    # what a search tries; no part of any run's config, each of which has one rate
+    learning_rates: list[LearningRate] | None = Field(default=None, min_length=1, exclude=True)
     downstream_expert: dict[str, Any]
 
 
@@ -89,6 +94,31 @@ def resolve(
     Raises:
         InputError: an unknown key (the message names the nearest) or a value of the wrong kind.
     """
+    resolved = _config(task, scale, overrides, learning_rate).model_dump(exclude_none=True)
+    resolved["scale"] = scale
+    if limit is not None:
+        resolved["limit"] = limit
+        _shorten(resolved.get("runner"), limit)
+    return resolved
+
+
+def rates_to_search(task: str, *, scale: Scale, overrides: Path | None = None) -> list[float]:
+    """Return the learning rates that a search tries, by falling rate; none for QbE.
+
+    Raises:
+        InputError: as :func:`resolve`.
+    """
+    return sorted(set(_config(task, scale, overrides, None).learning_rates or []), reverse=True)
+
+
+def total_steps(config: dict[str, Any]) -> int:
+    """Optimizer steps of a resolved config; 0 for QbE, which trains nothing."""
+    return int(config["runner"]["total_steps"]) if "runner" in config else 0
+
+
+def _config(
+    task: str, scale: Scale, overrides: Path | None, learning_rate: float | None
+) -> TaskConfig:
     spec = find_task(task)
     config = {"scheduler": None, "specaug": None, **_packaged(f"{spec.name.lower()}.yaml")}
     if scale == "embedded":
@@ -100,18 +130,7 @@ def resolve(
         )
     if learning_rate is not None and "optimizer" in config:
         config["optimizer"]["lr"] = learning_rate
-    where = f"{overrides or spec.name.lower() + '.yaml'}: {spec.name}"
-    resolved = _validate(config, where=where).model_dump(exclude_none=True)
-    resolved["scale"] = scale
-    if limit is not None:
-        resolved["limit"] = limit
-        _shorten(resolved.get("runner"), limit)
-    return resolved
-
-
-def total_steps(config: dict[str, Any]) -> int:
-    """Optimizer steps of a resolved config; 0 for QbE, which trains nothing."""
-    return int(config["runner"]["total_steps"]) if "runner" in config else 0
+    return _validate(config, where=f"{overrides or spec.name.lower() + '.yaml'}: {spec.name}")
 
 
 def _shorten(runner: dict[str, Any] | None, limit: int) -> None:

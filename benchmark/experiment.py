@@ -4,44 +4,48 @@ The expert owns data, head, loss and metric. What is ours is the loop; a golden 
 against ``s3prl.downstream.runner.Runner``: same seed, same batches, same losses. Hence the order
 in which things are built, the evaluations that reseed in the middle of training, and the
 featurizer's parameters before the head's in the optimizer.
+
+Several learning rates train side by side: one pass over data and upstream, a candidate each. What
+a head draws (dropout, SpecAug) depends on shapes and never on weights, so every candidate gets the
+generators as a run of its own would find them, and its course is that run's course.
 """
 
 from __future__ import annotations
 
-import contextlib
-import inspect
-import math
+import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import methodcaller
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import nn
 
 from superbit.benchmark import heads
-from superbit.benchmark.features.source import FeatureSource, weighted_sum
-from superbit.benchmark.rng import rng_state, seed_everything, set_rng_state
-from superbit.benchmark.training_state import (
-    Evaluation,
-    InterruptedRun,
-    Progress,
-    ScalarCapture,
-)
+from superbit.benchmark.batches import Batches, reading
+from superbit.benchmark.candidate import Candidate
+from superbit.benchmark.features.source import FeatureSource
+from superbit.benchmark.feed import Feed, Hidden
+from superbit.benchmark.rng import Draws, seed_everything
+from superbit.benchmark.training_state import Evaluation, InterruptedRun, Progress
 from superbit.upstreams.errors import InputError
+
+Result = TypeVar("Result")
 
 
 class Experiment:
-    """A head on a frozen upstream.
+    """A head on a frozen upstream, or one for each of several learning rates.
 
     Args:
         upstream: s3prl-style expert; stays in eval mode and gets no gradient.
         downstream: package under ``s3prl.downstream``.
         config: resolved config whose ``downstream_expert`` section holds every path.
         seed: of head initialization, batch order, and of each evaluation.
-        expdir: folder for the files that the expert writes.
-        device: of upstream and head.
+        expdir: folder for the files that the expert writes; with several rates one in it for each.
+        device: of upstream and heads.
+        learning_rates: in place of the config's, one candidate each.
         reinitialize_head: draw the head's weights anew from ``seed``, after its construction.
         feature_source: called with the upstream and its samples a frame, gives what feeds the
             head from stored features; without it the upstream runs on every batch, as in s3prl.
@@ -58,55 +62,65 @@ class Experiment:
         expdir: Path,
         device: str = "cpu",
         stop: Callable[[], bool] = lambda: False,
+        learning_rates: Sequence[float] = (),
         reinitialize_head: bool = False,
         feature_source: Callable[[nn.Module, float], FeatureSource] | None = None,
     ) -> None:
-        from s3prl.optimizers import get_optimizer
         from s3prl.upstream.interfaces import Featurizer
 
         self.config, self.seed, self.device, self.stop = config, seed, device, stop
-        self.batch_limit: int | None = config.get("limit")
         self.upstream = upstream.to(device)
-        self.featurizer = Featurizer(
+        featurizer = Featurizer(
             upstream=self.upstream, feature_selection="hidden_states", upstream_device=device
         ).to(device)
-        self.source: FeatureSource | None = None
-        if feature_source is not None:
-            self.source = feature_source(self.upstream, self.featurizer.downsample_rate)
-        with self._reading():  # ER reads its audio here
-            self.head = heads.build(
+        self.source = feature_source and feature_source(self.upstream, featurizer.downsample_rate)
+        self._feed = Feed(self.upstream, source=self.source, device=device)
+        (name, own_config, folder), *others = _variants(config, learning_rates, expdir)
+        folder.mkdir(parents=True, exist_ok=True)
+        with reading(self.source):  # ER reads its audio here
+            head = heads.build(
                 downstream,
-                config,
-                upstream_dim=self.featurizer.output_dim,
-                upstream_rate=self.featurizer.downsample_rate,
-                expdir=expdir,
+                own_config,
+                upstream_dim=featurizer.output_dim,
+                upstream_rate=featurizer.downsample_rate,
+                expdir=folder,
                 seed=seed,
                 device=device,
             )
         if reinitialize_head:
-            heads.reinitialize(self.head, seed=seed)
-        self.optimizer: Any = None
-        if "optimizer" in config:  # QbE trains nothing
-            self.optimizer = get_optimizer(
-                [self.featurizer, self.head], config["runner"]["total_steps"], config["optimizer"]
-            )
-        self.scheduler = heads.scheduler(self.optimizer, config)
+            heads.reinitialize(head, seed=seed)
+        first = Candidate(name, featurizer=featurizer, head=head, config=own_config, folder=folder)
+        self.candidates = [
+            first,
+            *(first.copy(name, config=each, folder=folder) for name, each, folder in others),
+        ]
         self.augment = heads.specaug(config)
         self.progress = Progress()
         self.layer_records: list[dict[str, list[Any]]] = []
-        self._epoch_rng: dict[str, Any] = {}
+        self._batches = Batches(head, source=self.source, limit=config.get("limit"))
+
+    @property
+    def head(self) -> Any:
+        """The head, or the first of several; they share their data."""
+        return self.candidates[0].head
+
+    @property
+    def featurizer(self) -> Any:
+        """The featurizer, or the first of several."""
+        return self.candidates[0].featurizer
 
     def train(
         self,
         *,
-        on_step: Callable[[int, float], None] = lambda step, loss: None,
-        on_evaluation: Callable[[Evaluation], None] = lambda evaluation: None,
+        on_step: Callable[[int, list[float]], None] = lambda step, losses: None,
+        on_evaluation: Callable[[str], None] = lambda split: None,
         on_save: Callable[[], None] = lambda: None,
     ) -> None:
         """Train from where :attr:`progress` stands to the config's last step.
 
         Args:
-            on_step: called with the step's number and its mean loss over accumulated batches.
+            on_step: called with the step's number and each candidate's mean loss over
+                accumulated batches.
             on_evaluation: called after each evaluation of a split.
             on_save: called every ``save_step`` steps, at a point from which training can resume.
 
@@ -116,28 +130,26 @@ class Experiment:
         """
         runner = self.config["runner"]
         self._training_mode()
-        losses: list[float] = []
-        records: dict[str, list[Any]] = defaultdict(list)
         while self.progress.step < runner["total_steps"]:
-            batches = self._train_batches()
+            batches = self._batches.training(self.progress)
             # After resuming from a checkpoint whose evaluation was cut short.
             self._evaluate_if_due(on_evaluation)
             for wavs, *others in batches:
                 if self.progress.step >= runner["total_steps"]:
                     break
-                losses.append(self._backward(wavs, others, records))
+                self._backward(wavs, others)
                 if self.progress.backward_steps % runner["gradient_accumulate_steps"]:
                     continue
-                self._optimizer_step()
-                on_step(self.progress.step, sum(losses) / len(losses))
-                losses.clear()
-                if self.progress.step % runner["log_step"] == 0:
-                    self._log("train", records)
-                    records = defaultdict(list)
+                self.progress.step += 1
+                step = self.progress.step
+                losses = self.each(methodcaller("step", step))
+                on_step(step, list(losses.values()))
+                if step % runner["log_step"] == 0:
+                    self.each(methodcaller("log_training", step))
                 if self._evaluation_is_due():
                     on_save()
                     self._evaluate_if_due(on_evaluation)
-                if self.progress.step % runner["save_step"] == 0:
+                if step % runner["save_step"] == 0:
                     on_save()
                 # Only here, where no gradient is pending.
                 if self.stop():
@@ -150,32 +162,35 @@ class Experiment:
         on_save()
 
     def evaluate(self, split: str) -> Evaluation:
-        """Evaluate the head's present weights on ``split``.
+        """Evaluate the first candidate with the others, see :meth:`evaluate_all`."""
+        return self.evaluate_all(split)[self.candidates[0].name]
+
+    def evaluate_all(
+        self, split: str, among: Sequence[Candidate] | None = None
+    ) -> dict[str, Evaluation]:
+        """Evaluate the present weights on ``split``, by the candidates' names.
 
         Reseeds first, as s3prl does, so that each evaluation draws the same batches.
+
+        Args:
+            among: only these.
         """
         seed_everything(self.seed)
         self._eval_mode()
-        limited = self._limited(split)
-        loader = self.head.get_dataloader(split)
-        records: dict[str, list[Any]] = defaultdict(list)
-        for index, (wavs, *others) in enumerate(self._read(loader)):
-            if limited and index >= (self.batch_limit or 0):
-                break
+        count, batches = self._batches.evaluation(split)
+        records: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
+        for index, (wavs, *others) in enumerate(batches):
             if self.stop():
                 raise InterruptedRun
             with torch.no_grad():
-                features = self._features(wavs)
-                self.head(split, features, *others, records=records, batch_id=index)
+                hidden = self._feed.read(wavs)
+                forward = partial(self._forward, split, hidden, others, records, index)
+                self.each(forward, among=among)
         if not records:
             raise InputError(f"split {split!r} is empty: there is nothing to evaluate on.")
-        metrics, saves = self._log(split, records, batches=len(loader))
-        return Evaluation(
-            split=split,
-            step=self.progress.step,
-            metrics=metrics,
-            records=dict(records),
-            is_best=any("best" in name for name in saves),
+        step = self.progress.step
+        return self.each(
+            lambda c: c.log(split, records[c.name], step=step, batches=count), among=among
         )
 
     def collect_layers(self, split: str) -> None:
@@ -185,223 +200,144 @@ class Experiment:
         """
         seed_everything(self.seed)
         self._eval_mode()
-        loader = self.head.get_dataloader(split)
-        if self.batch_limit is not None:
-            heads.limit_queries(loader.dataset, self.batch_limit)
         self.layer_records = []
-        for wavs, *others in self._read(loader):
+        for wavs, *others in self._batches.queries(split):
             if self.stop():
                 raise InterruptedRun
-            layers = self._layers(wavs)
+            layers = self._feed.layers(self.featurizer, wavs)
             while len(self.layer_records) < len(layers):
                 self.layer_records.append(defaultdict(list))
             for records, features in zip(self.layer_records, layers, strict=True):
                 self.head(split, features, *others, records=records)
 
-    def weights(self) -> dict[str, Any]:
-        """Return a copy of featurizer and head, on the CPU."""
-        return {
-            part: {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}
-            for part, module in (("featurizer", self.featurizer), ("head", self.head))
-        }
+    def each(
+        self, act: Callable[[Candidate], Result], among: Sequence[Candidate] | None = None
+    ) -> dict[str, Result]:
+        """Let every candidate act from the same state of the generators; results by name.
 
-    def load_weights(self, weights: dict[str, Any]) -> None:
-        """Put featurizer and head back to what :meth:`weights` returned."""
-        self.featurizer.load_state_dict(weights["featurizer"])
-        self.head.load_state_dict(weights["head"])
+        One of several that fails is given up, and the others go on; the last one's error is raised.
+        """
+        waiting = [c for c in among or self.candidates if c.goes_on]
+        if len(waiting) == 1:
+            (only,) = waiting
+            return {only.name: act(only)}
+        before, after, drawn = Draws(), None, True
+        results: dict[str, Result] = {}
+        for candidate in waiting:
+            # Nothing to go back from where the first one drew nothing.
+            if results and drawn:
+                before.restore()
+            try:
+                results[candidate.name] = act(candidate)
+            except InterruptedRun:
+                raise
+            except Exception as error:
+                self._give_up(candidate, error)
+                before.restore()
+                continue
+            if after is None:
+                after = Draws()
+                drawn = after.differ(before)
+        if after is not None and not waiting[-1].goes_on:
+            after.restore()
+        return results
 
     def state(self) -> dict[str, Any]:
         """Return everything that :meth:`load_state` needs to continue as if never stopped."""
         return {
-            "weights": self.weights(),
-            "optimizer": self.optimizer.state_dict() if self.optimizer else None,
-            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "candidates": {candidate.name: candidate.state() for candidate in self.candidates},
             "progress": vars(self.progress),
-            "rng": rng_state(),
-            "epoch_rng": self._epoch_rng,
+            **self._batches.state(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from what :meth:`state` returned; exact with ``num_workers: 0``."""
-        self.load_weights(state["weights"])
-        if self.optimizer:
-            self.optimizer.load_state_dict(state["optimizer"])
-        if self.scheduler:
-            self.scheduler.load_state_dict(state["scheduler"])
+        """Continue from what :meth:`state` returned; exact with ``num_workers: 0``.
+
+        The state may hold more candidates than there are here.
+        """
+        for candidate in self.candidates:
+            candidate.load_state(state["candidates"][candidate.name])
         self.progress = Progress(**state["progress"])
-        self._epoch_rng = state["epoch_rng"]
-        self._resume_rng = state["rng"]
+        self._batches.load_state(state)
 
     # --- one step ---------------------------------------------------------------------------------
 
-    def _features(self, wavs: Any) -> list[Tensor]:
-        if self.source is not None:
-            return weighted_sum(self.featurizer, self.source.gather(wavs))
-        batch = self._batch(wavs)
-        with torch.no_grad():
-            hidden = self.upstream(batch)
-        features = self.featurizer(batch, hidden)
-        if not all(bool(feature.isfinite().all()) for feature in features):
-            raise InputError(
-                f"the upstream gave NaN or infinity after step {self.progress.step}: "
-                "'superbit check' says for which input."
-            )
-        return features
+    def _backward(self, wavs: Any, others: list[Any]) -> None:
+        hidden = self._feed.read(wavs)
 
-    def _layers(self, wavs: Any) -> list[list[Tensor]]:
-        """Every layer's features of a batch."""
-        if self.source is not None:
-            gathered = self.source.gather(wavs)
-            # Copies: these are kept until the whole split is read.
-            return [
-                [features.clone() for features in gathered.layer(index)]
-                for index in range(len(gathered.states))
-            ]
-        batch = self._batch(wavs)
-        with torch.no_grad():
-            states = self.upstream(batch)["hidden_states"]
-        return [self.featurizer.tolist(batch, state) for state in states]
+        def backward(candidate: Candidate) -> None:
+            features = self._feed.features(candidate.featurizer, hidden)
+            if self.augment is not None:
+                features, _ = self.augment(features)
+            candidate.backward(features, others)
 
-    def _batch(self, wavs: Any) -> list[Tensor]:
-        return [torch.as_tensor(wav, dtype=torch.float32).to(self.device) for wav in wavs]
-
-    def _backward(self, wavs: Any, others: list[Any], records: dict[str, list[Any]]) -> float:
-        features = self._features(wavs)
-        if self.augment is not None:
-            features, _ = self.augment(features)
-        loss = self.head("train", features, *others, records=records)
-        loss = loss / self.config["runner"]["gradient_accumulate_steps"]
-        loss.backward()
+        self.each(backward)
         self.progress.batch += 1
         self.progress.backward_steps += 1
-        return loss.item() * self.config["runner"]["gradient_accumulate_steps"]
 
-    def _optimizer_step(self) -> None:
-        parameters = [*self.featurizer.parameters(), *self.head.parameters()]
-        norm = nn.utils.clip_grad_norm_(parameters, self.config["runner"]["gradient_clipping"])
-        if math.isnan(norm):
-            self.progress.skipped_steps += 1
-        else:
-            self.optimizer.step()
-        self.optimizer.zero_grad()
-        if self.scheduler:
-            self.scheduler.step()
-        self.progress.step += 1
+    def _forward(
+        self,
+        split: str,
+        hidden: Hidden,
+        others: list[Any],
+        records: dict[str, Any],
+        index: int,
+        candidate: Candidate,
+    ) -> None:
+        features = self._feed.features(candidate.featurizer, hidden)
+        candidate.head(split, features, *others, records=records[candidate.name], batch_id=index)
+
+    def _give_up(self, candidate: Candidate, error: Exception) -> None:
+        candidate.error = error
+        if sum(each.goes_on for each in self.candidates) == 1:
+            raise error
+        candidate.course.failure = " ".join(str(error).split()) or type(error).__name__
 
     def _evaluation_is_due(self) -> bool:
         step = self.progress.step
         due = step > 0 and step % self.config["runner"]["eval_step"] == 0
         return due and self.progress.evaluated_step != step
 
-    def _evaluate_if_due(self, on_evaluation: Callable[[Evaluation], None]) -> None:
+    def _evaluate_if_due(self, on_evaluation: Callable[[str], None]) -> None:
         if not self._evaluation_is_due():
             return
-        before = len(self.progress.history)
+        before = [len(candidate.course.history) for candidate in self.candidates]
         try:
             for split in self.config["runner"]["eval_dataloaders"]:
-                on_evaluation(self._evaluate_in_training(split))
+                evaluations = self.evaluate_all(split)
+                self._training_mode()
+                self.each(partial(_remember, evaluations))
+                on_evaluation(split)
         except InterruptedRun:
-            del self.progress.history[before:]
+            for candidate, length in zip(self.candidates, before, strict=True):
+                del candidate.course.history[length:]
             raise
         self.progress.evaluated_step = self.progress.step
 
-    def _evaluate_in_training(self, split: str) -> Evaluation:
-        evaluation = self.evaluate(split)
-        self._training_mode()
-        self.progress.history.append(
-            {"step": evaluation.step, "split": split, **evaluation.metrics}
-        )
-        if evaluation.is_best:
-            self.progress.best, self.progress.best_step = self.weights(), evaluation.step
-        return evaluation
-
-    def _log(
-        self, split: str, records: dict[str, list[Any]], batches: int = 0
-    ) -> tuple[dict[str, float], list[str]]:
-        capture = ScalarCapture()
-        saves = self.head.log_records(
-            split,
-            records=records,
-            logger=capture,
-            global_step=self.progress.step,
-            batch_ids=[],
-            total_batch_num=batches,
-        )
-        prefix = f"{split}-"
-        metrics = {
-            tag.rpartition("/")[2].removeprefix(prefix): value
-            for tag, value in capture.scalars.items()
-        }
-        return metrics, saves or []
-
-    # --- batches ----------------------------------------------------------------------------------
-
-    def _reading(self) -> contextlib.AbstractContextManager[None]:
-        """Within it, the datasets name what is stored instead of decoding it."""
-        return self.source.reading() if self.source is not None else contextlib.nullcontext()
-
-    def _read(self, batches: Any) -> Iterator[Any]:
-        """The same batches, each read under :meth:`_reading`."""
-        with self._reading():
-            remaining = iter(batches)
-        while True:
-            try:
-                with self._reading():
-                    batch = next(remaining)
-            except StopIteration:
-                return
-            yield batch
-
-    def _train_batches(self) -> Iterator[Any]:
-        """One epoch's batches from :attr:`Progress.batch` on."""
-        resume_rng = self.__dict__.pop("_resume_rng", None)
-        if resume_rng is None:
-            self._epoch_rng = rng_state()
-        else:
-            set_rng_state(self._epoch_rng)
-        loader = self._train_loader()
-        if len(loader) == 0:
-            raise InputError(
-                "the train split has fewer items than one batch; lower the batch size "
-                "or give more audio."
-            )
-        with self._reading():  # worker processes start here and keep what they inherit
-            batches = iter(loader)
-            if resume_rng is not None:
-                self._skip(loader, batches)
-                set_rng_state(resume_rng)
-        return self._read(batches)
-
-    def _skip(self, loader: DataLoader, batches: Any) -> None:
-        """Pass over the batches that were trained on before the checkpoint."""
-        for _ in range(self.progress.batch):
-            if loader.num_workers == 0:
-                batches._next_index()  # draws the indices without reading audio
-            else:
-                next(batches)
-
-    def _train_loader(self) -> DataLoader:
-        get_dataloader = self.head.get_dataloader
-        if "epoch" in inspect.signature(get_dataloader).parameters:
-            return get_dataloader("train", epoch=self.progress.epoch)
-        return get_dataloader("train")
-
-    def _limited(self, split: str) -> bool:
-        """Whether an evaluation stops early; a trial list is cut instead (ASV)."""
-        if self.batch_limit is None:
-            return False
-        trials = getattr(getattr(self.head, f"{split}_dataset", None), "pair_table", None)
-        if trials is not None:
-            heads.limit_trials(getattr(self.head, f"{split}_dataset"), self.batch_limit)
-        return trials is None
-
-    # --- parts ------------------------------------------------------------------------------------
-
     def _training_mode(self) -> None:
         self.upstream.eval()
-        self.featurizer.train()
-        self.head.train()
+        for candidate in self.candidates:
+            candidate.training_mode(True)
 
     def _eval_mode(self) -> None:
-        for module in (self.upstream, self.featurizer, self.head):
-            module.eval()
+        self.upstream.eval()
+        for candidate in self.candidates:
+            candidate.training_mode(False)
+
+
+def _remember(evaluations: dict[str, Evaluation], candidate: Candidate) -> None:
+    candidate.remember(evaluations[candidate.name])
+
+
+def _variants(
+    config: dict[str, Any], learning_rates: Sequence[float], expdir: Path
+) -> list[tuple[str, dict[str, Any], Path]]:
+    """Name, config and folder of each candidate."""
+    if "optimizer" not in config:
+        return [("none", config, expdir)]
+    found = []
+    for rate in learning_rates or [config["optimizer"]["lr"]]:
+        changed = copy.copy(config) | {"optimizer": config["optimizer"] | {"lr": rate}}
+        folder = expdir / f"lr-{rate!r}" if len(learning_rates) > 1 else expdir
+        found.append((repr(rate), changed, folder))
+    return found

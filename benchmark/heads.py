@@ -1,8 +1,10 @@
-"""An s3prl head, and its optimizer's schedule, SpecAug, fresh weights, cut splits."""
+"""An s3prl head, and its optimizer's schedule, SpecAug, copies, fresh weights, cut splits."""
 
 from __future__ import annotations
 
+import copy
 import importlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ from torch import nn
 
 from superbit.benchmark.recurrence import without_packing
 from superbit.benchmark.rng import seed_everything
+
+# Of torch's optimizers those that update in one pass, on CPUs as well.
+_FUSED = ("Adam", "AdamW", "SGD")
 
 
 def build(
@@ -37,6 +42,19 @@ def build(
     return head.to(device)
 
 
+def optimizer(modules: list[nn.Module], config: dict[str, Any]) -> Any:
+    """Return s3prl's optimizer of a resolved config, or ``None`` where nothing is trained (QbE)."""
+    if "optimizer" not in config:
+        return None
+    from s3prl.optimizers import get_optimizer
+
+    options = dict(config["optimizer"])
+    if options["torch_optim_name"] in _FUSED:
+        # A small head's Adam in a dozen passes over each weight costs as much as all else of it.
+        options["fused"] = True
+    return get_optimizer(modules, config["runner"]["total_steps"], options)
+
+
 def scheduler(optimizer: Any, config: dict[str, Any]) -> Any:
     """Return s3prl's learning-rate schedule of a resolved config, or ``None``."""
     if not config.get("scheduler"):
@@ -53,6 +71,23 @@ def specaug(config: dict[str, Any]) -> Any:
     from s3prl.downstream.specaug import SpecAug
 
     return SpecAug(**config["specaug"])
+
+
+def copy_of(module: nn.Module, *, folder: Path | None = None, to: Path | None = None) -> Any:
+    """Return a module with its own weights that shares all else: datasets, tokenizers, configs.
+
+    Args:
+        folder: where an expert writes; the copy writes in the same way into ``to``.
+    """
+    shared = [value for name, value in vars(module).items() if not name.startswith("_")]
+    # An entry in deepcopy's memo stands for the copy: these objects are taken as they are.
+    copied = copy.deepcopy(module, {id(value): value for value in shared})
+    if folder is not None and to is not None:
+        shutil.copytree(folder, to, dirs_exist_ok=True)
+        for name, value in vars(copied).items():
+            if isinstance(value, str) and value.startswith(str(folder)):
+                setattr(copied, name, str(to) + value.removeprefix(str(folder)))
+    return copied
 
 
 def reinitialize(head: nn.Module, *, seed: int) -> None:

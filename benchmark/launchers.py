@@ -1,8 +1,8 @@
 """Where runs execute: in this process, or in several local ones.
 
-A launcher takes runs in order and yields, as each ends, its index and its record; the record is
-``None`` where the run was stopped before its end. A run whose process dies leaves a failed record,
-and the others go on.
+A launcher takes runs in order and yields, as each ends, its index and its records, one for each
+learning rate; ``None`` where the run was stopped before its end. A run whose process dies leaves
+failed records, and the others go on.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from superbit.benchmark import runner
-from superbit.benchmark.corpora.manifest import Manifest
-from superbit.benchmark.results import RunIdentity, RunRecord
-from superbit.benchmark.tasks import find_task
+from superbit.benchmark import recording, runner
+from superbit.benchmark.recording import Job
+from superbit.benchmark.results import RunRecord
 from superbit.benchmark.training_state import InterruptedRun
 from superbit.upstreams.errors import InputError
 
@@ -33,15 +32,7 @@ if TYPE_CHECKING:
 
 # Seconds between two progress messages of one run.
 _MESSAGE_INTERVAL = 0.2
-Ended = Iterator[tuple[int, RunRecord | None]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One run, with what a process of its own needs to carry it out."""
-
-    identity: RunIdentity
-    manifest: Manifest
+Ended = Iterator[tuple[int, list[RunRecord] | None]]
 
 
 def in_this_process(
@@ -57,16 +48,15 @@ def in_this_process(
             return
         progress.start(index)
         try:
-            record = runner.run(
-                job.identity,
-                upstream=upstreams[job.identity.upstream],
-                manifest=job.manifest,
+            records = runner.run(
+                job,
+                upstream=upstreams[job.first.upstream],
                 context=context,
                 on_step=partial(progress.step, index),
             )
         except InterruptedRun:
             return
-        yield index, record
+        yield index, records
 
 
 def in_processes(
@@ -110,13 +100,7 @@ def in_processes(
                         )
                         yield (
                             slot.index,
-                            runner.fail(
-                                job.identity,
-                                error,
-                                manifest=job.manifest,
-                                context=context,
-                                started=began,
-                            ),
+                            recording.fail(job, error, context=context, started=began),
                         )
     finally:
         stop.set()
@@ -130,7 +114,7 @@ class _Slot:
     def __init__(self, spawn: Any, arguments: tuple[Any, ...]) -> None:
         self._spawn, self._arguments = spawn, arguments
         self.index = -1
-        self.future: Future[RunRecord | None] | None = None
+        self.future: Future[list[RunRecord] | None] | None = None
         self._pool = self._new_pool()
 
     def submit(self, index: int, job: Job) -> None:
@@ -140,7 +124,7 @@ class _Slot:
         with _blocked_interrupt():
             self.future = self._pool.submit(_run_in_worker, index, job)
 
-    def result(self) -> RunRecord | None:
+    def result(self) -> list[RunRecord] | None:
         future, self.future = self.future, None
         return future.result() if future else None
 
@@ -191,7 +175,7 @@ def _begin_worker(messages: Any, stop: Any, threads: int, context: runner.RunCon
     _worker.update(messages=messages, upstreams={}, context=replace(context, stop=stop.is_set))
 
 
-def _run_in_worker(index: int, job: Job) -> RunRecord | None:
+def _run_in_worker(index: int, job: Job) -> list[RunRecord] | None:
     sent, started, context = [0.0], datetime.now(UTC), _worker["context"]
 
     def on_step(step: int, what: str) -> None:
@@ -200,19 +184,11 @@ def _run_in_worker(index: int, job: Job) -> RunRecord | None:
             _worker["messages"].put((index, step, what))
 
     try:
-        upstream = _upstream(job.identity.upstream)
+        upstream = _upstream(job.first.upstream)
     except InputError as error:
-        return runner.fail(
-            job.identity, error, manifest=job.manifest, context=context, started=started
-        )
+        return recording.fail(job, error, context=context, started=started)
     try:
-        return runner.run(
-            job.identity,
-            upstream=upstream,
-            manifest=job.manifest,
-            context=context,
-            on_step=on_step,
-        )
+        return runner.run(job, upstream=upstream, context=context, on_step=on_step)
     except InterruptedRun:
         return None
 
@@ -225,11 +201,3 @@ def _upstream(spec: str) -> LoadedUpstream:
         with Reporter().quiet():
             _worker["upstreams"] = {spec: load_upstream(spec)}
     return _worker["upstreams"][spec]
-
-
-def jobs_of(identities: Sequence[RunIdentity], *, manifests: dict[str, Manifest]) -> list[Job]:
-    """Pair each run with the corpus manifest it needs."""
-    return [
-        Job(identity=identity, manifest=manifests[find_task(identity.task).corpus])
-        for identity in identities
-    ]

@@ -6,127 +6,180 @@ to evaluate, and to hand the scores to them.
 
 from __future__ import annotations
 
-import math
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from superbit.benchmark import checkpoints, protocols, stats
-from superbit.benchmark.bindings import Binding, Items, Places
-from superbit.benchmark.experiment import Experiment
-from superbit.benchmark.records import Interval, Selection
-from superbit.benchmark.training_state import Evaluation
+from superbit.benchmark.bindings import Items
+from superbit.benchmark.candidate import Candidate
+from superbit.benchmark.session import (
+    Session,
+    Tested,
+    TestedByName,
+    compare,
+    curve,
+    metrics,
+    select_on_dev,
+    test,
+    train,
+)
 from superbit.upstreams.errors import InputError
 
 SAMPLE_RATE = 16_000
 
 
-@dataclass(frozen=True, kw_only=True)
-class Session:
-    """An experiment with what its procedure needs around it.
-
-    Attributes:
-        run_dir: where the expert writes and the checkpoint lies.
-        key: of the run, kept in its checkpoint.
-        on_step: told steps done and what goes on.
-    """
-
-    experiment: Experiment
-    binding: Binding
-    places: Places
-    run_dir: Path
-    key: str
-    on_step: Callable[[int, str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tested:
-    """A run's number and where it comes from; ``value`` is in the table's unit."""
-
-    value: float
-    items: Items
-    metrics: dict[str, float]
-    interval: Interval | None
-    selection: Selection
-
-
-def best_on_dev(session: Session) -> Tested:
+def best_on_dev(session: Session) -> TestedByName:
     """Train, keep the best on dev, evaluate it on test."""
-    _train(session)
-    selection = _select_on_dev(session)
-    evaluation = _test(session)
     binding = session.binding
     if binding.items is None or binding.score is None or binding.interval is None:
         raise TypeError("a task that is selected on dev needs items, score and interval")
-    items = binding.items(evaluation.records)
-    value = binding.score(items)
-    _compare(value, evaluation.metrics[binding.metric] * binding.metric_scale, binding.metric)
-    return Tested(
-        value=value,
-        items=items,
-        metrics=_metrics(session, evaluation),
-        interval=binding.interval(items),
-        selection=selection,
-    )
+    items_of, score, interval = binding.items, binding.score, binding.interval
+    train(session)
+    selections = session.experiment.each(partial(select_on_dev, session))
+    evaluations = test(session)
+
+    def tested(candidate: Candidate) -> Tested:
+        evaluation = evaluations[candidate.name]
+        items = items_of(evaluation.records)
+        value = score(items)
+        compare(value, evaluation.metrics[binding.metric] * binding.metric_scale, binding.metric)
+        return Tested(
+            value=value,
+            items=items,
+            metrics=metrics(candidate, evaluation),
+            interval=interval(items),
+            selection=selections[candidate.name],
+            curve=curve(session, candidate),
+        )
+
+    return session.experiment.each(tested)
 
 
-def lowest_test_der(session: Session) -> Tested:
+def lowest_test_der(session: Session) -> TestedByName:
     """SD: best head on dev, then SUPERB's grid of thresholds and median filters on test."""
-    import h5py
-
     from superbit.benchmark.scoring import diarization
 
-    _train(session)
-    head = _select_on_dev(session)
-    evaluation = _test(session)
-    files = sorted((session.run_dir / "scoring" / "predictions").glob("*.h5"))
-    probabilities = {}
-    for file in files:
-        with h5py.File(file, "r") as stored:
-            probabilities[file.stem] = stored["T_hat"][...]
+    train(session)
+    selections = session.experiment.each(partial(select_on_dev, session))
+    evaluations = test(session)
     turns = diarization.read_rttm(session.places.paths.section("libri2mix").test_dir / "rttm")
-    scores = diarization.score_settings(
-        probabilities,
-        {recording: turns.get(recording, []) for recording in probabilities},
-        frame_shift=float((session.run_dir / "frame_shift").read_text()) / SAMPLE_RATE,
-    )
-    best, selection = protocols.lowest_test_der(scores, head=head)
-    items = diarization.recording_items(best)
-    wrong = [
-        item["missed_seconds"] + item["false_alarm_seconds"] + item["confusion_seconds"]
-        for item in items
-    ]
-    return Tested(
-        value=best.der,
-        items=items,
-        metrics=_metrics(session, evaluation),
-        interval=stats.ratio_interval(wrong, [item["reference_seconds"] for item in items]),
-        selection=selection,
-    )
+
+    def tested(candidate: Candidate) -> Tested:
+        probabilities = _predictions(candidate.folder)
+        scores = diarization.score_settings(
+            probabilities,
+            {recording: turns.get(recording, []) for recording in probabilities},
+            frame_shift=float((candidate.folder / "frame_shift").read_text()) / SAMPLE_RATE,
+        )
+        best, selection = protocols.lowest_test_der(scores, head=selections[candidate.name])
+        items = diarization.recording_items(best)
+        wrong = [
+            item["missed_seconds"] + item["false_alarm_seconds"] + item["confusion_seconds"]
+            for item in items
+        ]
+        return Tested(
+            value=best.der,
+            items=items,
+            metrics=metrics(candidate, evaluations[candidate.name]),
+            interval=stats.ratio_interval(wrong, [item["reference_seconds"] for item in items]),
+            selection=selection,
+            curve=curve(session, candidate),
+        )
+
+    return session.experiment.each(tested)
 
 
-def lowest_test_eer(session: Session) -> Tested:
+def lowest_test_eer(session: Session) -> TestedByName:
     """ASV: train, then test every saved checkpoint; the lowest EER counts."""
     from superbit.benchmark.scoring import verification
 
-    _train(session)
-    tested: dict[int, tuple[Items, float]] = {}
+    train(session)
+    experiment = session.experiment
+    found: dict[str, dict[int, tuple[Items, float]]] = defaultdict(dict)
     for step, file in sorted(checkpoints.snapshots(session.run_dir).items()):
-        session.experiment.load_weights(checkpoints.load_snapshot(file))
-        session.on_step(session.experiment.progress.step, f"test of step {step:,}")
-        evaluation = session.experiment.evaluate(session.binding.test)
-        table = session.experiment.head.test_dataset.pair_table
-        labels = [int(label) for label, _, _ in table]
-        scores = [float(score) for score in evaluation.records["scores"]]
-        value = verification.equal_error_rate(labels, scores).percent
-        _compare(value, 100.0 * evaluation.metrics["EER"], "EER")
-        pairs = [(_utterance(first), _utterance(second)) for _, first, second in table]
-        tested[step] = verification.trial_items(pairs, labels, scores), value
-    if not tested:
+        weights = checkpoints.load_snapshot(file)
+        experiment.each(partial(_take, weights))
+        # Scores of a head that diverged have no order.
+        sound = [c for c in experiment.candidates if c.goes_on and c.is_finite()]
+        if not sound:
+            continue
+        session.on_step(experiment.progress.step, f"test of step {step:,}")
+        evaluations = experiment.evaluate_all(session.binding.test, among=sound)
+        table = experiment.head.test_dataset.pair_table
+
+        def score(candidate: Candidate, evaluations=evaluations, table=table, step=step) -> None:
+            evaluation = evaluations[candidate.name]
+            labels = [int(label) for label, _, _ in table]
+            scores = [float(score) for score in evaluation.records["scores"]]
+            value = verification.equal_error_rate(labels, scores).percent
+            compare(value, 100.0 * evaluation.metrics["EER"], "EER")
+            pairs = [(_utterance(first), _utterance(second)) for _, first, second in table]
+            items = verification.trial_items(pairs, labels, scores)
+            found[candidate.name][step] = items, value
+
+        experiment.each(score, among=sound)
+    if not checkpoints.snapshots(session.run_dir):
         raise InputError("runner.test_step is above the steps that are trained: lower it.")
+    return experiment.each(lambda c: _lowest_eer(c, found[c.name]))
+
+
+def best_dev_layer(session: Session) -> TestedByName:
+    """QbE: no training; every layer on the dev queries, the best one on the eval queries."""
+    from superbit.benchmark.scoring import term_detection
+
+    on_dev = [_layer_trials(session, "dev", layer) for layer in range(_layers(session, "dev"))]
+    values = [100.0 * term_detection.maximum_term_weighted_value(t).value for t in on_dev]
+    layer, selection = protocols.best_dev_layer(values)
+    _layers(session, "test")
+    trials = _layer_trials(session, "test", layer)
+    best = term_detection.maximum_term_weighted_value(trials)
+    tested = Tested(
+        value=100.0 * best.value,
+        items=term_detection.query_items(trials, best.threshold),
+        metrics={f"dev-mtwv-layer-{index}": value for index, value in enumerate(values)},
+        interval=term_detection.mtwv_interval(trials),
+        selection=selection,
+    )
+    return {session.experiment.candidates[0].name: tested}
+
+
+PROCEDURES: dict[str, Callable[[Session], TestedByName]] = {
+    "best on dev": best_on_dev,
+    "mean of 5 folds": best_on_dev,
+    "lowest test DER": lowest_test_der,
+    "lowest test EER": lowest_test_eer,
+    "best layer on dev": best_dev_layer,
+}
+
+
+def _predictions(folder: Path) -> dict[str, Any]:
+    """SD's probabilities of each recording, (frames, speakers), as the expert wrote them."""
+    import h5py
+
+    probabilities = {}
+    for file in sorted((folder / "scoring" / "predictions").glob("*.h5")):
+        with h5py.File(file, "r") as stored:
+            probabilities[file.stem] = stored["T_hat"][...]
+    return probabilities
+
+
+def _take(weights: dict[str, Any], candidate: Candidate) -> None:
+    candidate.load_weights(weights[candidate.name])
+
+
+def _lowest_eer(candidate: Candidate, tested: dict[int, tuple[Items, float]]) -> Tested:
+    from superbit.benchmark.scoring import verification
+
+    if not tested:
+        raise InputError(
+            f"the training diverged at step {candidate.course.diverged}: no saved checkpoint has "
+            "finite weights; take a lower learning rate."
+        )
     selection = protocols.lowest_test_eer({step: value for step, (_, value) in tested.items()})
     items, value = tested[selection.step or 0]
     return Tested(
@@ -142,91 +195,6 @@ def lowest_test_eer(session: Session) -> Tested:
         ),
         selection=selection,
     )
-
-
-def best_dev_layer(session: Session) -> Tested:
-    """QbE: no training; every layer on the dev queries, the best one on the eval queries."""
-    from superbit.benchmark.scoring import term_detection
-
-    on_dev = [_layer_trials(session, "dev", layer) for layer in range(_layers(session, "dev"))]
-    values = [100.0 * term_detection.maximum_term_weighted_value(t).value for t in on_dev]
-    layer, selection = protocols.best_dev_layer(values)
-    _layers(session, "test")
-    trials = _layer_trials(session, "test", layer)
-    best = term_detection.maximum_term_weighted_value(trials)
-    return Tested(
-        value=100.0 * best.value,
-        items=term_detection.query_items(trials, best.threshold),
-        metrics={f"dev-mtwv-layer-{index}": value for index, value in enumerate(values)},
-        interval=term_detection.mtwv_interval(trials),
-        selection=selection,
-    )
-
-
-PROCEDURES: dict[str, Callable[[Session], Tested]] = {
-    "best on dev": best_on_dev,
-    "mean of 5 folds": best_on_dev,
-    "lowest test DER": lowest_test_der,
-    "lowest test EER": lowest_test_eer,
-    "best layer on dev": best_dev_layer,
-}
-
-
-# --- steps that procedures share ------------------------------------------------------------------
-
-
-def _train(session: Session) -> None:
-    experiment, file = session.experiment, session.run_dir / checkpoints.CHECKPOINT
-    if file.exists():
-        checkpoints.load(file, experiment, key=session.key)
-
-    def save() -> None:
-        test_step = experiment.config["runner"].get("test_step")
-        if test_step and experiment.progress.step % test_step == 0 and experiment.progress.step:
-            checkpoints.save_snapshot(session.run_dir, experiment)
-        checkpoints.save(file, experiment, key=session.key)
-
-    experiment.train(
-        on_step=lambda step, loss: session.on_step(step, f"loss {loss:.3f}"),
-        on_evaluation=lambda done: session.on_step(done.step, f"{done.split} done"),
-        on_save=save,
-    )
-
-
-def _select_on_dev(session: Session) -> Selection:
-    """Load the best weights on dev into the experiment, or leave the last ones."""
-    progress, binding = session.experiment.progress, session.binding
-    score = None
-    if progress.best is not None:
-        session.experiment.load_weights(progress.best)
-        score = next(
-            point[binding.metric] * binding.metric_scale
-            for point in progress.history
-            if point["split"] == binding.dev and point["step"] == progress.best_step
-        )
-    return protocols.best_on_dev(best_step=progress.best_step, score=score, last_step=progress.step)
-
-
-def _test(session: Session) -> Evaluation:
-    split = session.binding.test
-    session.on_step(session.experiment.progress.step, f"{split} evaluation")
-    return session.experiment.evaluate(split)
-
-
-def _compare(ours: float, experts: float, metric: str) -> None:
-    """Refuse a number that differs from the expert's own."""
-    if not math.isclose(ours, experts, rel_tol=1e-4, abs_tol=1e-4):
-        raise RuntimeError(
-            f"superbit's {metric} is {ours:.6f} and s3prl's own is {experts:.6f}: "
-            "they must be equal."
-        )
-
-
-def _metrics(session: Session, evaluation: Evaluation) -> dict[str, float]:
-    """The expert's scalars on the tested split that JSON can hold."""
-    named = {f"{evaluation.split}-{name}": value for name, value in evaluation.metrics.items()}
-    named["skipped_steps"] = float(session.experiment.progress.skipped_steps)
-    return {name: value for name, value in named.items() if math.isfinite(value)}
 
 
 def _utterance(path: str) -> str:

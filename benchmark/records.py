@@ -129,6 +129,38 @@ class Selection(_Frozen):
     checkpoint: Literal["best", "last"] | None = None
 
 
+class Point(_Frozen):
+    """One evaluation on dev while training."""
+
+    # optimizer steps before it
+    step: int
+    # the metric that selects, in the table's unit (SD: frame accuracy as a fraction)
+    score: float
+
+
+class Tried(_Frozen):
+    """One learning rate of a search."""
+
+    learning_rate: float
+    # what the rates are compared by; None where there is none
+    score: float | None = None
+    # the step since which every loss or gradient was NaN or infinite; then never chosen
+    diverged: int | None = None
+
+
+class Search(_Frozen):
+    """The learning rates that were tried, and which of them counts."""
+
+    # in words, what the rates are compared by
+    rule: str
+    # the split that decides
+    selected_on: Literal["dev", "test"]
+    # every rate, ascending
+    tried: list[Tried]
+    # None where no rate can be chosen, or not from what one record knows (ER: five folds decide)
+    chosen: float | None = None
+
+
 class Interval(_Frozen):
     """Confidence interval of `value`, in the unit of `value`."""
 
@@ -201,6 +233,12 @@ class RunRecord(_Frozen):
     items: Items | None = None
     # which model was tested, and how it was chosen
     selection: Selection | None = None
+    # the metric that selects, at each evaluation on dev
+    curve: list[Point] = []
+    # the step since which every loss or gradient was NaN or infinite; None: it did not diverge
+    diverged: int | None = None
+    # the learning rates that were tried side by side with this run's; None for a run alone
+    search: Search | None = None
     # why a failed run failed, in one sentence
     reason: str | None = None
     # where it failed, in Python's words

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from superbit.benchmark.provenance import Provenance
+from superbit.benchmark.rate_search import Declared
 from superbit.benchmark.records import (
     SCHEMA_VERSION,
     Corpus,
@@ -47,6 +48,7 @@ __all__ = [
 ]
 
 _TEMPORARY_SUFFIX = ".part"
+_SEARCHES = "searches"
 
 
 class ResultStore:
@@ -72,6 +74,26 @@ class ResultStore:
         path = self.path(identity)
         record = self._read(path) if path.exists() else None
         return record if record is not None and record.status == "done" else None
+
+    def ended(self, identity: RunIdentity) -> RunRecord | None:
+        """Return the record of a run that is done, or that failed because training diverged.
+
+        Such a failure would come again: it is no reason to run once more.
+
+        Raises:
+            InputError: as :meth:`find`.
+        """
+        record = self.read(identity) if self.path(identity).exists() else None
+        settled = record is not None and (record.status == "done" or record.diverged is not None)
+        return record if settled else None
+
+    def read(self, identity: RunIdentity) -> RunRecord:
+        """Return the record of exactly this run, done or failed.
+
+        Raises:
+            InputError: there is none, or it cannot be read as this run's record.
+        """
+        return self._read(self.path(identity))
 
     def write(
         self,
@@ -115,6 +137,33 @@ class ResultStore:
                 _replace(sidecar, packed)
             _replace(path, text.encode())
         return record
+
+    def declare(self, search: Declared) -> None:
+        """Note that a search over learning rates was asked for, so that tables compare its runs."""
+        path = self.root / _SEARCHES / f"{search.identity.task}-{search.key[:16]}.json"
+        held = {"identity": search.identity.model_dump(), "rates": sorted(search.rates)}
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(path, (json.dumps(held, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def read_searches(self) -> list[Declared]:
+        """Return every search that was asked for.
+
+        Raises:
+            InputError: a file does not name one.
+        """
+        found = []
+        for path in sorted((self.root / _SEARCHES).glob("*.json")):
+            try:
+                held = json.loads(path.read_text(encoding="utf-8"))
+                identity = RunIdentity(**held["identity"])
+                found.append(Declared(identity=identity, rates=frozenset(held["rates"])))
+            except (OSError, ValueError, TypeError, KeyError) as error:
+                raise InputError(
+                    f"{path} does not name a search over learning rates: delete it, and sweep "
+                    "again with --lr search."
+                ) from error
+        return found
 
     def read_all(self) -> list[RunRecord]:
         """Return every record, by task in the paper's order, then by file name.

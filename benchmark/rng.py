@@ -37,3 +37,31 @@ def set_rng_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+class Draws:
+    """The generators' state at one moment, to be gone back to; made for many times a second."""
+
+    def __init__(self) -> None:
+        cuda = torch.cuda.is_available()
+        self._python, self._torch = random.getstate(), torch.get_rng_state()
+        self._numpy: tuple[Any, ...] = tuple(np.random.get_state(legacy=True))
+        self._cuda = torch.cuda.get_rng_state_all() if cuda else []
+
+    def differ(self, other: Draws) -> bool:
+        """Whether anything was drawn between the two moments."""
+        return (
+            not torch.equal(self._torch, other._torch)
+            or self._python != other._python
+            or self._numpy[2:] != other._numpy[2:]
+            or not np.array_equal(self._numpy[1], other._numpy[1])
+            or any(not torch.equal(*each) for each in zip(self._cuda, other._cuda, strict=True))
+        )
+
+    def restore(self) -> None:
+        """Go back to this moment."""
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)
+        torch.set_rng_state(self._torch)
+        if self._cuda:
+            torch.cuda.set_rng_state_all(self._cuda)

@@ -10,15 +10,17 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from superbit.benchmark import rate_search
 from superbit.benchmark.corpora.paths import CorpusPaths, load_paths
 from superbit.benchmark.corpora.work import require_writable
+from superbit.benchmark.plan import Plan, SweepRequest, make_plan, plan_lines
+from superbit.benchmark.plan import split_list as split
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.results import ResultStore
-from superbit.benchmark.sweep import Outcome, Plan, SweepRequest, carry_out, make_plan, plan_lines
-from superbit.benchmark.sweep import split_list as split
-from superbit.upstreams.errors import InputError
+from superbit.benchmark.sweep import Outcome, carry_out
+from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.machine import cores
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ def sweep_command(arguments: argparse.Namespace) -> int:
         tasks=tuple(split(arguments.tasks, option="--tasks")),
         scale=arguments.scale,
         seed=arguments.seed,
-        learning_rate=arguments.lr,
+        learning_rates=_rates(arguments.lr),
         overrides=arguments.overrides,
         limit=arguments.limit,
     )
@@ -63,7 +65,22 @@ def sweep_command(arguments: argparse.Namespace) -> int:
             threads=_threads(arguments.jobs),
             features=features,
         )
+    for line in _search_lines(plan, store):
+        print(line)
     return _report(outcome, store)
+
+
+def _search_lines(plan: Plan, store: ResultStore) -> Iterator[str]:
+    """What each search over learning rates has come to."""
+    for declared in plan.searches:
+        runs = [each for planned in plan.runs for each in planned.identities]
+        ended = [record for record in map(store.ended, runs) if record is not None]
+        found = rate_search.find(declared, ended)
+        what = f"learning rate of {declared.identity.task} × {declared.identity.upstream}"
+        if found.missing:
+            yield f"{what}: to be chosen when all are done"
+        else:
+            yield f"{what}: {rate_search.summary(found.search)}"
 
 
 def _settings(arguments: argparse.Namespace) -> CacheSettings | None:
@@ -91,7 +108,8 @@ def _plan_features(
 ) -> FeaturePlan | None:
     """Plan the features of what is to run, and print that plan."""
     settings = _settings(arguments)
-    waiting = [planned.identity for planned in plan.runs if planned.state != "done"]
+    # Candidates side by side ask for what one of them asks for.
+    waiting = [planned.first for planned in plan.waiting]
     if settings is None or not waiting:
         return None
     from superbit.benchmark.features.planning import decision_lines
@@ -148,9 +166,29 @@ def _check_options(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise InputError(f"--{name}: {value} must be at least {least}.")
-    rate = arguments.lr
-    if rate is not None and not (math.isfinite(rate) and rate > 0):
-        raise InputError(f"--lr: {rate} must be a number above 0.")
+    _rates(arguments.lr)
+
+
+def _rates(text: str | None) -> tuple[float, ...] | Literal["search"]:
+    """Read ``--lr``: a rate, several, ``search``, or nothing."""
+    if text is None:
+        return ()
+    if text.strip().lower() == "search":
+        return "search"
+    rates = []
+    for part in split(text, option="--lr"):
+        try:
+            rate = float(part)
+        except ValueError:
+            hint = did_you_mean(part.lower(), ["search"])
+            raise InputError(
+                f"--lr: {part!r} is no number: give a rate, several with commas between, or "
+                f"'search' for each task's own list.{hint}"
+            ) from None
+        if not (math.isfinite(rate) and rate > 0):
+            raise InputError(f"--lr: {part} must be a number above 0.")
+        rates.append(rate)
+    return tuple(rates)
 
 
 def _threads(jobs: int) -> int:

@@ -2,7 +2,8 @@
 
 - ``md``: Markdown that reads well in a terminal: values with their intervals, marks, and notes
   that say what the marks mean.
-- ``csv``: one header, one row a model; the keys of ``results/paper/table2.csv``; values only.
+- ``csv``: one header, one row a model; the keys of ``results/paper/table2.csv``; values only,
+  and with learning rates shown one more column a task, e.g. ``ks_acc_lr``.
 - ``latex``: a ``table*`` for booktabs; ``html``: a page; both with the marks and notes of ``md``.
 - ``json``: a list of objects with the CSV's keys, values as numbers, null where there is none.
   Measured rows also have ``scale``, ``untrained``, ``synthesized``, and ``cells``: for each filled
@@ -73,11 +74,15 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table: its rows in order, and the notes that stand under it in Markdown."""
+    """A table: its rows in order, and the notes that stand under it in Markdown.
+
+    ``show_rates`` prints each measured figure's learning rate beside it.
+    """
 
     title: str
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    show_rates: bool = False
 
 
 def render(table: Table, fmt: str = "md") -> str:
@@ -99,7 +104,7 @@ def _lines(table: Table) -> list[list[str]]:
     """Every row as text: names, then figures with their intervals and marks."""
     body = [[row.model, row.source, row.precision] for row in table.rows]
     for column in COLUMNS:
-        for line, text in zip(body, _markdown_column(table.rows, column), strict=True):
+        for line, text in zip(body, _markdown_column(table, column), strict=True):
             line.append(text)
     return body
 
@@ -127,7 +132,8 @@ def _markdown(table: Table) -> str:
     return markdown(table.title, _header(), _lines(table), table.notes)
 
 
-def _markdown_column(rows: Sequence[Row], column: str) -> list[str]:
+def _markdown_column(table: Table, column: str) -> list[str]:
+    rows = table.rows
     figures = [row.cells[column].text if column in row.cells else "" for row in rows]
     width = max((len(figure) for figure in figures), default=0)
     texts = []
@@ -141,6 +147,8 @@ def _markdown_column(rows: Sequence[Row], column: str) -> list[str]:
             text += f" [{low:.{decimals}f}, {high:.{decimals}f}]"
         if record and record.selection and record.selection.selected_on == "test":
             text += CHOSEN_ON_TEST
+        if record and table.show_rates and record.identity.learning_rate is not None:
+            text += f" lr {record.identity.learning_rate:g}"
         texts.append(text if figure else "")
     return texts
 
@@ -148,11 +156,19 @@ def _markdown_column(rows: Sequence[Row], column: str) -> list[str]:
 def _csv(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(HEADER)
+    rates = [f"{column}_lr" for column in COLUMNS] if table.show_rates else []
+    writer.writerow([*HEADER, *rates])
     for row in table.rows:
         figures = [row.cells[c].text if c in row.cells else "" for c in COLUMNS]
-        writer.writerow([row.model, row.source, row.precision, *figures])
+        rates = [_rate(row, column) for column in COLUMNS] if table.show_rates else []
+        writer.writerow([row.model, row.source, row.precision, *figures, *rates])
     return out.getvalue()
+
+
+def _rate(row: Row, column: str) -> str:
+    record = row.cells[column].record if column in row.cells else None
+    rate = record.identity.learning_rate if record else None
+    return "" if rate is None else f"{rate:g}"
 
 
 def _json(table: Table) -> str:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from superbit.benchmark.folds import merge_folds
-from superbit.benchmark.records import RunRecord
+from superbit.benchmark.rate_search import Declared, Found, chosen_only, without_rate
+from superbit.benchmark.records import RunRecord, Search
 from superbit.benchmark.results import ResultStore
 from superbit.benchmark.table_formats import (
     CHOSEN_ON_TEST,
@@ -35,6 +36,7 @@ from superbit.benchmark.tasks import TASKS, TaskSpec
 from superbit.benchmark.where import (
     KEY_DIGITS,
     choose,
+    concerns_rates,
     condition_for,
     differing,
     name_runs,
@@ -48,14 +50,24 @@ __all__ = ["Cell", "Row", "Source", "Table", "paper_rows", "render", "table2"]
 Source = Literal["both", "paper", "runs"]
 
 
-def table2_command(results: Path, source: Source, where: Sequence[str], format: Format) -> int:
+def table2_command(
+    results: Path, source: Source, where: Sequence[str], format: Format, show_lr: bool = False
+) -> int:
     """Print Table 2 with the runs of the folder ``results``; return 0.
+
+    Args:
+        show_lr: print each run's learning rate beside its value.
 
     Raises:
         InputError: see :func:`table2`, or a condition in ``where`` that cannot be read.
     """
-    records = [] if source == "paper" else ResultStore(results).read_all()
-    print(render(table2(records, source=source, where=parse_where(where)), format), end="")
+    store = ResultStore(results)
+    records = [] if source == "paper" else store.read_all()
+    searches = [] if source == "paper" else store.read_searches()
+    table = table2(
+        records, source=source, where=parse_where(where), searches=searches, show_rates=show_lr
+    )
+    print(render(table, format), end="")
     return 0
 
 
@@ -68,13 +80,20 @@ def table2(
     *,
     source: Source = "both",
     where: Mapping[str, Any] | None = None,
+    searches: Iterable[Declared] = (),
+    show_rates: bool = False,
 ) -> Table:
     """Return Table 2.
+
+    Of the candidates of a search over learning rates only the chosen one enters, unless ``where``
+    is about rates or keys.
 
     Args:
         records: any run records, e.g. of `ResultStore.read_all`.
         source: the paper's rows, those measured, or both.
         where: conditions that choose among the runs, see `superbit.benchmark.where`.
+        searches: over learning rates that were asked for, e.g. of `ResultStore.read_searches`.
+        show_rates: print each run's learning rate beside its value.
 
     Raises:
         InputError: an unknown source; a cell that several runs could fill; a row whose runs are
@@ -87,13 +106,19 @@ def table2(
         return Table(title=title, rows=tuple(printed), notes=tuple(_notes_on_columns(printed)))
     # one key is one run, whichever folders it was read from
     records = list({record.key: record for record in records}.values())
-    usable = [r for r in records if r.status == "done" and not r.limited]
+    found: list[Found] = []
+    unsettled: list[str] = []
+    compared = records
+    if not concerns_rates(where or {}):
+        compared, found, unsettled = chosen_only([r for r in records if not r.limited], searches)
+    usable = [r for r in compared if r.status == "done" and not r.limited]
     chosen, incomplete = merge_folds(choose(usable, where or {}))
     measured = _measured_rows(chosen)
     rows = (*printed, *measured)
     notes = [*_notes_on_columns(rows), *_notes_on_rows(measured), *_notes_on_runs(chosen)]
-    notes += [*incomplete, *_notes_on_absent(records, measured)]
-    return Table(title=title, rows=rows, notes=tuple(notes))
+    notes += [*_notes_on_searches(found, chosen), *unsettled, *incomplete]
+    notes += _notes_on_absent(records, measured)
+    return Table(title=title, rows=rows, notes=tuple(notes), show_rates=show_rates)
 
 
 def paper_rows() -> list[Row]:
@@ -222,6 +247,21 @@ def _notes_on_runs(runs: Sequence[RunRecord]) -> Iterable[str]:
         parts += [" or ".join(rules)] if rules else []
         if parts:
             yield f"{name}, measured: {'; '.join(parts)}."
+
+
+def _notes_on_searches(found: Sequence[Found], runs: Sequence[RunRecord]) -> Iterable[str]:
+    """One sentence for all searches of a task that tried the same rates."""
+    shown = {without_rate(run.identity).key for run in runs}
+    of_task: dict[str, list[Search]] = {}
+    for each in found:
+        if each.identity.key in shown:
+            of_task.setdefault(each.identity.task, []).append(each.search)
+    for task, searches in sorted(of_task.items(), key=lambda item: list(TASKS).index(item[0])):
+        rates = sorted({tried.learning_rate for each in searches for tried in each.tried})
+        yield (
+            f"{task}: learning rate chosen among {', '.join(f'{rate:g}' for rate in rates)}: "
+            f"{searches[0].rule}."
+        )
 
 
 def _count(record: RunRecord) -> str:

@@ -31,17 +31,34 @@ class Evaluation:
 
 @dataclass
 class Progress:
-    """Where training stands; everything that a checkpoint must hold besides weights and RNG."""
+    """Where training stands, the same for all candidates that train side by side."""
 
     step: int = 0
     epoch: int = 0
     batch: int = 0
     backward_steps: int = 0
-    skipped_steps: int = 0
     evaluated_step: int = 0
+
+
+@dataclass
+class Course:
+    """How one candidate's training went.
+
+    Attributes:
+        skipped_steps: steps without an update, as the gradient's norm was NaN.
+        diverged: the step since which every loss or gradient has been NaN or infinite, if any.
+        history: every evaluation in training: step, split and the expert's metrics.
+        best: weights of the last evaluation that the expert called best.
+        best_step: the step of that evaluation.
+        failure: why the candidate was given up, in one sentence.
+    """
+
+    skipped_steps: int = 0
+    diverged: int | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
     best_step: int | None = None
+    failure: str | None = None
 
 
 class ScalarCapture:

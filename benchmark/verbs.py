@@ -139,7 +139,12 @@ def _add_sweep(verbs: Verbs[argparse.ArgumentParser]) -> None:
         metavar="FILE",
         help="config overrides, laid out like embedded.yaml",
     )
-    verb.add_argument("--lr", type=float, metavar="RATE", help="in place of each task's own")
+    verb.add_argument(
+        "--lr",
+        metavar="RATE,…|search",
+        help="in place of each task's own; several train side by side and the best on dev counts, "
+        "search takes each task's list",
+    )
     verb.add_argument("--seed", type=int, default=1337)
     verb.add_argument("--device", default=None, help="cpu or cuda; cuda where there is one")
     verb.add_argument(
@@ -311,6 +316,7 @@ def _add_tables(verbs: Verbs[argparse.ArgumentParser]) -> None:
         metavar="FIELD=VALUE",
         help="only runs whose identity says so; may be repeated",
     )
+    verb.add_argument("--show-lr", action="store_true", help="print each run's learning rate")
     _add_format(verb)
     _add_results(verb)
     verb.set_defaults(verb=_carried_out_by("benchmark.tables:table2_command", _vars_but_verb))

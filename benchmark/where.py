@@ -70,6 +70,12 @@ def choose(records: Sequence[RunRecord], where: Mapping[str, Any]) -> list[RunRe
     return chosen
 
 
+def concerns_rates(where: Mapping[str, Any]) -> bool:
+    """Whether a condition picks single runs or learning rates, so that no search does."""
+    named = {_task_and_field(condition.removesuffix("!"))[1] for condition in where}
+    return not named.isdisjoint(("key", "learning_rate", "config.optimizer.lr"))
+
+
 def fields(record: RunRecord) -> dict[str, Any]:
     """Return everything of a record that ``where`` may name, the config by dotted paths."""
     identity = record.identity.model_dump()

@@ -103,6 +103,23 @@ def keep_worker_count(expert: types.ModuleType) -> None:
     vars(expert)["load_dataset"] = load_dataset
 
 
+def take_single_frames_as_means(model: types.ModuleType) -> None:
+    """Why: the mean-pool heads slice and average utterance by utterance, which takes most of a step
+    where features are stored as means already. Can go when s3prl pools a batch at once.
+
+    The mean of one frame is that frame, bit by bit.
+    """
+    original = model.MeanPooling.forward
+
+    @functools.wraps(original)
+    def forward(self: Any, feature_BxTxH: Any, features_len: Any, **kwargs: Any) -> Any:
+        if feature_BxTxH.shape[1] != 1 or not bool((features_len == 1).all()):
+            return original(self, feature_BxTxH, features_len, **kwargs)
+        return feature_BxTxH[:, 0], features_len.new_ones(len(feature_BxTxH)).long()
+
+    model.MeanPooling.forward = forward
+
+
 class SortedPath(type(pathlib.Path())):  # type: ignore[misc]
     """A path whose ``iterdir`` and ``glob`` give names in sorted order."""
 
@@ -304,6 +321,7 @@ def take_scores_in_order(expert: types.ModuleType) -> None:
 
 PATCHES: dict[str, tuple[Callable[[types.ModuleType], None], ...]] = {
     "s3prl.utility.helper": (leave_isinstance_alone,),
+    "s3prl.downstream.model": (take_single_frames_as_means,),
     "s3prl.downstream.ctc.expert": (keep_worker_count,),
     "s3prl.downstream.ctc.data": (ask_before_loading,),
     "s3prl.downstream.asr.dataset": (ask_before_loading,),

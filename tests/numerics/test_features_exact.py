@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from superbit.benchmark import experiment
+from superbit.benchmark import experiment, feed
 from superbit.benchmark.bindings import BINDINGS, Places
 from superbit.benchmark.configs import resolve
 from superbit.benchmark.corpora.manifest import build_manifest
@@ -221,7 +221,7 @@ def test_fifty_steps(bench, task, monkeypatch):
             ]
 
         with monkeypatch.context() as patch:
-            patch.setattr(experiment, "weighted_sum", noisy)
+            patch.setattr(feed, "weighted_sum", noisy)
             noise = runs.run("float32")
         worst = max(
             abs(a - b) / max(abs(b), 1e-9)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from superbit.benchmark.provenance import Provenance
-from superbit.benchmark.records import canonical_json
+from superbit.benchmark.records import Point, Search, Tried, canonical_json
 from superbit.benchmark.results import (
     Corpus,
     Interval,
@@ -63,6 +63,9 @@ OTHER_CIRCUMSTANCES = {
     "selection": Selection(rule="other", selected_on="test", step=1, score=0.1, checkpoint="last"),
     "corpus": Corpus(name="other", kind="real", version="9", sha256="0a" * 32),
     "traceback": "RuntimeError: other",
+    "curve": [Point(step=1, score=0.5)],
+    "diverged": 3,
+    "search": Search(rule="other", selected_on="dev", tried=[Tried(learning_rate=0.1)]),
     "provenance": Provenance(hostname="other"),
 }
 # fields that follow from the identity or from whether the run was done
@@ -485,7 +488,8 @@ def test_records_of_schema_version_1_still_load(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [RunRecord, RunIdentity, Selection, Interval, Items, Corpus, Provenance]
+    "model",
+    [RunRecord, RunIdentity, Selection, Interval, Items, Corpus, Provenance, Point, Search, Tried],
 )
 def test_every_key_is_explained_in_the_readme(model: type) -> None:
     text = README.read_text()

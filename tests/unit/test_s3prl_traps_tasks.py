@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from superbit.benchmark import procedures
+from superbit.benchmark import session as session_steps
 from superbit.benchmark.bindings import BINDINGS, Places
 from superbit.benchmark.configs import resolve
 from superbit.benchmark.corpora import catalog
@@ -258,8 +259,8 @@ def test_a_batch_larger_than_the_corpus_is_refused_before_the_run(task, tiny_pat
 def test_without_a_best_checkpoint_the_last_one_is_tested_in_percent(session):
     """ASR asks for a best checkpoint below a WER of 100 only, and gives percent, not a fraction."""
     run = session("ASR")
-    tested = procedures.best_on_dev(run)
-    assert run.experiment.progress.best is None
+    (tested,) = procedures.best_on_dev(run).values()
+    assert run.experiment.candidates[0].course.best is None
     assert (tested.selection.checkpoint, tested.selection.step) == ("last", 2)
     assert "none was best" in tested.selection.rule
     assert tested.metrics["test-clean-wer"] == pytest.approx(tested.value)
@@ -268,15 +269,17 @@ def test_without_a_best_checkpoint_the_last_one_is_tested_in_percent(session):
 
 def test_a_best_checkpoint_that_is_no_longer_the_last_is_tested(session):
     run = session("KS")
-    saved = run.experiment.weights()
+    (candidate,) = run.experiment.candidates
+    saved, course = candidate.weights(), candidate.course
     for parameter in run.experiment.head.parameters():
         nn.init.zeros_(parameter)
     run.experiment.progress.step, run.experiment.progress.evaluated_step = 2, 2
-    run.experiment.progress.best, run.experiment.progress.best_step = saved, 1
-    run.experiment.progress.history.append({"step": 1, "split": "dev", "acc": 0.5})
-    selection = procedures.best_on_dev(run).selection
+    course.best, course.best_step = saved, 1
+    course.history.append({"step": 1, "split": "dev", "acc": 0.5})
+    (tested,) = procedures.best_on_dev(run).values()
+    selection = tested.selection
     assert (selection.checkpoint, selection.step, selection.score) == ("best", 1, 50.0)
-    for name, value in run.experiment.weights()["head"].items():
+    for name, value in candidate.weights()["head"].items():
         assert torch.equal(value, saved["head"][name]), name
 
 
@@ -292,7 +295,7 @@ def test_an_expert_that_gives_fractions_is_reported_in_percent(task, session):
 
 def test_a_number_in_the_wrong_unit_is_refused():
     with pytest.raises(RuntimeError, match=r"superbit's wer is 50\.0+ and s3prl's own is 0\.5"):
-        procedures._compare(50.0, 0.5, "wer")
+        session_steps.compare(50.0, 0.5, "wer")
 
 
 def test_sd_trains_with_a_downsample_rate_that_is_no_integer(session, tmp_path):

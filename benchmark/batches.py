@@ -1,0 +1,116 @@
+"""The batches that an expert's data loaders give, with stored audio read by name."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from superbit.benchmark import heads
+from superbit.benchmark.features.source import FeatureSource
+from superbit.benchmark.rng import rng_state, set_rng_state
+from superbit.benchmark.training_state import Progress
+from superbit.upstreams.errors import InputError
+
+
+class Batches:
+    """Reads the splits of one expert.
+
+    Args:
+        head: the expert; of several that share their data, any one.
+        source: names what is stored, so that it is not decoded.
+        limit: at most so many batches or trials an evaluation.
+    """
+
+    def __init__(self, head: Any, *, source: FeatureSource | None, limit: int | None) -> None:
+        self._head, self._source, self._limit = head, source, limit
+        self._epoch_rng: dict[str, Any] = {}
+        self._resume_rng: dict[str, Any] | None = None
+
+    def training(self, progress: Progress) -> Iterator[Any]:
+        """One epoch's batches from :attr:`Progress.batch` on."""
+        resume_rng, self._resume_rng = self._resume_rng, None
+        if resume_rng is None:
+            self._epoch_rng = rng_state()
+        else:
+            set_rng_state(self._epoch_rng)
+        loader = self._training_loader(progress.epoch)
+        if len(loader) == 0:
+            raise InputError(
+                "the train split has fewer items than one batch; lower the batch size "
+                "or give more audio."
+            )
+        with reading(self._source):  # worker processes start here and keep what they inherit
+            batches = iter(loader)
+            if resume_rng is not None:
+                _skip(loader, batches, progress.batch)
+                set_rng_state(resume_rng)
+        return self._read(batches)
+
+    def evaluation(self, split: str) -> tuple[int, Iterator[Any]]:
+        """How many batches a split has, and those that are evaluated."""
+        limited = self._stops_early(split)
+        loader = self._head.get_dataloader(split)
+        batches = self._read(loader)
+        if limited:
+            batches = (batch for _, batch in zip(range(self._limit or 0), batches, strict=False))
+        return len(loader), batches
+
+    def queries(self, split: str) -> Iterator[Any]:
+        """A split of QbE, its queries cut to the limit."""
+        loader = self._head.get_dataloader(split)
+        if self._limit is not None:
+            heads.limit_queries(loader.dataset, self._limit)
+        return self._read(loader)
+
+    def state(self) -> dict[str, Any]:
+        """Return the generators now and at the epoch's start."""
+        return {"rng": rng_state(), "epoch_rng": self._epoch_rng}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Let :meth:`training` continue from what :meth:`state` returned."""
+        self._epoch_rng, self._resume_rng = state["epoch_rng"], state["rng"]
+
+    def _read(self, batches: Any) -> Iterator[Any]:
+        with reading(self._source):
+            remaining = iter(batches)
+        while True:
+            try:
+                with reading(self._source):
+                    batch = next(remaining)
+            except StopIteration:
+                return
+            yield batch
+
+    def _training_loader(self, epoch: int) -> DataLoader:
+        get_dataloader = self._head.get_dataloader
+        if "epoch" in inspect.signature(get_dataloader).parameters:
+            return get_dataloader("train", epoch=epoch)
+        return get_dataloader("train")
+
+    def _stops_early(self, split: str) -> bool:
+        """Whether an evaluation stops at the limit; a trial list is cut instead (ASV)."""
+        if self._limit is None:
+            return False
+        dataset = getattr(self._head, f"{split}_dataset", None)
+        if getattr(dataset, "pair_table", None) is None:
+            return True
+        heads.limit_trials(dataset, self._limit)
+        return False
+
+
+def reading(source: FeatureSource | None) -> contextlib.AbstractContextManager[None]:
+    """Within it, the datasets name what is stored instead of decoding it."""
+    return source.reading() if source is not None else contextlib.nullcontext()
+
+
+def _skip(loader: DataLoader, batches: Any, count: int) -> None:
+    """Pass over the batches that were trained on before the checkpoint."""
+    for _ in range(count):
+        if loader.num_workers == 0:
+            batches._next_index()  # draws the indices without reading audio
+        else:
+            next(batches)

@@ -1,0 +1,287 @@
+"""A sweep's plan: every run that is asked for, resolved and checked before the first one starts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from superbit.benchmark import rate_search
+from superbit.benchmark.checkpoints import CHECKPOINT, run_folder
+from superbit.benchmark.configs import Scale, rates_to_search, resolve, total_steps
+from superbit.benchmark.corpora.manifest import Manifest, build_manifest
+from superbit.benchmark.corpora.paths import CorpusPaths
+from superbit.benchmark.progress import Reporter
+from superbit.benchmark.results import ResultStore, RunIdentity
+from superbit.benchmark.tasks import TaskSpec, find_task
+from superbit.upstreams.errors import InputError
+
+if TYPE_CHECKING:
+    from superbit.benchmark.recording import Job
+    from superbit.upstreams.registry import LoadedUpstream
+
+State = Literal["done", "diverged", "to do", "failed before", "unfinished"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRequest:
+    """What the user asked for.
+
+    Attributes:
+        upstreams: upstream specs.
+        tasks: task names.
+        scale: protocol of the benchmark, or the small one.
+        seed: of every run.
+        learning_rates: in place of each config's; several are searched. ``"search"`` takes each
+            task's own list.
+        overrides: a YAML file of config overrides, laid out like ``embedded.yaml``.
+        limit: at most so many steps and evaluation batches; such runs enter no table.
+    """
+
+    upstreams: tuple[str, ...]
+    tasks: tuple[str, ...]
+    scale: Scale
+    seed: int = 1337
+    learning_rates: tuple[float, ...] | Literal["search"] = ()
+    overrides: Path | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """One run of a plan, or the candidates of one search side by side, by falling rate.
+
+    Attributes:
+        identities: one for each learning rate.
+        states: whether anything has to be done for each.
+    """
+
+    identities: tuple[RunIdentity, ...]
+    states: tuple[State, ...]
+
+    @property
+    def first(self) -> RunIdentity:
+        """Stands for all in what they share."""
+        return self.identities[0]
+
+    @property
+    def waiting(self) -> tuple[RunIdentity, ...]:
+        """Those that have to be run; a training that diverged would diverge again."""
+        return tuple(
+            identity
+            for identity, state in zip(self.identities, self.states, strict=True)
+            if state not in ("done", "diverged")
+        )
+
+    @property
+    def label(self) -> str:
+        """E.g. ``KS × vanilla_nano+untrained``."""
+        fold = "" if self.first.fold is None else f" fold {self.first.fold}"
+        return f"{self.first.task}{fold} × {self.first.upstream}"
+
+    def job(self, manifests: dict[str, Manifest]) -> Job:
+        """Return what has to be done, with what a process of its own needs for it."""
+        from superbit.benchmark.recording import Job
+
+        return Job(
+            identities=self.waiting,
+            manifest=manifests[find_task(self.first.task).corpus],
+            searched=self.identities if len(self.identities) > 1 else (),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All runs of a sweep in order, and what they need in memory."""
+
+    runs: tuple[PlannedRun, ...]
+    upstreams: dict[str, LoadedUpstream]
+    manifests: dict[str, Manifest]
+
+    @property
+    def waiting(self) -> list[PlannedRun]:
+        """Those for which anything has to be done."""
+        return [planned for planned in self.runs if planned.waiting]
+
+    @property
+    def searches(self) -> list[rate_search.Declared]:
+        """The searches over learning rates, one for all folds of a task."""
+        found = [rate_search.declared_by(p.identities) for p in self.runs if len(p.identities) > 1]
+        return list({declared.key: declared for declared in found}.values())
+
+
+def make_plan(
+    request: SweepRequest, *, store: ResultStore, paths: CorpusPaths, reporter: Reporter
+) -> Plan:
+    """Resolve every name, config, corpus and upstream, so that mistakes show before any run.
+
+    Raises:
+        InputError: an unknown upstream, task or key; a corpus that is missing or broken.
+    """
+    from superbit.upstreams.registry import load_upstream
+
+    tasks = list({task.name: task for task in map(find_task, request.tasks)}.values())
+    configs = {task.name: _configs(task, request) for task in tasks}
+    sizes = _batch_sizes(tasks, {name: several[0] for name, several in configs.items()})
+    manifests = {
+        corpus: _manifest(corpus, paths=paths, store=store, reporter=reporter, batch_size=size)
+        for corpus, size in sizes.items()
+    }
+    with reporter.quiet():
+        upstreams = {name: load_upstream(name) for name in dict.fromkeys(request.upstreams)}
+    _refuse_twice(upstreams)
+    runs = [
+        _planned(
+            upstream,
+            task,
+            fold=fold,
+            request=request,
+            configs=configs[task.name],
+            manifest=manifests[task.corpus],
+            store=store,
+        )
+        for task in tasks
+        for upstream in upstreams.values()
+        for fold in (range(1, task.folds + 1) if task.folds else [None])
+    ]
+    by_spec = {str(upstream.spec): upstream for upstream in upstreams.values()}
+    return Plan(runs=tuple(runs), upstreams=by_spec, manifests=manifests)
+
+
+def _configs(task: TaskSpec, request: SweepRequest) -> list[dict[str, Any]]:
+    """One resolved config for each learning rate."""
+    if request.learning_rates == "search":
+        rates = rates_to_search(task.name, scale=request.scale, overrides=request.overrides)
+    else:
+        rates = sorted(set(request.learning_rates), reverse=True)
+    each_rate: list[float | None] = [*rates] or [None]
+    configs = [
+        resolve(
+            task.name,
+            scale=request.scale,
+            overrides=request.overrides,
+            learning_rate=rate,
+            limit=request.limit,
+        )
+        for rate in each_rate
+    ]
+    # QbE trains nothing, whatever the rate.
+    return configs if "optimizer" in configs[0] else configs[:1]
+
+
+def _planned(
+    upstream: LoadedUpstream,
+    task: TaskSpec,
+    *,
+    fold: int | None,
+    request: SweepRequest,
+    configs: list[dict[str, Any]],
+    manifest: Manifest,
+    store: ResultStore,
+) -> PlannedRun:
+    identities = tuple(
+        RunIdentity(
+            upstream=str(upstream.spec),
+            weights_sha256=upstream.weights_sha256,
+            upstream_revision=upstream.entry.revision,
+            task=task.name,
+            task_revision=task.revision,
+            config=config,
+            corpus_sha256=manifest.sha256,
+            learning_rate=config["optimizer"]["lr"] if "optimizer" in config else None,
+            seed=request.seed,
+            fold=fold,
+        )
+        for config in configs
+    )
+    unknown: tuple[State, ...] = tuple("to do" for _ in identities)
+    key = PlannedRun(identities=identities, states=unknown).job({task.corpus: manifest}).key
+    states = tuple(_state(identity, store, key=key) for identity in identities)
+    return PlannedRun(identities=identities, states=states)
+
+
+def _state(identity: RunIdentity, store: ResultStore, *, key: str) -> State:
+    ended = store.ended(identity)
+    if ended is not None:
+        return "done" if ended.status == "done" else "diverged"
+    if store.path(identity).exists():
+        return "failed before"
+    checkpoint = run_folder(store.root, key) / CHECKPOINT
+    return "unfinished" if checkpoint.exists() else "to do"
+
+
+def _batch_sizes(tasks: list[TaskSpec], configs: dict[str, dict[str, Any]]) -> dict[str, int]:
+    """The largest training batch that any of the tasks takes from each corpus."""
+    from superbit.benchmark.bindings import BINDINGS
+
+    sizes: dict[str, int] = {}
+    for task in tasks:
+        size: Any = configs[task.name]["downstream_expert"]
+        for key in BINDINGS[task.name].batch:
+            size = size[key]
+        sizes[task.corpus] = max(sizes.get(task.corpus, 0), size)
+    return sizes
+
+
+def _manifest(
+    corpus: str, *, paths: CorpusPaths, store: ResultStore, reporter: Reporter, batch_size: int
+) -> Manifest:
+    from superbit.benchmark.corpora import catalog
+
+    checked = catalog.find(corpus).check(paths.section(corpus), batch_size=batch_size)
+    checked.raise_for_problems()
+    with reporter.counting(f"reading {corpus}") as on_progress:
+        return build_manifest(corpus, paths, work_dir=store.root / "work", on_progress=on_progress)
+
+
+def _refuse_twice(upstreams: dict[str, LoadedUpstream]) -> None:
+    seen: dict[str, str] = {}
+    for given, upstream in upstreams.items():
+        canonical = str(upstream.spec)
+        if canonical in seen:
+            raise InputError(
+                f"--upstreams: {seen[canonical]!r} and {given!r} are both {canonical!r}; "
+                "name it once."
+            )
+        seen[canonical] = given
+
+
+def plan_lines(plan: Plan) -> Iterator[str]:
+    """The plan as text: one line a run, then what it adds up to."""
+    width = max(len(planned.label) for planned in plan.runs)
+    rates = [", ".join(_rate(each.learning_rate) for each in p.identities) for p in plan.runs]
+    for planned, text in zip(plan.runs, rates, strict=True):
+        together = " side by side" if len(planned.identities) > 1 else ""
+        yield (
+            f"{planned.label:<{width}}  {total_steps(planned.first.config):>7,} steps  "
+            f"lr {text + together:<{max(7, *map(len, rates))}}  {_states(planned)}"
+        )
+    count = sum(len(planned.identities) for planned in plan.runs)
+    waiting = sum(len(planned.waiting) for planned in plan.runs)
+    yield f"{count} runs: {waiting} to run, {count - waiting} done before."
+
+
+def _states(planned: PlannedRun) -> str:
+    """The state, or how many candidates have which."""
+    counts = Counter(planned.states)
+    if len(counts) == 1:
+        return planned.states[0]
+    return ", ".join(f"{count} {state}" for state, count in counts.items())
+
+
+def _rate(learning_rate: float | None) -> str:
+    return "none (no training)" if learning_rate is None else f"{learning_rate:g}"
+
+
+def split_list(text: str, *, option: str) -> Sequence[str]:
+    """Split a comma-separated option.
+
+    Raises:
+        InputError: nothing is left.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise InputError(f"{option}: name at least one.")
+    return parts
