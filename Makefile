@@ -4,6 +4,8 @@ VENV ?= .venv
 # Options for pip, e.g. PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_ARGS ?=
 JOBS ?= 2
+# Options of a benchmark, e.g. BENCH_ARGS="--tasks KS --steps 20"
+BENCH_ARGS ?=
 DEMO ?= results/local
 # Where "make nano" works, and where it puts its checkpoints: by default beside their variants.
 NANO ?= results/local/nano
@@ -14,7 +16,7 @@ INSTALLED := $(VENV)/.installed
 DEMO_UPSTREAMS := fbank,fbank_no_cmvn,vanilla_nano,sparseformer_dn_nano
 DEMO_TASKS := KS,PR,ASR,SID,IC,ER,SF,SD,ASV,QbE
 
-.PHONY: help venv demo nano bench-corpus test test-slow lint type format wheel-test clean
+.PHONY: help venv demo nano bench-corpus bench-sweep test test-slow lint type format wheel-test clean
 
 help:
 	@echo "make demo       synthesize corpora, run ten tasks over four upstreams, print Table 2"
@@ -22,6 +24,8 @@ help:
 	@echo "make test       the fast tests          make test-slow  the slow ones"
 	@echo "make lint type  ruff and mypy           make format     let ruff rewrite"
 	@echo "make bench-corpus  how long 'corpus check' takes at the real number of files"
+	@echo "make bench-sweep   hours of SUPERB's tasks with s3prl and with stored features: takes hours;"
+	@echo "                BENCH_ARGS=\"--tasks KS --upstreams vanilla_nano --steps 20\" is one task"
 	@echo "make wheel-test build a wheel and use it in an environment of its own"
 	@echo "make clean      remove the environment and what is built (not results)"
 
@@ -58,6 +62,10 @@ test-slow: $(INSTALLED)
 # Prints JSON lines as those in results/bench/corpus_check.jsonl.
 bench-corpus: $(INSTALLED)
 	$(BIN)/python tests/perf/bench_corpus_check.py
+
+# Appends to results/bench/sweep.jsonl and prints the table of all that is there.
+bench-sweep: $(INSTALLED)
+	$(BIN)/python tests/perf/bench_sweep.py $(BENCH_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -1,0 +1,286 @@
+"""Hours of SUPERB's tasks with s3prl's own Runner and with stored features, from timed steps.
+
+    python tests/perf/bench_sweep.py [--tasks KS,…] [--upstreams vanilla,vanilla_nano] [--steps N]
+        [--blocks N] [--threads N] [--validate] [--replace] [--out FILE] | --report
+
+Each task gets noise of the real corpora's lengths in their layouts, at the full protocol's batch
+sizes. A block is N steps of s3prl's Runner, of our loop live, of our loop on stored features, and
+of five learning rates side by side; blocks follow each other, so that all variants see the same
+neighbours. Appends a JSON line a block, evaluation and extraction to the file, then prints the
+table of everything in it: measure one task at a time if you like. Pooled features are read from
+memory, as they fit; frames from disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from sweep_measuring import Bench, EvaluationTime, five_rates_exist
+from sweep_report import (
+    FIVE,
+    GOALS,
+    LIVE,
+    S3PRL,
+    STORED,
+    Line,
+    Measured,
+    Protocol,
+    Setting,
+    merge,
+    render,
+    seconds,
+)
+
+from superbit.benchmark.configs import resolve, total_steps
+from superbit.benchmark.corpora import quesst14
+from superbit.benchmark.features.demand import splits_read, training_draws
+from superbit.benchmark.features.sizes import SIZES, assumed_need
+from superbit.benchmark.provenance import collect
+from superbit.benchmark.tasks import TASKS
+from superbit.upstreams.registry import load_upstream
+
+OUT = Path("results/bench/sweep.jsonl")
+UPSTREAMS = "vanilla,vanilla_nano"
+VARIANTS = (S3PRL, LIVE, STORED, FIVE)
+# Of distinct audio to train on: what extraction is timed on.
+MINUTES = 40.0
+
+
+def superb_protocol(task: str, measured: Measured) -> Protocol:
+    """How much a task takes at SUPERB's number of steps and corpus sizes."""
+    config = resolve(task, scale="superb")
+    stored_hours = assumed_need(task, config, upstream="", runs=1).seconds / 3600
+    if task == "QbE":
+        return Protocol(
+            steps=0,
+            stored_hours=stored_hours,
+            layers=measured.layers,
+            queries=quesst14.EXPECTED["dev"],
+            documents=quesst14.EXPECTED[quesst14.DOCUMENTS],
+        )
+    return Protocol(
+        steps=total_steps(config),
+        epochs=training_draws(task, config) / SIZES[task]["train"][0],
+        runs=TASKS[task].folds or 1,
+        evaluations={
+            split: (times, SIZES[task][split][0])
+            for split, times in splits_read(task, config)
+            if times
+        },
+        stored_hours=stored_hours,
+    )
+
+
+def measure(
+    bench: Bench, *, blocks: int, variants: Sequence[str], validate: bool
+) -> Iterator[Line]:
+    """Yield what is measured of one task, as it is measured."""
+    stored = {STORED, FIVE} & set(variants)
+    if stored:
+        yield {"kind": "extraction", **bench.extract()}
+    if bench.task == "QbE":
+        for variant, evaluation, pair in bench.search():
+            yield _evaluation_line(variant, evaluation)
+            yield {"kind": "search", "variant": variant, "seconds_a_pair": pair}
+        return
+    for block in range(blocks):
+        for variant in variants:
+            evaluate = block == 0 and variant != LIVE
+            if variant == S3PRL:
+                steps, evaluations = bench.s3prl_block(block, evaluate=evaluate)
+            else:
+                steps, evaluations = bench.our_block(block, variant, evaluate=evaluate)
+            line = {
+                "kind": "steps",
+                "variant": variant,
+                "block": block,
+                "steps": steps.steps,
+                "seconds_a_step": steps.seconds_a_step,
+                "start": steps.start,
+                "files": bench.train_files,
+            }
+            yield line | ({"parts": steps.parts} if steps.parts is not None else {})
+            for evaluation in evaluations:
+                yield _evaluation_line(variant, evaluation)
+    if STORED in variants:
+        yield {"kind": "profile", "hottest": bench.hottest_functions()}
+    if validate:
+        for variant in (S3PRL, STORED):
+            steps = 2 * bench.steps
+            spent = bench.whole_run(variant, steps=steps)
+            yield {
+                "kind": "validation",
+                "variant": variant,
+                "steps": steps,
+                "measured": sum(spent.values()),
+                "measured_parts": spent,
+            }
+
+
+def _evaluation_line(variant: str, evaluation: EvaluationTime) -> Line:
+    return {"kind": "evaluation", "variant": variant, **dataclasses.asdict(evaluation)}
+
+
+def with_prediction(line: Line, before: Sequence[Line]) -> Line:
+    """Add to a validation what the formula says, from the lines measured before it."""
+    task = line["task"]
+    measured = merge(before)[Setting.of(line)][task]
+    config = resolve(task, scale="superb")
+    of_task = [each for each in before if each["task"] == task]
+    utterances = {e["split"]: e["utterances"] for e in of_task if e["kind"] == "evaluation"}
+    config["runner"] |= {"total_steps": line["steps"], "eval_step": line["steps"]}
+    config["runner"].pop("test_step", None)
+    files = [each["files"] for each in of_task if each["kind"] == "steps"][-1]
+    hours = [each["hours"] for each in of_task if each["kind"] == "extraction"][-1]
+    protocol = Protocol(
+        steps=line["steps"],
+        epochs=max(1.0, training_draws(task, config) / files),
+        evaluations={
+            split: (times, utterances[split]) for split, times in splits_read(task, config) if times
+        },
+        stored_hours=hours,
+    )
+    return line | {"predicted": seconds(measured, protocol, line["variant"])}
+
+
+def _about(task: str, upstream: str) -> dict[str, Any]:
+    about = collect()
+    return {
+        "bench": "sweep",
+        "task": task,
+        "upstream": upstream,
+        "machine": f"{about.cpu}, {about.cpu_count} processors",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "s3prl": about.versions["s3prl"],
+        "commit": about.commit,
+        "dirty": about.dirty,
+        "date": datetime.date.today().isoformat(),
+        "command": f"python {shlex.join(sys.argv)}",
+    }
+
+
+def read_lines(file: Path) -> list[Line]:
+    """What was measured so far."""
+    if not file.exists():
+        return []
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def without(lines: Sequence[Line], about: dict[str, Any]) -> list[Line]:
+    """Lines of another task or setting than ``about`` says."""
+    return [
+        line
+        for line in lines
+        if line["task"] != about["task"] or Setting.of(line) != Setting.of(about)
+    ]
+
+
+def _write(file: Path, lines: Sequence[Line]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    file.write_text(text, encoding="utf-8")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--tasks", default=",".join(GOALS), metavar="NAME,…")
+    parser.add_argument("--upstreams", default=UPSTREAMS, metavar="NAME,…")
+    parser.add_argument(
+        "--variants",
+        default=",".join(VARIANTS[:3]),
+        metavar="NAME,…",
+        help="s3prl, live, stored; five rates follow stored where they exist",
+    )
+    parser.add_argument("--steps", type=int, default=20, metavar="N", help="of a block")
+    parser.add_argument("--blocks", type=int, default=2, metavar="N")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=MINUTES,
+        metavar="N",
+        help="of distinct audio to train on, at most",
+    )
+    parser.add_argument("--threads", type=int, default=2, metavar="N")
+    parser.add_argument(
+        "--validate",
+        action="store_true",
+        help="also run the tasks from beginning to end, and compare the formula",
+    )
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="forget what was measured of these tasks in this setting",
+    )
+    parser.add_argument("--report", action="store_true", help="measure nothing, print the table")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="for temporary corpora")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="FILE")
+    return parser.parse_args()  # fmt: skip
+
+
+def main() -> None:
+    """Measure what was asked for, and print the table of all that is known."""
+    arguments = _arguments()
+    torch.set_num_threads(arguments.threads)
+    variants = arguments.variants.split(",")
+    if STORED in variants and five_rates_exist():
+        variants.append(FIVE)
+    for upstream in [] if arguments.report else arguments.upstreams.split(","):
+        for task in arguments.tasks.split(","):
+            about = _about(task, upstream)
+            known = read_lines(arguments.out)
+            if arguments.replace:
+                known = without(known, about)
+                _write(arguments.out, known)
+            with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+                bench = Bench(
+                    task,
+                    load_upstream(upstream),
+                    folder=Path(folder),
+                    steps=arguments.steps,
+                    minutes=arguments.minutes,
+                    threads=arguments.threads,
+                )
+                for line in measure(
+                    bench,
+                    blocks=arguments.blocks,
+                    variants=variants,
+                    validate=arguments.validate and task != "QbE",
+                ):
+                    line = _rounded(about | line)
+                    if line["kind"] == "validation":
+                        line = _rounded(with_prediction(line, known))
+                    known.append(line)
+                    _write(arguments.out, known)
+                    print(_said(line), file=sys.stderr, flush=True)
+    print(render(merge(read_lines(arguments.out)), superb_protocol))
+
+
+def _said(line: Line) -> str:
+    figures = {
+        key: line[key]
+        for key in ("variant", "split", "seconds_a_step", "seconds_an_utterance", "measured",
+                    "seconds_a_pair", "seconds_an_hour", "predicted")
+        if key in line
+    }  # fmt: skip
+    return f"{line['task']} {line['upstream']} {line['kind']}: {figures}"
+
+
+if __name__ == "__main__":
+    main()
