@@ -20,7 +20,7 @@ DEMO_TASKS := KS,PR,ASR,SID,IC,ER,SF,SD,ASV,QbE
 
 help:
 	@echo "make demo       synthesize corpora, run ten tasks over four upstreams, print Table 2"
-	@echo "make nano       train the nano encoders and their twins again (75 minutes on two cores)"
+	@echo "make nano       train the nano encoders and their twins (planned for 75 minutes on two cores)"
 	@echo "make test       the fast tests          make test-slow  the slow ones"
 	@echo "make lint type  ruff and mypy           make format     let ruff rewrite"
 	@echo "make bench-corpus  how long 'corpus check' takes at the real number of files"

@@ -15,6 +15,9 @@ from superbit.upstreams import s3prl_compat
 s3prl_compat.apply()
 from torchaudio.transforms import Resample  # noqa: E402
 
+# The smallest and the largest of what is drawn evenly.
+Range = tuple[float, float]
+
 NOISE_KINDS = ("white", "pink", "brown", "hum", "fan", "rain", "street", "machine")
 # Steps of one percent: rates with a large common divisor need short resampling filters.
 _RATE_STEP_HZ = 200
@@ -119,6 +122,40 @@ def record(
     recording = microphone(recording, tilt)
     recording *= 10 ** (level_db / 20) / level(microphone(heard, tilt))
     return (recording * min(1.0, 0.99 / np.abs(recording).max())).astype(np.float32)
+
+
+def record_with_margins(
+    speech: np.ndarray,
+    *,
+    margin_seconds: Range,
+    snr_db: Range,
+    tilt: float | Range,
+    level_db: float | Range,
+    random: np.random.Generator,
+) -> np.ndarray:
+    """`record`, with a margin before and after the speech and with what is drawn for it.
+
+    Args:
+        speech: 16 kHz.
+        margin_seconds: the range of both margins.
+        snr_db: see `record`; a range, as are the next two unless one number is given.
+        tilt: see `record`.
+        level_db: see `record`.
+    """
+    before, after = (random.uniform(*margin_seconds, 2) * SAMPLE_RATE).astype(int)
+    return record(
+        speech,
+        samples=int(before) + len(speech) + int(after),
+        start=int(before),
+        snr_db=_drawn(snr_db, random),
+        tilt=_drawn(tilt, random),
+        level_db=_drawn(level_db, random),
+        random=random,
+    )
+
+
+def _drawn(value: float | Range, random: np.random.Generator) -> float:
+    return random.uniform(*value) if isinstance(value, tuple) else value
 
 
 @cache

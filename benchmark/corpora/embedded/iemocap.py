@@ -16,7 +16,7 @@ import soundfile
 
 from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.embedded import sizes
-from superbit.benchmark.corpora.embedded.acoustics import record, to_16_khz
+from superbit.benchmark.corpora.embedded.acoustics import record_with_margins, to_16_khz
 from superbit.benchmark.corpora.embedded.espeak import Espeak
 from superbit.benchmark.corpora.embedded.texts import Sentences
 from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, Speaker, draw_speakers
@@ -162,12 +162,10 @@ def _say(
     )
     clean = espeak.synthesize(text, **in_emotion.synthesis)
     speech = to_16_khz(clean, vocal_tract=actor.vocal_tract)
-    before, after = (random.uniform(*_MARGIN_SECONDS, 2) * SAMPLE_RATE).astype(int)
-    return record(
+    return record_with_margins(
         speech,
-        samples=int(before) + len(speech) + int(after),
-        start=int(before),
-        snr_db=random.uniform(*_SNR_DB),
+        margin_seconds=_MARGIN_SECONDS,
+        snr_db=_SNR_DB,
         tilt=prosody.tilt + _TILT_JITTER * varied[4],
         level_db=prosody.level_db + _LEVEL_JITTER * varied[3],
         random=random,

@@ -10,7 +10,7 @@ import soundfile
 
 from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.embedded import sizes
-from superbit.benchmark.corpora.embedded.acoustics import record, to_16_khz
+from superbit.benchmark.corpora.embedded.acoustics import record_with_margins, to_16_khz
 from superbit.benchmark.corpora.embedded.espeak import Espeak
 from superbit.benchmark.corpora.embedded.lexicon import lexicon_text, make_lexicon
 from superbit.benchmark.corpora.embedded.texts import VOCABULARY, Sentences
@@ -54,14 +54,12 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
                 text = sentences.draw()
                 clean = espeak.synthesize(text, **speaker.synthesis)
                 speech = to_16_khz(clean, vocal_tract=speaker.vocal_tract)
-                before, after = (random.uniform(*_MARGIN_SECONDS, 2) * SAMPLE_RATE).astype(int)
-                recording = record(
+                recording = record_with_margins(
                     speech,
-                    samples=int(before) + len(speech) + int(after),
-                    start=int(before),
-                    snr_db=random.uniform(*_SNR_DB),
+                    margin_seconds=_MARGIN_SECONDS,
+                    snr_db=_SNR_DB,
                     tilt=tilt,
-                    level_db=random.uniform(*_LEVEL_DB),
+                    level_db=_LEVEL_DB,
                     random=random,
                 )
                 utterance = f"{chapter}-{index:04d}"

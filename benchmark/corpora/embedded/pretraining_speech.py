@@ -25,7 +25,7 @@ import soundfile
 import torch
 
 from superbit.benchmark.corpora.audio import SAMPLE_RATE
-from superbit.benchmark.corpora.embedded.acoustics import record, to_16_khz
+from superbit.benchmark.corpora.embedded.acoustics import record_with_margins, to_16_khz
 from superbit.benchmark.corpora.embedded.espeak import MISSING, Espeak
 from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, Speaker, draw_speakers
 from superbit.benchmark.corpora.work import read_text, write_atomically
@@ -289,14 +289,12 @@ def _recording(
 ) -> np.ndarray:
     clean = espeak.synthesize(text, **speaker.synthesis)
     speech = to_16_khz(clean, vocal_tract=speaker.vocal_tract)
-    before, after = (random.uniform(*_MARGIN_SECONDS, 2) * SAMPLE_RATE).astype(int)
-    return record(
+    return record_with_margins(
         speech,
-        samples=int(before) + len(speech) + int(after),
-        start=int(before),
-        snr_db=random.uniform(*_SNR_DB),
-        tilt=random.uniform(*_TILT),
-        level_db=random.uniform(*_LEVEL_DB),
+        margin_seconds=_MARGIN_SECONDS,
+        snr_db=_SNR_DB,
+        tilt=_TILT,
+        level_db=_LEVEL_DB,
         random=random,
     )
 
