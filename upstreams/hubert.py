@@ -172,7 +172,7 @@ class Hubert(nn.Module):
         if self.training and len({len(waveform) for waveform in waveforms}) == 1:
             features = self.front_end(torch.stack(waveforms))
             return features, [features.shape[1]] * len(waveforms)
-        alone = [self.front_end(waveform[None])[0] for waveform in waveforms]  # (T, C) each
+        alone = [self.front_end.alone(waveform) for waveform in waveforms]  # (T, C) each
         return pad_sequence(alone, batch_first=True), [len(features) for features in alone]
 
     def project(self, features: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """FastConv and the positional convolution against closed forms and plain functions."""
 
+import copy
 import math
 
 import pytest
@@ -53,6 +54,18 @@ def test_fastconv_equals_the_same_layers_written_out(nano):
             x = (x - mean) / deviation * block.norm.weight[:, None] + block.norm.bias[:, None]
         x = x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
     torch.testing.assert_close(nano(samples), x.transpose(1, 2), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("samples", [400, 401, 719, 720, 2560, 2561, 5003, 16_000])
+def test_a_waveform_alone_has_the_features_of_a_batch_of_one(nano, samples):
+    front_end = copy.deepcopy(nano).double()
+    waveform = torch.randn(samples, dtype=torch.float64, requires_grad=True)
+    alone, batch = front_end.alone(waveform), front_end(waveform[None])[0]
+    torch.testing.assert_close(alone, batch, rtol=0, atol=1e-12)
+    weights = torch.randn_like(batch)
+    (of_alone,) = torch.autograd.grad((alone * weights).sum(), waveform)
+    (of_batch,) = torch.autograd.grad((batch * weights).sum(), waveform)
+    torch.testing.assert_close(of_alone, of_batch, rtol=0, atol=1e-11)
 
 
 def test_a_frame_sees_its_own_400_samples_only_but_for_the_norm(nano):

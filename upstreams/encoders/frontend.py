@@ -13,8 +13,14 @@ from collections.abc import Sequence
 
 import torch.nn as nn
 from torch import Tensor
+from torch.nn.functional import pad
 
 from superbit.upstreams.hubert_config import ConvLayer
+
+
+# A waveform that passes alone is convolved as if it ended at a multiple of so many samples: oneDNN
+# compiles a convolution for every new length, which took longer than the convolution.
+_LENGTH_STEP = 2_560
 
 
 class ConvBlock(nn.Module):
@@ -56,3 +62,25 @@ class FastConv(nn.Module):
     def forward(self, samples: Tensor) -> Tensor:
         """Map waveforms (B, N) to features (B, T, C)."""
         return self.blocks(samples[:, None, :]).transpose(1, 2)
+
+    def alone(self, samples: Tensor) -> Tensor:
+        """Map one waveform (N,) to its features (T, C).
+
+        The same as a batch of one up to rounding. How it is computed depends on N alone.
+        """
+        first = self.blocks[0]
+        length = len(samples)
+        x = pad(samples, (0, -length % _LENGTH_STEP))[None, None]
+        # The norm sees the utterance's own frames; further layers look back only.
+        length = _convolved(length, first.conv)
+        x = first.conv(x)
+        own = first.activation(first.norm(x[..., :length].contiguous()))
+        x = pad(own, (0, x.shape[-1] - length))
+        for block in self.blocks[1:]:
+            x, length = block(x), _convolved(length, block.conv)
+        return x[0, :, :length].T
+
+
+def _convolved(length: int, layer: nn.Conv1d) -> int:
+    """Frames that a layer makes of ``length``."""
+    return (length - layer.kernel_size[0]) // layer.stride[0] + 1
