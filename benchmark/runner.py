@@ -23,7 +23,7 @@ from superbit.benchmark.candidate import Candidate
 from superbit.benchmark.checkpoints import LABEL, run_folder
 from superbit.benchmark.corpora.paths import CorpusPaths
 from superbit.benchmark.experiment import Experiment
-from superbit.benchmark.features.preparing import FeatureUse
+from superbit.benchmark.features.storing import FeatureUse
 from superbit.benchmark.procedures import PROCEDURES, Session, TestedByName
 from superbit.benchmark.recording import Job
 from superbit.benchmark.results import ResultStore, RunRecord

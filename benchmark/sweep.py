@@ -92,7 +92,7 @@ def _prepared(
     features: FeaturePlan, plan: Plan, context: RunContext, reporter: Reporter, *, processes: int
 ) -> RunContext | None:
     """Extract features; return the context with leave to read them, or ``None`` if stopped."""
-    from superbit.benchmark.features.preparing import prepare
+    from superbit.benchmark.features.storing import prepare
     from superbit.benchmark.training_state import InterruptedRun
 
     try:

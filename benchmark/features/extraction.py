@@ -1,35 +1,26 @@
 """Computes features and writes them: length-bucketed, shard by shard, continued where it ended.
 
-A chunk of waveforms of similar length is one forward after another and one shard at the end, so
-that whatever ends the process costs at most the chunks in hand.
+A chunk of waveforms of similar length becomes one shard, so that whatever ends the process costs
+at most the chunks in hand.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from superbit.benchmark.corpora.work import write_atomically
 from superbit.benchmark.features.cache import CacheSettings, locked, note_upstream
-from superbit.benchmark.features.source import UpstreamFeatures
-from superbit.benchmark.features.store import (
-    CacheError,
-    Features,
-    folder_bytes,
-    remove_leftovers,
-    whole_or_nothing,
-    write_shard,
-)
-from superbit.benchmark.features.waves import SAMPLE_RATE, Wave
+from superbit.benchmark.features.store import folder_bytes, remove_leftovers, whole_or_nothing
+from superbit.benchmark.features.waves import Wave
+from superbit.benchmark.features.workers import ChunkJob, Workers, compute_here
 from superbit.benchmark.training_state import InterruptedRun
 from superbit.upstreams.errors import InputError
 
@@ -39,8 +30,7 @@ if TYPE_CHECKING:
 SHARD_BYTES = 64 * 2**20
 # A chunk is at most so much audio, so that little is lost when the process is killed.
 CHUNK_SECONDS = 300.0
-# Samples of one forward, padding included.
-BATCH_SAMPLES = 30 * SAMPLE_RATE
+_SHORT_CHUNK_SECONDS = 60.0
 
 OnProgress = Callable[[float, float], None]
 
@@ -67,7 +57,7 @@ def extract(
     shape: Shape,
     settings: CacheSettings,
     invariant: bool,
-    processes: int = 1,
+    workers: Workers | None = None,
     device: str = "cpu",
     stop: Callable[[], bool] = lambda: False,
     on_progress: OnProgress = lambda done, total: None,
@@ -76,7 +66,7 @@ def extract(
 
     Args:
         invariant: utterances may share a batch; else each passes alone.
-        processes: above 1, so many processes with one thread each.
+        workers: processes that compute; without them this one does, with all of torch's threads.
         on_progress: called with seconds of audio done and in all.
 
     Raises:
@@ -95,7 +85,7 @@ def extract(
         missing = [wave for wave in waves if wave.key not in store]
         if not missing:
             return 0
-        job = _Job(
+        job = ChunkJob(
             folder=store.folder,
             dtype=settings.dtype(kind),
             pooled=kind == "pooled",
@@ -103,11 +93,24 @@ def extract(
             invariant=invariant,
             device=device,
         )
-        chunks = list(chunked(missing, shape=shape, pooled=job.pooled, dtype=job.dtype))
         total = sum(wave.seconds for wave in missing)
+        chunks = list(
+            chunked(
+                missing,
+                shape=shape,
+                pooled=job.pooled,
+                dtype=job.dtype,
+                seconds=_chunk_seconds(total, workers.count if workers else 1),
+            )
+        )
         done, busy, began = 0.0, 0.0, time.monotonic()
         try:
-            for seconds, cost in _run(chunks, job, upstream, processes=processes, stop=stop):
+            computed = (
+                workers.compute(chunks, job, str(upstream.spec), stop=stop)
+                if workers
+                else compute_here(chunks, job, upstream.expert, stop=stop)
+            )
+            for seconds, cost in computed:
                 done, busy = done + seconds, busy + cost
                 on_progress(done, total)
         finally:
@@ -119,32 +122,27 @@ def extract(
 
 
 def chunked(
-    waves: Sequence[Wave], *, shape: Shape, pooled: bool, dtype: str
+    waves: Sequence[Wave], *, shape: Shape, pooled: bool, dtype: str, seconds: float
 ) -> Iterator[list[Wave]]:
-    """Cut waveforms, sorted by length, into chunks of one shard and of some minutes each."""
+    """Cut waveforms, sorted by length, into chunks of at most a shard and ``seconds`` each."""
     chunk: list[Wave] = []
-    size, seconds = 0, 0.0
+    size, audio = 0, 0.0
     for wave in sorted(waves, key=lambda wave: (-wave.samples, wave.key)):
         more = shape.bytes_of(wave, pooled=pooled, dtype=dtype)
-        if chunk and (size + more > SHARD_BYTES or seconds + wave.seconds > CHUNK_SECONDS):
+        if chunk and (size + more > SHARD_BYTES or audio + wave.seconds > seconds):
             yield chunk
-            chunk, size, seconds = [], 0, 0.0
+            chunk, size, audio = [], 0, 0.0
         chunk.append(wave)
-        size, seconds = size + more, seconds + wave.seconds
+        size, audio = size + more, audio + wave.seconds
     if chunk:
         yield chunk
 
 
-def batched(chunk: Sequence[Wave], *, invariant: bool) -> Iterator[list[Wave]]:
-    """Cut a chunk, longest first, into forward passes."""
-    batch: list[Wave] = []
-    for wave in chunk:
-        if batch and (not invariant or (len(batch) + 1) * batch[0].samples > BATCH_SAMPLES):
-            yield batch
-            batch = []
-        batch.append(wave)
-    if batch:
-        yield batch
+def _chunk_seconds(total: float, workers: int) -> float:
+    """Short enough that no worker waits long for the last one's chunk."""
+    if workers == 1:
+        return CHUNK_SECONDS
+    return min(CHUNK_SECONDS, max(_SHORT_CHUNK_SECONDS, total / (4 * workers)))
 
 
 def measured_rate(folder: Path) -> float | None:
@@ -175,103 +173,6 @@ def bytes_left(settings: CacheSettings) -> int | None:
     if settings.budget_bytes is None:
         return None
     return max(0, settings.budget_bytes - folder_bytes(settings.folder))
-
-
-# --- chunks ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """What every chunk of an extraction shares, in whatever process."""
-
-    folder: Path
-    dtype: str
-    pooled: bool
-    rate: float
-    invariant: bool
-    device: str
-
-
-def _compute_chunk(chunk: Sequence[Wave], job: _Job, upstream: Any) -> tuple[float, float]:
-    """Write one shard; return seconds of audio, and what they took."""
-    began = time.process_time() if job.device == "cpu" else time.perf_counter()
-    features = UpstreamFeatures(upstream, rate=job.rate, pooled=job.pooled, device=job.device)
-    found = []
-    for batch in batched(chunk, invariant=job.invariant):
-        states = features.compute([wave.decode() for wave in batch])
-        for wave, state in zip(batch, states, strict=True):
-            array = state.cpu().numpy()
-            with np.errstate(over="ignore"):
-                stored = array.astype(job.dtype)
-            if not np.isfinite(stored).all():
-                raise CacheError(
-                    f"features of {wave.file.path} reach {np.abs(array).max():.3g}, more than "
-                    "float16 holds: say --cache-precision float32."
-                )
-            found.append(
-                Features(key=wave.key, states=stored, samples=wave.samples, rate=wave.rate)
-            )
-    write_shard(job.folder, found)
-    clock = time.process_time() if job.device == "cpu" else time.perf_counter()
-    return sum(wave.seconds for wave in chunk), clock - began
-
-
-def _run(
-    chunks: list[list[Wave]],
-    job: _Job,
-    upstream: LoadedUpstream,
-    *,
-    processes: int,
-    stop: Callable[[], bool],
-) -> Iterator[tuple[float, float]]:
-    if processes == 1 or len(chunks) == 1:
-        expert = upstream.expert.to(job.device).eval()
-        for chunk in chunks:
-            if stop():
-                return
-            yield _compute_chunk(chunk, job, expert)
-        return
-    pool = ProcessPoolExecutor(
-        min(processes, len(chunks)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin_worker,
-        initargs=(str(upstream.spec), job),
-    )
-    waiting = list(chunks)
-    running: set[Future[tuple[float, float]]] = set()
-    try:
-        while waiting or running:
-            while waiting and len(running) < processes and not stop():
-                running.add(pool.submit(_compute_in_worker, waiting.pop(0)))
-            if not running:
-                return
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-_worker: dict[str, Any] = {}
-
-
-def _begin_worker(spec: str, job: _Job) -> None:
-    import signal
-
-    import torch
-
-    from superbit.benchmark.progress import Reporter
-    from superbit.upstreams.registry import load
-
-    # Ctrl-C reaches every process of the terminal; the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    with Reporter().quiet():
-        _worker.update(job=job, upstream=load(spec).to(job.device).eval())
-
-
-def _compute_in_worker(chunk: list[Wave]) -> tuple[float, float]:
-    return _compute_chunk(chunk, _worker["job"], _worker["upstream"])
 
 
 def _note_rate(folder: Path, *, audio: float, seconds: float, wall: float) -> None:

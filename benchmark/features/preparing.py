@@ -1,16 +1,15 @@
-"""A sweep's features: planned from its runs, extracted before them, opened by each of them."""
+"""A sweep's features planned from its runs."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from superbit.benchmark.bindings import Places
 from superbit.benchmark.corpora.paths import CorpusPaths
@@ -20,27 +19,21 @@ from superbit.benchmark.features.cache import (
     CacheSettings,
     deviation_of,
 )
-from superbit.benchmark.features.demand import Demand, Lengths, find_demand, kind_of
+from superbit.benchmark.features.demand import Demand, Lengths, find_demand
 from superbit.benchmark.features.extraction import (
-    Shape,
     bytes_left,
-    extract,
     measured_rate,
     refuse_small_budget,
 )
 from superbit.benchmark.features.planning import Cost, Decision, Need, decide, need_of
 from superbit.benchmark.features.sizes import assumed_need, shared_once
-from superbit.benchmark.features.source import FeatureSource, UpstreamFeatures
-from superbit.benchmark.features.store import CacheError, whole_or_nothing
+from superbit.benchmark.features.store import whole_or_nothing
 from superbit.benchmark.features.waves import SAMPLE_RATE, KnownFiles
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.results import RunIdentity
 from superbit.benchmark.tasks import TASKS
-from superbit.benchmark.training_state import InterruptedRun
 from superbit.upstreams.registry import LoadedUpstream
 
-# Below so much work for one core, starting other processes takes longer than it saves.
-_SECONDS_WORTH_A_PROCESS = 30.0
 _PROBE_SECONDS = 3
 
 
@@ -52,44 +45,6 @@ class FeaturePlan:
     decisions: tuple[Decision, ...]
     costs: dict[str, Cost]
     demands: dict[tuple[str, str], Demand]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureUse:
-    """Leave for the runs of one task to read one upstream's features."""
-
-    settings: CacheSettings
-    deviation: float
-
-    def open(
-        self, identity: RunIdentity, upstream: LoadedUpstream, *, work_dir: Path, device: str
-    ) -> Callable[[nn.Module, float], FeatureSource]:
-        """Return what :class:`Experiment` asks for its source of features."""
-
-        def source(expert: nn.Module, rate: float) -> FeatureSource:
-            kind = kind_of(identity.task, identity.config)
-            return FeatureSource(
-                self.settings.store(upstream, kind),
-                files=KnownFiles(work_dir),
-                upstream=UpstreamFeatures(
-                    expert, rate=rate, pooled=kind == "pooled", device=device
-                ),
-            )
-
-        return source
-
-    def describe(self, identity: RunIdentity, source: FeatureSource) -> dict[str, Any]:
-        """Return what a record says of the features it was made of."""
-        kind = kind_of(identity.task, identity.config)
-        return {
-            "kind": kind,
-            "precision": self.settings.dtype(kind),
-            "stored": source.stored,
-            "live": source.live,
-            "damaged": source.damaged,
-            # JSON has no infinity
-            "deviation": str(self.deviation) if self.deviation == float("inf") else self.deviation,
-        }
 
 
 def plan_features(
@@ -177,62 +132,6 @@ def plan_assumed(
     return FeaturePlan(settings=settings, decisions=decisions, costs=costs, demands={})
 
 
-def prepare(
-    plan: FeaturePlan,
-    *,
-    upstreams: dict[str, LoadedUpstream],
-    reporter: Reporter,
-    device: str,
-    processes: int,
-    stop: Callable[[], bool],
-) -> dict[tuple[str, str], FeatureUse]:
-    """Extract what the plan stores; return what runs may read, by upstream and task.
-
-    A forward pass that fails is no reason to stop: its runs stay live, and their records say why.
-
-    Raises:
-        CacheError: the disk is full, or the folder cannot be written to.
-        InterruptedRun: ``stop`` said so; the next call continues.
-    """
-    uses = {}
-    for decision in plan.decisions:
-        need = decision.need
-        if not decision.store:
-            continue
-        upstream, cost = upstreams[need.upstream], plan.costs[need.upstream]
-        demand = plan.demands[need.upstream, need.task]
-        alone = (
-            decision.extraction * 3600 < _SECONDS_WORTH_A_PROCESS
-            or device != "cpu"
-            or upstream.entry.origin == "registered"
-        )
-        progress = _Pace(reporter, f"features of {need.upstream} for {need.task}")
-        try:
-            with torch.random.fork_rng(devices=[]):
-                extract(
-                    list(demand.waves.values()),
-                    upstream=upstream,
-                    kind=need.kind,
-                    shape=Shape(layers=cost.layers, dim=cost.dim, rate=cost.rate),
-                    settings=plan.settings,
-                    invariant=cost.deviation <= TOLERANCE,
-                    processes=1 if alone else processes,
-                    device=device,
-                    stop=stop,
-                    on_progress=progress.show,
-                )
-        except (CacheError, InterruptedRun):
-            raise
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            reporter.line(f"{need.task} × {need.upstream}: no features are stored: {reason}")
-            continue
-        uses[need.upstream, need.task] = FeatureUse(
-            settings=plan.settings, deviation=cost.deviation
-        )
-    return uses
-
-
 def cost_of(upstream: LoadedUpstream, settings: CacheSettings) -> Cost:
     """Measure what an upstream gives and takes; the global generators stay as they are."""
     from s3prl.upstream.interfaces import Featurizer
@@ -271,26 +170,3 @@ def _decide(
             left=bytes_left(settings),
         )
     )
-
-
-class _Pace:
-    """Shows hours of audio done and how fast it goes, every ten seconds."""
-
-    def __init__(self, reporter: Reporter, what: str) -> None:
-        self._reporter, self._what = reporter, what
-        self._began = self._last = time.monotonic()
-
-    def show(self, done: float, total: float) -> None:
-        """``done`` of ``total`` seconds of audio are stored."""
-        now = time.monotonic()
-        if now - self._last < 10.0 and done < total:
-            return
-        if now - self._began < 1.0:
-            return
-        self._last = now
-        pace = done / (now - self._began)
-        left = (total - done) / pace
-        self._reporter.line(
-            f"{self._what}: {done / 3600:.2f} of {total / 3600:.2f} h of audio, {pace:,.0f} h an "
-            f"hour, about {left / 60:.0f} min left"
-        )

@@ -20,6 +20,7 @@ from superbit.benchmark.features.demand import Lengths, find_demand
 from superbit.benchmark.features.extraction import Shape, extract
 from superbit.benchmark.features.source import FeatureSource, UpstreamFeatures, weighted_sum
 from superbit.benchmark.features.waves import KnownFiles
+from superbit.benchmark.features.workers import Workers
 from superbit.benchmark.rng import seed_everything
 from superbit.benchmark.tasks import TASKS
 from superbit.upstreams.expert import UpstreamExpert
@@ -294,14 +295,15 @@ def test_processes_extract_what_one_does(bench, tmp_path, monkeypatch):
     _, demand, _ = runs.extract("float32")
     waves = sorted(demand.waves.values(), key=lambda wave: wave.key)[:16]
     stores = []
-    for processes in (1, 2):
-        settings = CacheSettings(folder=tmp_path / str(processes), precision="float32")
+    for workers in (None, Workers(2)):
+        settings = CacheSettings(folder=tmp_path / str(len(stores)), precision="float32")
         computed = extract(
             waves, upstream=runs.upstream, kind="frames", settings=settings, invariant=True,
-            shape=Shape(layers=5, dim=128, rate=320), processes=processes,
+            shape=Shape(layers=5, dim=128, rate=320), workers=workers,
         )  # fmt: skip
         assert computed == len(waves)
         stores.append(settings.store(runs.upstream, "frames"))
+    workers.close()
     for wave in waves:
         one, two = (torch.from_numpy(store.read(wave.key)) for store in stores)
         assert one.shape == (5, round(wave.samples / 320), 128)

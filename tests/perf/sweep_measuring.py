@@ -43,6 +43,7 @@ from superbit.benchmark.features.extraction import Shape, extract, measured_rate
 from superbit.benchmark.features.preparing import cost_of
 from superbit.benchmark.features.source import FeatureSource, UpstreamFeatures
 from superbit.benchmark.features.waves import KnownFiles
+from superbit.benchmark.features.workers import Workers
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.rng import seed_everything
 from superbit.benchmark.scoring import dtw
@@ -233,6 +234,7 @@ class Bench:
             )
         began = now()
         torch.set_num_threads(1)
+        workers = Workers(self.threads)
         try:
             computed = extract(
                 list(demand.waves.values()),
@@ -241,9 +243,10 @@ class Bench:
                 shape=Shape(layers=cost.layers, dim=cost.dim, rate=cost.rate),
                 settings=settings,
                 invariant=cost.deviation == 0.0,
-                processes=self.threads,
+                workers=workers,
             )
         finally:
+            workers.close()
             torch.set_num_threads(self.threads)
         rate = measured_rate(settings.upstream_folder(self.upstream))
         assert rate is not None

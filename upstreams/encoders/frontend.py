@@ -10,13 +10,13 @@ Notation: B batch, N samples, T frames, C channels.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch.nn as nn
 from torch import Tensor
 from torch.nn.functional import pad
 
 from superbit.upstreams.hubert_config import ConvLayer
-
 
 # A waveform that passes alone is convolved as if it ended at a multiple of so many samples: oneDNN
 # compiles a convolution for every new length, which took longer than the convolution.
@@ -68,7 +68,7 @@ class FastConv(nn.Module):
 
         The same as a batch of one up to rounding. How it is computed depends on N alone.
         """
-        first = self.blocks[0]
+        first, *further = cast(list[ConvBlock], list(self.blocks))
         length = len(samples)
         x = pad(samples, (0, -length % _LENGTH_STEP))[None, None]
         # The norm sees the utterance's own frames; further layers look back only.
@@ -76,7 +76,7 @@ class FastConv(nn.Module):
         x = first.conv(x)
         own = first.activation(first.norm(x[..., :length].contiguous()))
         x = pad(own, (0, x.shape[-1] - length))
-        for block in self.blocks[1:]:
+        for block in further:
             x, length = block(x), _convolved(length, block.conv)
         return x[0, :, :length].T
 

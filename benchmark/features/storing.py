@@ -1,0 +1,166 @@
+"""A sweep's features: extracted as planned before its runs, opened by each of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from superbit.benchmark.features.cache import TOLERANCE, CacheSettings
+from superbit.benchmark.features.demand import kind_of
+from superbit.benchmark.features.extraction import Shape, extract
+from superbit.benchmark.features.preparing import FeaturePlan
+from superbit.benchmark.features.source import FeatureSource, UpstreamFeatures
+from superbit.benchmark.features.store import CacheError
+from superbit.benchmark.features.waves import KnownFiles
+from superbit.benchmark.features.workers import Workers
+from superbit.benchmark.progress import Reporter
+from superbit.benchmark.results import RunIdentity
+from superbit.benchmark.training_state import InterruptedRun
+from superbit.upstreams.registry import LoadedUpstream
+
+# Below so much work for one core, starting other processes takes longer than it saves.
+_SECONDS_WORTH_PROCESSES = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureUse:
+    """Leave for the runs of one task to read one upstream's features."""
+
+    settings: CacheSettings
+    deviation: float
+
+    def open(
+        self, identity: RunIdentity, upstream: LoadedUpstream, *, work_dir: Path, device: str
+    ) -> Callable[[nn.Module, float], FeatureSource]:
+        """Return what :class:`Experiment` asks for its source of features."""
+
+        def source(expert: nn.Module, rate: float) -> FeatureSource:
+            kind = kind_of(identity.task, identity.config)
+            return FeatureSource(
+                self.settings.store(upstream, kind),
+                files=KnownFiles(work_dir),
+                upstream=UpstreamFeatures(
+                    expert, rate=rate, pooled=kind == "pooled", device=device
+                ),
+            )
+
+        return source
+
+    def describe(self, identity: RunIdentity, source: FeatureSource) -> dict[str, Any]:
+        """Return what a record says of the features it was made of."""
+        kind = kind_of(identity.task, identity.config)
+        return {
+            "kind": kind,
+            "precision": self.settings.dtype(kind),
+            "stored": source.stored,
+            "live": source.live,
+            "damaged": source.damaged,
+            # JSON has no infinity
+            "deviation": str(self.deviation) if self.deviation == float("inf") else self.deviation,
+        }
+
+
+def prepare(
+    plan: FeaturePlan,
+    *,
+    upstreams: dict[str, LoadedUpstream],
+    reporter: Reporter,
+    device: str,
+    processes: int,
+    stop: Callable[[], bool],
+) -> dict[tuple[str, str], FeatureUse]:
+    """Extract what the plan stores; return what runs may read, by upstream and task.
+
+    A forward pass that fails is no reason to stop: its runs stay live, and their records say why.
+
+    Raises:
+        CacheError: the disk is full, or the folder cannot be written to.
+        InterruptedRun: ``stop`` said so; the next call continues.
+    """
+    workers = Workers(processes) if _worth_processes(plan, device, processes) else None
+    try:
+        return _extract_all(
+            plan, upstreams=upstreams, reporter=reporter, device=device, workers=workers, stop=stop
+        )
+    finally:
+        if workers is not None:
+            workers.close()
+
+
+def _worth_processes(plan: FeaturePlan, device: str, processes: int) -> bool:
+    hours = sum(decision.extraction for decision in plan.decisions if decision.store)
+    return processes > 1 and device == "cpu" and hours * 3600 > _SECONDS_WORTH_PROCESSES
+
+
+def _extract_all(
+    plan: FeaturePlan,
+    *,
+    upstreams: dict[str, LoadedUpstream],
+    reporter: Reporter,
+    device: str,
+    workers: Workers | None,
+    stop: Callable[[], bool],
+) -> dict[tuple[str, str], FeatureUse]:
+    uses = {}
+    for decision in plan.decisions:
+        need = decision.need
+        if not decision.store:
+            continue
+        upstream, cost = upstreams[need.upstream], plan.costs[need.upstream]
+        demand = plan.demands[need.upstream, need.task]
+        # What was registered in this process is unknown to others.
+        elsewhere = workers if upstream.entry.origin != "registered" else None
+        progress = _Pace(reporter, f"features of {need.upstream} for {need.task}")
+        try:
+            with torch.random.fork_rng(devices=[]):
+                extract(
+                    list(demand.waves.values()),
+                    upstream=upstream,
+                    kind=need.kind,
+                    shape=Shape(layers=cost.layers, dim=cost.dim, rate=cost.rate),
+                    settings=plan.settings,
+                    invariant=cost.deviation <= TOLERANCE,
+                    workers=elsewhere,
+                    device=device,
+                    stop=stop,
+                    on_progress=progress.show,
+                )
+        except (CacheError, InterruptedRun):
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            reporter.line(f"{need.task} × {need.upstream}: no features are stored: {reason}")
+            continue
+        uses[need.upstream, need.task] = FeatureUse(
+            settings=plan.settings, deviation=cost.deviation
+        )
+    return uses
+
+
+class _Pace:
+    """Shows hours of audio done and how fast it goes, every ten seconds."""
+
+    def __init__(self, reporter: Reporter, what: str) -> None:
+        self._reporter, self._what = reporter, what
+        self._began = self._last = time.monotonic()
+
+    def show(self, done: float, total: float) -> None:
+        """``done`` of ``total`` seconds of audio are stored."""
+        now = time.monotonic()
+        if now - self._last < 10.0 and done < total:
+            return
+        if now - self._began < 1.0:
+            return
+        self._last = now
+        pace = done / (now - self._began)
+        left = (total - done) / pace
+        self._reporter.line(
+            f"{self._what}: {done / 3600:.2f} of {total / 3600:.2f} h of audio, {pace:,.0f} h an "
+            f"hour, about {left / 60:.0f} min left"
+        )
