@@ -33,7 +33,7 @@ class SweepRequest:
         upstreams: upstream specs.
         tasks: task names.
         scale: protocol of the benchmark, or the small one.
-        seed: of every run.
+        seeds: each asked-for run is made with each of them.
         learning_rates: in place of each config's; several are searched. ``"search"`` takes each
             task's own list.
         overrides: a YAML file of config overrides, laid out like ``embedded.yaml``.
@@ -43,7 +43,7 @@ class SweepRequest:
     upstreams: tuple[str, ...]
     tasks: tuple[str, ...]
     scale: Scale
-    seed: int = 1337
+    seeds: tuple[int, ...] = (1337,)
     learning_rates: tuple[float, ...] | Literal["search"] = ()
     overrides: Path | None = None
     limit: int | None = None
@@ -56,10 +56,12 @@ class PlannedRun:
     Attributes:
         identities: one for each learning rate.
         states: whether anything has to be done for each.
+        one_of_seeds: the plan holds the same run with other seeds.
     """
 
     identities: tuple[RunIdentity, ...]
     states: tuple[State, ...]
+    one_of_seeds: bool = False
 
     @property
     def first(self) -> RunIdentity:
@@ -79,7 +81,8 @@ class PlannedRun:
     def label(self) -> str:
         """E.g. ``KS × vanilla_nano+untrained``."""
         fold = "" if self.first.fold is None else f" fold {self.first.fold}"
-        return f"{self.first.task}{fold} × {self.first.upstream}"
+        seed = f" seed {self.first.seed}" if self.one_of_seeds else ""
+        return f"{self.first.task}{fold} × {self.first.upstream}{seed}"
 
     def job(self, manifests: dict[str, Manifest]) -> Job:
         """Return what has to be done, with what a process of its own needs for it."""
@@ -137,17 +140,25 @@ def make_plan(
             upstream,
             task,
             fold=fold,
-            request=request,
+            seed=seed,
+            one_of_seeds=len(_seeds(request, configs[task.name][0])) > 1,
             configs=configs[task.name],
             manifest=manifests[task.corpus],
             store=store,
         )
         for task in tasks
         for upstream in upstreams.values()
+        for seed in _seeds(request, configs[task.name][0])
         for fold in (range(1, task.folds + 1) if task.folds else [None])
     ]
     by_spec = {str(upstream.spec): upstream for upstream in upstreams.values()}
     return Plan(runs=tuple(runs), upstreams=by_spec, manifests=manifests)
+
+
+def _seeds(request: SweepRequest, config: dict[str, Any]) -> tuple[int, ...]:
+    """Without a head nothing is drawn, and one run is every seed's (QbE)."""
+    seeds = tuple(dict.fromkeys(request.seeds))
+    return seeds if "optimizer" in config else seeds[:1]
 
 
 def _configs(task: TaskSpec, request: SweepRequest) -> list[dict[str, Any]]:
@@ -176,7 +187,8 @@ def _planned(
     task: TaskSpec,
     *,
     fold: int | None,
-    request: SweepRequest,
+    seed: int,
+    one_of_seeds: bool,
     configs: list[dict[str, Any]],
     manifest: Manifest,
     store: ResultStore,
@@ -191,7 +203,7 @@ def _planned(
             config=config,
             corpus_sha256=manifest.sha256,
             learning_rate=config["optimizer"]["lr"] if "optimizer" in config else None,
-            seed=request.seed,
+            seed=seed,
             fold=fold,
         )
         for config in configs
@@ -199,7 +211,7 @@ def _planned(
     unknown: tuple[State, ...] = tuple("to do" for _ in identities)
     key = PlannedRun(identities=identities, states=unknown).job({task.corpus: manifest}).key
     states = tuple(_state(identity, store, key=key) for identity in identities)
-    return PlannedRun(identities=identities, states=states)
+    return PlannedRun(identities=identities, states=states, one_of_seeds=one_of_seeds)
 
 
 def _state(identity: RunIdentity, store: ResultStore, *, key: str) -> State:

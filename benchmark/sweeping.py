@@ -37,7 +37,7 @@ def sweep_command(arguments: argparse.Namespace) -> int:
         upstreams=tuple(split(arguments.upstreams, option="--upstreams")),
         tasks=tuple(split(arguments.tasks, option="--tasks")),
         scale=arguments.scale,
-        seed=arguments.seed,
+        seeds=_seeds(arguments.seed),
         learning_rates=_rates(arguments.lr),
         overrides=arguments.overrides,
         limit=arguments.limit,
@@ -162,11 +162,21 @@ def _plan_on_assumed_sizes(arguments: argparse.Namespace) -> int:
 def _check_options(arguments: argparse.Namespace) -> None:
     if arguments.paths is None and arguments.assume is None:
         raise InputError("--paths: name the file that says where the corpora lie.")
-    for name, least in (("limit", 1), ("jobs", 1), ("seed", 0)):
+    for name, least in (("limit", 1), ("jobs", 1)):
         value = getattr(arguments, name)
         if value is not None and value < least:
             raise InputError(f"--{name}: {value} must be at least {least}.")
     _rates(arguments.lr)
+    _seeds(arguments.seed)
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    """Read ``--seed``: one, or several with commas between."""
+    parts = split(text, option="--seed")
+    for part in parts:
+        if not part.isdecimal():
+            raise InputError(f"--seed: {part!r} must be a whole number, at least 0.")
+    return tuple(map(int, parts))
 
 
 def _rates(text: str | None) -> tuple[float, ...] | Literal["search"]:

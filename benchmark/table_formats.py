@@ -3,13 +3,15 @@
 - ``md``: Markdown that reads well in a terminal: values with their intervals, marks, and notes
   that say what the marks mean.
 - ``csv``: one header, one row a model; the keys of ``results/paper/table2.csv``; values only,
-  and with learning rates shown one more column a task, e.g. ``ks_acc_lr``.
+  and with learning rates shown one more column a task, e.g. ``ks_acc_lr``; of a mean over seeds no
+  spread, which ``json`` has.
 - ``latex``: a ``table*`` for booktabs; ``html``: a page; both with the marks and notes of ``md``.
 - ``json``: a list of objects with the CSV's keys, values as numbers, null where there is none.
   Measured rows also have ``scale``, ``untrained``, ``synthesized``, and ``cells``: for each filled
   column ``{value, low, high, level, method, n, expected, learning_rate, seed, fold, selection,
   selected_on, checkpoint, step, key}``, where ``low`` to ``method`` are the interval, ``n`` of
-  ``expected`` test items were scored, and ``key`` is the record the cell comes from.
+  ``expected`` test items were scored, and ``key`` is the record the cell comes from. Of a mean over
+  seeds it is ``{value, deviation, seeds}`` with such an object for each seed.
 
 This module imports neither torch nor s3prl.
 """
@@ -24,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from superbit.benchmark.records import RunRecord
+from superbit.benchmark.seeds import Seeds
 from superbit.benchmark.table_markup import html, latex, markdown
 from superbit.benchmark.tasks import TASKS, TaskSpec
 from superbit.upstreams.errors import InputError, did_you_mean
@@ -43,10 +46,12 @@ class Cell:
     Attributes:
         text: its digits, as printed.
         record: the run it comes from; None for a figure of the paper.
+        seeds: the runs that it is the mean of, where it is one; ``record`` then stands for them.
     """
 
     text: str
     record: RunRecord | None = None
+    seeds: Seeds | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +144,10 @@ def _markdown_column(table: Table, column: str) -> list[str]:
     texts = []
     for row, figure in zip(rows, figures, strict=True):
         text = figure.rjust(width)
-        record = row.cells[column].record if column in row.cells else None
+        cell = row.cells.get(column)
+        record = cell.record if cell else None
+        if cell and cell.seeds:
+            text += f" ±{cell.seeds.deviation:.{_TASK_OF_COLUMN[column].decimals}f}"
         if record and record.interval:
             # one digit less than the value: the interval is an estimate itself
             decimals = _TASK_OF_COLUMN[column].decimals - (_TASK_OF_COLUMN[column].unit == "%")
@@ -147,8 +155,8 @@ def _markdown_column(table: Table, column: str) -> list[str]:
             text += f" [{low:.{decimals}f}, {high:.{decimals}f}]"
         if record and record.selection and record.selection.selected_on == "test":
             text += CHOSEN_ON_TEST
-        if record and table.show_rates and record.identity.learning_rate is not None:
-            text += f" lr {record.identity.learning_rate:g}"
+        if table.show_rates and (rate := _rate(row, column)):
+            text += f" lr {rate}"
         texts.append(text if figure else "")
     return texts
 
@@ -166,9 +174,13 @@ def _csv(table: Table) -> str:
 
 
 def _rate(row: Row, column: str) -> str:
-    record = row.cells[column].record if column in row.cells else None
-    rate = record.identity.learning_rate if record else None
-    return "" if rate is None else f"{rate:g}"
+    """The learning rate, or those of several seeds by rising seed."""
+    cell = row.cells.get(column)
+    if cell is None or cell.record is None:
+        return ""
+    runs = cell.seeds.runs if cell.seeds else (cell.record,)
+    rates = [run.identity.learning_rate for run in runs]
+    return "/".join(dict.fromkeys(f"{rate:g}" for rate in rates if rate is not None))
 
 
 def _json(table: Table) -> str:
@@ -192,7 +204,9 @@ def _json_row(row: Row) -> str:
             # the paper's digits are JSON numbers as they stand: 65.00 must not become 65.0
             pairs[column] = json.dumps(cell.record.value) if cell.record else cell.text
     if row.scale is not None:
-        cells = {column: _json_cell(c.record) for column, c in row.cells.items() if c.record}
+        cells = {
+            column: _json_cell(c.record, c.seeds) for column, c in row.cells.items() if c.record
+        }
         for name, value in (
             ("scale", row.scale),
             ("untrained", row.untrained),
@@ -203,7 +217,10 @@ def _json_row(row: Row) -> str:
     return "{" + ", ".join(f'"{name}": {text}' for name, text in pairs.items()) + "}"
 
 
-def _json_cell(record: RunRecord) -> dict[str, Any]:
+def _json_cell(record: RunRecord, seeds: Seeds | None) -> dict[str, Any]:
+    if seeds is not None:
+        each = [_json_cell(run, None) for run in seeds.runs]
+        return {"value": record.value, "deviation": seeds.deviation, "seeds": each}
     interval, items, selection = record.interval, record.items, record.selection
     return {
         "value": record.value,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -21,6 +22,7 @@ from superbit.benchmark.folds import merge_folds
 from superbit.benchmark.rate_search import Declared, Found, chosen_only, without_rate
 from superbit.benchmark.records import RunRecord, Search
 from superbit.benchmark.results import ResultStore
+from superbit.benchmark.seeds import Seeds, merge_seeds
 from superbit.benchmark.table_formats import (
     CHOSEN_ON_TEST,
     COLUMNS,
@@ -51,12 +53,18 @@ Source = Literal["both", "paper", "runs"]
 
 
 def table2_command(
-    results: Path, source: Source, where: Sequence[str], format: Format, show_lr: bool = False
+    results: Path,
+    source: Source,
+    where: Sequence[str],
+    format: Format,
+    show_lr: bool = False,
+    mean_over_seeds: bool = False,
 ) -> int:
     """Print Table 2 with the runs of the folder ``results``; return 0.
 
     Args:
         show_lr: print each run's learning rate beside its value.
+        mean_over_seeds: see :func:`table2`.
 
     Raises:
         InputError: see :func:`table2`, or a condition in ``where`` that cannot be read.
@@ -65,7 +73,12 @@ def table2_command(
     records = [] if source == "paper" else store.read_all()
     searches = [] if source == "paper" else store.read_searches()
     table = table2(
-        records, source=source, where=parse_where(where), searches=searches, show_rates=show_lr
+        records,
+        source=source,
+        where=parse_where(where),
+        searches=searches,
+        show_rates=show_lr,
+        over_seeds=mean_over_seeds,
     )
     print(render(table, format), end="")
     return 0
@@ -82,6 +95,7 @@ def table2(
     where: Mapping[str, Any] | None = None,
     searches: Iterable[Declared] = (),
     show_rates: bool = False,
+    over_seeds: bool = False,
 ) -> Table:
     """Return Table 2.
 
@@ -94,6 +108,7 @@ def table2(
         where: conditions that choose among the runs, see `superbit.benchmark.where`.
         searches: over learning rates that were asked for, e.g. of `ResultStore.read_searches`.
         show_rates: print each run's learning rate beside its value.
+        over_seeds: of runs that differ in the seed, take the mean and the standard deviation.
 
     Raises:
         InputError: an unknown source; a cell that several runs could fill; a row whose runs are
@@ -112,11 +127,13 @@ def table2(
     if not concerns_rates(where or {}):
         compared, found, unsettled = chosen_only([r for r in records if not r.limited], searches)
     usable = [r for r in compared if r.status == "done" and not r.limited]
-    chosen, incomplete = merge_folds(choose(usable, where or {}))
-    measured = _measured_rows(chosen)
+    single, incomplete = merge_folds(choose(usable, where or {}))
+    chosen, seeds = merge_seeds(single) if over_seeds else (single, {})
+    measured = _measured_rows(chosen, seeds)
     rows = (*printed, *measured)
-    notes = [*_notes_on_columns(rows), *_notes_on_rows(measured), *_notes_on_runs(chosen)]
-    notes += [*_notes_on_searches(found, chosen), *unsettled, *incomplete]
+    notes = [*_notes_on_columns(rows), *_notes_on_rows(measured), *_notes_on_runs(single)]
+    notes += [*_notes_on_seeds(seeds, chosen), *_notes_on_searches(found, single)]
+    notes += [*unsettled, *incomplete]
     notes += _notes_on_absent(records, measured)
     return Table(title=title, rows=rows, notes=tuple(notes), show_rates=show_rates)
 
@@ -138,15 +155,15 @@ def paper_rows() -> list[Row]:
     ]
 
 
-def _measured_rows(records: Sequence[RunRecord]) -> list[Row]:
+def _measured_rows(records: Sequence[RunRecord], seeds: Mapping[str, Seeds]) -> list[Row]:
     grouped: dict[tuple[int, str, bool], list[RunRecord]] = {}
     for record in records:
         place = (_SCALES.index(record.scale), record.identity.upstream, _synthesized(record))
         grouped.setdefault(place, []).append(record)
-    return [_measured_row(grouped[place]) for place in sorted(grouped)]
+    return [_measured_row(grouped[place], seeds) for place in sorted(grouped)]
 
 
-def _measured_row(runs: Sequence[RunRecord]) -> Row:
+def _measured_row(runs: Sequence[RunRecord], seeds: Mapping[str, Seeds]) -> Row:
     first = runs[0]
     spec = UpstreamSpec.parse(first.identity.upstream)
     marks: list[str] = [first.scale] if first.scale != "superb" else []
@@ -159,7 +176,10 @@ def _measured_row(runs: Sequence[RunRecord]) -> Row:
     for task, several in by_task.items():
         if len(several) > 1:
             problem = f"{task} of {row} could be filled by {len(several)} runs"
-            raise _undecided(problem, several, differing(several))
+            apart = differing(several)
+            if apart == ["seed"]:
+                problem += " (--mean-over-seeds takes their mean)"
+            raise _undecided(problem, several, apart)
     # the spec alone does not say which weights and which code: a checkpoint may have changed
     models = {(r.identity.weights_sha256, r.identity.upstream_revision): r for r in runs}
     if len(models) > 1:
@@ -172,7 +192,7 @@ def _measured_row(runs: Sequence[RunRecord]) -> Row:
         source="; ".join(["measured", *marks]),
         precision=f"FP32-{spec.policy.upper()}" if spec.policy else "FP32",
         cells={
-            task.column: _measured_cell(task, by_task[task.name][0])
+            task.column: _measured_cell(task, by_task[task.name][0], seeds)
             for task in TASKS.values()
             if task.name in by_task
         },
@@ -195,8 +215,9 @@ def _synthesized(record: RunRecord) -> bool:
     return record.corpus is not None and record.corpus.kind == "synthesized"
 
 
-def _measured_cell(task: TaskSpec, record: RunRecord) -> Cell:
-    return Cell(text=f"{record.value:.{task.decimals}f}", record=record)
+def _measured_cell(task: TaskSpec, record: RunRecord, seeds: Mapping[str, Seeds]) -> Cell:
+    text = f"{record.value:.{task.decimals}f}"
+    return Cell(text=text, record=record, seeds=seeds.get(record.key))
 
 
 def _notes_on_columns(rows: Sequence[Row]) -> list[str]:
@@ -247,6 +268,25 @@ def _notes_on_runs(runs: Sequence[RunRecord]) -> Iterable[str]:
         parts += [" or ".join(rules)] if rules else []
         if parts:
             yield f"{name}, measured: {'; '.join(parts)}."
+
+
+def _notes_on_seeds(seeds: Mapping[str, Seeds], runs: Sequence[RunRecord]) -> Iterable[str]:
+    """Which seeds a mean is of, and the cells that have others."""
+    if not seeds:
+        return
+    counts = Counter(each.numbers for each in seeds.values())
+    usual = max(counts, key=lambda numbers: counts[numbers])
+    yield (
+        f"±: standard deviation over {len(usual)} seeds of the head "
+        f"({', '.join(map(str, usual))}), beside their mean."
+    )
+    for run in runs:
+        numbers = seeds[run.key].numbers if run.key in seeds else (run.identity.seed,)
+        if numbers != usual and run.identity.learning_rate is not None:
+            yield (
+                f"{run.identity.task} of {run.identity.upstream}: "
+                f"seed {', '.join(map(str, numbers))} only."
+            )
 
 
 def _notes_on_searches(found: Sequence[Found], runs: Sequence[RunRecord]) -> Iterable[str]:

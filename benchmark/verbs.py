@@ -145,7 +145,9 @@ def _add_sweep(verbs: Verbs[argparse.ArgumentParser]) -> None:
         help="in place of each task's own; several train side by side and the best on dev counts, "
         "search takes each task's list",
     )
-    verb.add_argument("--seed", type=int, default=1337)
+    verb.add_argument(
+        "--seed", default="1337", metavar="N,…", help="of the heads; with several, a run of each"
+    )
     verb.add_argument("--device", default=None, help="cpu or cuda; cuda where there is one")
     verb.add_argument(
         "--jobs",
@@ -317,6 +319,11 @@ def _add_tables(verbs: Verbs[argparse.ArgumentParser]) -> None:
         help="only runs whose identity says so; may be repeated",
     )
     verb.add_argument("--show-lr", action="store_true", help="print each run's learning rate")
+    verb.add_argument(
+        "--mean-over-seeds",
+        action="store_true",
+        help="of runs that differ in the seed, print the mean and the standard deviation",
+    )
     _add_format(verb)
     _add_results(verb)
     verb.set_defaults(verb=_carried_out_by("benchmark.tables:table2_command", _vars_but_verb))

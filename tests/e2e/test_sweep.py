@@ -283,6 +283,15 @@ def test_a_dry_run_plans_and_writes_no_result(sweep, hubconf, store):
     assert store.read_all() == []
 
 
+def test_several_seeds_are_a_run_each_where_a_head_is_trained(sweep, hubconf, store):
+    _, out, _ = sweep(f"{hubconf}:energies", "KS,QbE", "--seed", "7,8,7", "--dry-run")
+    assert "3 runs: 3 to run, 0 done before." in out
+    assert "KS × energies seed 8" in out.replace(f"{hubconf}:", "")
+    status, _, err = sweep(f"{hubconf}:energies", "KS", "--seed", "7,x", "--dry-run")
+    assert status == 2
+    assert "--seed: 'x'" in err
+
+
 def test_what_changes_the_key_is_run_again(sweep, hubconf, corpora):
     def runs_anew(*more, paths=corpora):
         _, out, _ = sweep(f"{hubconf}:energies", "KS", *more, "--dry-run", paths=paths)

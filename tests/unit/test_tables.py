@@ -394,6 +394,48 @@ def test_an_incomplete_set_of_folds_fills_no_cell_and_is_named() -> None:
 # --- markup ----------------------------------------------------------------------------------
 
 
+def test_a_mean_over_seeds_has_its_spread_and_its_runs() -> None:
+    runs = [run(value=v, seed=s, learning_rate=r) for v, s, r in
+            ((70.0, 1, 1e-2), (76.0, 2, 1e-3), (73.0, 3, 1e-2))]  # fmt: skip
+    table = table2(runs, source="runs", over_seeds=True, show_rates=True)
+    assert "73.00 ±3.00 lr 0.01/0.001" in lines_of(render(table))[2][4]
+    found = cell(render(table, "json"), 0, "ks_acc")
+    assert found["value"] == 73.0
+    assert found["deviation"] == 3.0
+    assert [each["seed"] for each in found["seeds"]] == [1, 2, 3]
+    assert [each["key"] for each in found["seeds"]] == [each.key for each in runs]
+    assert any("3 seeds of the head (1, 2, 3)" in note for note in table.notes)
+
+
+def test_the_folds_of_each_seed_are_merged_before_the_seeds() -> None:
+    runs = [
+        run("ER", value=60.0 + 10 * (seed - 1) + fold, seed=seed, fold=fold)
+        for fold in range(1, 6)
+        for seed in (1, 2)
+    ]
+    table = table2(runs, source="runs", over_seeds=True)
+    assert float(table.rows[0].cells["er_acc"].text) == 68.0
+    assert table.rows[0].cells["er_acc"].seeds.values == (63.0, 73.0)
+
+
+def test_a_cell_of_fewer_seeds_is_named() -> None:
+    runs = [run(task, value=1.0, seed=s) for task in ("KS", "SID", "IC") for s in (1, 2)]
+    table = table2(runs[:-1], source="runs", over_seeds=True)
+    assert any(note == "IC of vanilla_nano+untrained: seed 1 only." for note in table.notes)
+    assert table.rows[0].cells["ic_acc"].seeds is None
+
+
+def test_a_mean_over_seeds_does_not_choose_between_learning_rates() -> None:
+    runs = [run(value=1.0, seed=1, learning_rate=rate) for rate in (0.1, 0.01)]
+    with pytest.raises(InputError, match="could be filled by 2 runs"):
+        table2(runs, source="runs", over_seeds=True)
+
+
+def test_several_seeds_without_a_mean_say_that_there_is_one() -> None:
+    with pytest.raises(InputError, match="--mean-over-seeds"):
+        table2([run(seed=1), run(seed=2)], source="runs")
+
+
 def test_latex_holds_every_figure_and_escapes_what_latex_reads() -> None:
     text = render(table2([run()]), "latex")
     assert text.count(r" \\") == 1 + 12 + 1
