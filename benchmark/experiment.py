@@ -5,34 +5,30 @@ against ``s3prl.downstream.runner.Runner``: same seed, same batches, same losses
 in which things are built, the evaluations that reseed in the middle of training, and the
 featurizer's parameters before the head's in the optimizer.
 
-Several learning rates train side by side: one pass over data and upstream, a candidate each. What
-a head draws (dropout, SpecAug) depends on shapes and never on weights, so every candidate gets the
-generators as a run of its own would find them, and its course is that run's course.
+Several learning rates train side by side (``side_by_side``).
 """
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from operator import methodcaller
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
 
-from superbit.benchmark import heads
+from superbit.benchmark import heads, side_by_side
 from superbit.benchmark.batches import Batches, reading
 from superbit.benchmark.candidate import Candidate
 from superbit.benchmark.features.source import FeatureSource
 from superbit.benchmark.feed import Feed, Hidden
-from superbit.benchmark.rng import Draws, seed_everything
+from superbit.benchmark.rng import seed_everything
+from superbit.benchmark.side_by_side import Result
 from superbit.benchmark.training_state import Evaluation, InterruptedRun, Progress
 from superbit.upstreams.errors import InputError
-
-Result = TypeVar("Result")
 
 
 class Experiment:
@@ -75,7 +71,7 @@ class Experiment:
         ).to(device)
         self.source = feature_source and feature_source(self.upstream, featurizer.downsample_rate)
         self._feed = Feed(self.upstream, source=self.source, device=device)
-        (name, own_config, folder), *others = _variants(config, learning_rates, expdir)
+        (name, own_config, folder), *others = side_by_side.variants(config, learning_rates, expdir)
         folder.mkdir(parents=True, exist_ok=True)
         with reading(self.source):  # ER reads its audio here
             head = heads.build(
@@ -213,34 +209,8 @@ class Experiment:
     def each(
         self, act: Callable[[Candidate], Result], among: Sequence[Candidate] | None = None
     ) -> dict[str, Result]:
-        """Let every candidate act from the same state of the generators; results by name.
-
-        One of several that fails is given up, and the others go on; the last one's error is raised.
-        """
-        waiting = [c for c in among or self.candidates if c.goes_on]
-        if len(waiting) == 1:
-            (only,) = waiting
-            return {only.name: act(only)}
-        before, after, drawn = Draws(), None, True
-        results: dict[str, Result] = {}
-        for candidate in waiting:
-            # Nothing to go back from where the first one drew nothing.
-            if results and drawn:
-                before.restore()
-            try:
-                results[candidate.name] = act(candidate)
-            except InterruptedRun:
-                raise
-            except Exception as error:
-                self._give_up(candidate, error)
-                before.restore()
-                continue
-            if after is None:
-                after = Draws()
-                drawn = after.differ(before)
-        if after is not None and not waiting[-1].goes_on:
-            after.restore()
-        return results
+        """Let every candidate act, see :func:`superbit.benchmark.side_by_side.each`."""
+        return side_by_side.each(self.candidates, act, among=among)
 
     def state(self) -> dict[str, Any]:
         """Return everything that :meth:`load_state` needs to continue as if never stopped."""
@@ -287,12 +257,6 @@ class Experiment:
         features = self._feed.features(candidate.featurizer, hidden)
         candidate.head(split, features, *others, records=records[candidate.name], batch_id=index)
 
-    def _give_up(self, candidate: Candidate, error: Exception) -> None:
-        candidate.error = error
-        if sum(each.goes_on for each in self.candidates) == 1:
-            raise error
-        candidate.course.failure = " ".join(str(error).split()) or type(error).__name__
-
     def _evaluation_is_due(self) -> bool:
         step = self.progress.step
         due = step > 0 and step % self.config["runner"]["eval_step"] == 0
@@ -327,17 +291,3 @@ class Experiment:
 
 def _remember(evaluations: dict[str, Evaluation], candidate: Candidate) -> None:
     candidate.remember(evaluations[candidate.name])
-
-
-def _variants(
-    config: dict[str, Any], learning_rates: Sequence[float], expdir: Path
-) -> list[tuple[str, dict[str, Any], Path]]:
-    """Name, config and folder of each candidate."""
-    if "optimizer" not in config:
-        return [("none", config, expdir)]
-    found = []
-    for rate in learning_rates or [config["optimizer"]["lr"]]:
-        changed = copy.copy(config) | {"optimizer": config["optimizer"] | {"lr": rate}}
-        folder = expdir / f"lr-{rate!r}" if len(learning_rates) > 1 else expdir
-        found.append((repr(rate), changed, folder))
-    return found

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+
+from superbit.benchmark.dispatch import Verbs, carried_out_by, vars_but_verb
+from superbit.benchmark.verbs_training import add_training
 
 RESULTS = Path("results/local")
-Verb = Callable[[argparse.Namespace], int]
-Verbs = argparse._SubParsersAction
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,29 +23,9 @@ def parser() -> argparse.ArgumentParser:
     _add_corpus(verbs)
     _add_sweep(verbs)
     _add_cache(verbs)
-    _add_training(verbs)
+    add_training(verbs)
     _add_tables(verbs)
     return parser
-
-
-def _carried_out_by(
-    target: str, given: Callable[[argparse.Namespace], Mapping[str, Any]] | None = None
-) -> Verb:
-    """Return ``package.module:function`` of superbit, imported when it is called.
-
-    It gets the parsed arguments, or by name what ``given`` makes of them.
-    """
-
-    def verb(arguments: argparse.Namespace) -> int:
-        module, _, name = target.partition(":")
-        function = getattr(import_module(f"superbit.{module}"), name)
-        return function(arguments) if given is None else function(**given(arguments))
-
-    return verb
-
-
-def _vars_but_verb(arguments: argparse.Namespace) -> dict[str, Any]:
-    return {name: value for name, value in vars(arguments).items() if name != "verb"}
 
 
 def _paths_and_work(arguments: argparse.Namespace) -> dict[str, Path]:
@@ -57,11 +35,11 @@ def _paths_and_work(arguments: argparse.Namespace) -> dict[str, Path]:
 def _add_upstreams(verbs: Verbs[argparse.ArgumentParser]) -> None:
     verb = verbs.add_parser("list", help="upstreams or tasks there are")
     verb.add_argument("what", choices=["upstreams", "tasks"])
-    verb.set_defaults(verb=_carried_out_by("benchmark.listing:list_command", _vars_but_verb))
+    verb.set_defaults(verb=carried_out_by("benchmark.listing:list_command", vars_but_verb))
 
     verb = verbs.add_parser("check", help="whether an upstream keeps s3prl's contract")
     verb.add_argument("spec", metavar="SPEC", help="NAME[@CHECKPOINT][+untrained][+policy=POLICY]")
-    verb.set_defaults(verb=_carried_out_by("benchmark.checking:check_command", _vars_but_verb))
+    verb.set_defaults(verb=carried_out_by("benchmark.checking:check_command", vars_but_verb))
 
     verb = verbs.add_parser("import", help="make HuBERT base weights of others an upstream")
     verb.add_argument(
@@ -73,7 +51,7 @@ def _add_upstreams(verbs: Verbs[argparse.ArgumentParser]) -> None:
     )
     verb.add_argument("path", type=Path, metavar="PATH", help="a folder (hf) or a file")
     verb.add_argument("--out", type=Path, required=True, metavar="DIR")
-    verb.set_defaults(verb=_carried_out_by("upstreams.importing.command:import_command"))
+    verb.set_defaults(verb=carried_out_by("upstreams.importing.command:import_command"))
 
 
 def _add_corpus(verbs: Verbs[argparse.ArgumentParser]) -> None:
@@ -84,9 +62,7 @@ def _add_corpus(verbs: Verbs[argparse.ArgumentParser]) -> None:
     verb.add_argument("--out", type=Path, required=True, metavar="DIR")
     verb.add_argument("--size", choices=["tiny", "demo"], default="demo")
     verb.add_argument("--seed", type=int, default=0)
-    verb.set_defaults(
-        verb=_carried_out_by("benchmark.corpora.commands:make_command", _vars_but_verb)
-    )
+    verb.set_defaults(verb=carried_out_by("benchmark.corpora.commands:make_command", vars_but_verb))
 
     verb = corpus_verbs.add_parser("speech", help="synthesize speech for pre-training")
     verb.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -102,7 +78,7 @@ def _add_corpus(verbs: Verbs[argparse.ArgumentParser]) -> None:
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--jobs", type=int, default=1, metavar="N")
     verb.set_defaults(
-        verb=_carried_out_by("benchmark.corpora.commands:speech_command", _vars_but_verb)
+        verb=carried_out_by("benchmark.corpora.commands:speech_command", vars_but_verb)
     )
 
     for name, text in (
@@ -113,7 +89,7 @@ def _add_corpus(verbs: Verbs[argparse.ArgumentParser]) -> None:
         verb.add_argument("--paths", type=Path, required=True, metavar="FILE")
         _add_results(verb)
         verb.set_defaults(
-            verb=_carried_out_by(f"benchmark.corpora.commands:{name}_command", _paths_and_work)
+            verb=carried_out_by(f"benchmark.corpora.commands:{name}_command", _paths_and_work)
         )
 
 
@@ -185,11 +161,11 @@ def _add_sweep(verbs: Verbs[argparse.ArgumentParser]) -> None:
         help="also store features that depend on the batch; each is then computed alone",
     )
     _add_results(verb)
-    verb.set_defaults(verb=_carried_out_by("benchmark.sweeping:sweep_command"))
+    verb.set_defaults(verb=carried_out_by("benchmark.sweeping:sweep_command"))
 
     verb = verbs.add_parser("status", help="what is done, failed and unfinished")
     _add_results(verb)
-    verb.set_defaults(verb=_carried_out_by("benchmark.listing:status_command", _vars_but_verb))
+    verb.set_defaults(verb=carried_out_by("benchmark.listing:status_command", vars_but_verb))
 
 
 def _add_cache(verbs: Verbs[argparse.ArgumentParser]) -> None:
@@ -198,7 +174,7 @@ def _add_cache(verbs: Verbs[argparse.ArgumentParser]) -> None:
     verb = cache_verbs.add_parser("ls", help="what is stored, by upstream")
     _add_cache_folder(verb)
     _add_results(verb)
-    verb.set_defaults(verb=_carried_out_by("benchmark.features.commands:list_command"))
+    verb.set_defaults(verb=carried_out_by("benchmark.features.commands:list_command"))
     verb = cache_verbs.add_parser("prune", help="delete features, the oldest first")
     what = verb.add_mutually_exclusive_group(required=True)
     what.add_argument("--all", action="store_true", help="every upstream's")
@@ -206,7 +182,7 @@ def _add_cache(verbs: Verbs[argparse.ArgumentParser]) -> None:
     what.add_argument("--to", metavar="SIZE", help="until no more than this is left, e.g. 50GB")
     _add_cache_folder(verb)
     _add_results(verb)
-    verb.set_defaults(verb=_carried_out_by("benchmark.features.commands:prune_command"))
+    verb.set_defaults(verb=carried_out_by("benchmark.features.commands:prune_command"))
 
 
 def _add_cache_folder(verb: argparse.ArgumentParser) -> None:
@@ -216,89 +192,6 @@ def _add_cache_folder(verb: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of stored features (default: work/features in the results)",
     )
-
-
-def _add_training(verbs: Verbs[argparse.ArgumentParser]) -> None:
-    verb = verbs.add_parser("manifest", help="list a folder's audio as fairseq does")
-    verb.add_argument("root", type=Path, metavar="ROOT")
-    verb.add_argument("--out", type=Path, required=True, metavar="DIR")
-    verb.add_argument("--held-out", type=float, default=0.01, metavar="SHARE", help="for valid.tsv")
-    verb.add_argument("--held-out-by", choices=["file", "folder"], default="file")
-    verb.add_argument("--must-contain", default="", metavar="TEXT", help="in a file's path")
-    verb.add_argument("--min-samples", type=int, default=400, metavar="N")
-    verb.add_argument("--seed", type=int, default=0)
-    verb.set_defaults(verb=_carried_out_by("upstreams.pretraining.command:manifest_command"))
-
-    _add_units(verbs)
-
-    verb = verbs.add_parser("pretrain", help="HuBERT pre-training; continues what is in --out")
-    verb.add_argument("--preset", required=True, metavar="NAME", help="phase1, phase2 or nano")
-    verb.add_argument("--model", required=True, metavar="NAME", help="one of superbit's sizes")
-    verb.add_argument("--manifests", type=Path, metavar="DIR", help="train.tsv and valid.tsv")
-    verb.add_argument("--labels", type=Path, metavar="DIR", help="train.km and valid.km")
-    verb.add_argument("--out", type=Path, metavar="DIR")
-    verb.add_argument("--init", type=Path, metavar="DIR", help="a checkpoint to begin with")
-    _add_run(verb)
-    verb.set_defaults(verb=_carried_out_by("upstreams.pretraining.command:pretrain_command"))
-
-    verb = verbs.add_parser("distil", help="a model's 1-bit twin; continues what is in --out")
-    verb.add_argument("--preset", default="distil", metavar="NAME", help="distil or distil_nano")
-    verb.add_argument(
-        "--teacher", type=Path, required=True, metavar="DIR", help="an FP32 checkpoint"
-    )
-    verb.add_argument(
-        "--policy",
-        default="w1a2,w1a1",
-        metavar="POLICY,…",
-        help="the steps, each from and by the one before (default: w1a2,w1a1)",
-    )
-    verb.add_argument(
-        "--loss", choices=["kd", "hubert"], help="the teacher's (default), or HuBERT's on --labels"
-    )
-    verb.add_argument("--manifests", type=Path, metavar="DIR", help="train.tsv and valid.tsv")
-    verb.add_argument("--labels", type=Path, metavar="DIR", help="train.km and valid.km")
-    verb.add_argument("--out", type=Path, metavar="DIR")
-    _add_run(verb)
-    verb.set_defaults(verb=_carried_out_by("upstreams.pretraining.distil_command:distil_command"))
-
-
-def _add_run(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    verb.add_argument("--device", default=None)
-    verb.add_argument("--tensorboard", action="store_true")
-    verb.add_argument("--dry-run", action="store_true", help="print the plan and its time")
-    verb.add_argument(
-        "--hardware",
-        choices=["v100", "l4", "a100", "h100", "h200", "two_cores"],
-        default="a100",
-        help="of the time that --dry-run estimates",
-    )
-    verb.add_argument("--devices", type=int, default=1, metavar="N", help="for the same estimate")
-
-
-def _add_units(verbs: Verbs[argparse.ArgumentParser]) -> None:
-    units = verbs.add_parser("units", help="k-means units: fit them, label audio with them")
-    units_verbs = units.add_subparsers(required=True, metavar="VERB")
-
-    fit = units_verbs.add_parser("fit", help="k-means over MFCC, or over a layer of a checkpoint")
-    fit.add_argument("--clusters", type=int, required=True, metavar="K")
-    fit.add_argument("--layer", type=int, metavar="N")
-    fit.add_argument("--fraction", type=float, default=1.0, help="of the utterances")
-    fit.add_argument("--seed", type=int, default=0)
-    fit.set_defaults(verb=_carried_out_by("upstreams.pretraining.command:units_fit_command"))
-
-    label = units_verbs.add_parser("label", help="the unit of every frame, as a .km file")
-    label.add_argument("--units", type=Path, required=True, metavar="DIR")
-    label.add_argument("--shard", type=int, default=0, metavar="N")
-    label.add_argument("--shards", type=int, default=1, metavar="N")
-    label.add_argument("--jobs", type=int, default=1, metavar="N")
-    label.set_defaults(verb=_carried_out_by("upstreams.pretraining.command:units_label_command"))
-
-    for verb in (fit, label):
-        verb.add_argument("--manifest", type=Path, required=True, metavar="FILE")
-        verb.add_argument("--out", type=Path, required=True, metavar="PATH")
-        verb.add_argument("--checkpoint", type=Path, metavar="DIR")
-        verb.add_argument("--device", default=None)
 
 
 def _add_tables(verbs: Verbs[argparse.ArgumentParser]) -> None:
@@ -326,18 +219,18 @@ def _add_tables(verbs: Verbs[argparse.ArgumentParser]) -> None:
     )
     _add_format(verb)
     _add_results(verb)
-    verb.set_defaults(verb=_carried_out_by("benchmark.tables:table2_command", _vars_but_verb))
+    verb.set_defaults(verb=carried_out_by("benchmark.tables:table2_command", vars_but_verb))
 
     verb = verbs.add_parser("claims", help="the paper's numeric sentences, recomputed")
     _add_format(verb)
-    verb.set_defaults(verb=_carried_out_by("benchmark.claims.command:claims_command"))
+    verb.set_defaults(verb=carried_out_by("benchmark.claims.command:claims_command"))
 
     verb = verbs.add_parser("error-flow", help="where a 1-bit twin departs from its FP32 model")
     verb.add_argument("spec", metavar="SPEC")
     verb.add_argument("--audio", type=Path, metavar="DIR", help="wav or flac files")
     verb.add_argument("--format", choices=["csv", "md", "png"], default="md")
     verb.add_argument("--out", type=Path, metavar="FILE")
-    verb.set_defaults(verb=_carried_out_by("benchmark.error_flow_command:error_flow_command"))
+    verb.set_defaults(verb=carried_out_by("benchmark.error_flow_command:error_flow_command"))
 
 
 def _add_profile(verb: argparse.ArgumentParser) -> None:
@@ -351,7 +244,7 @@ def _add_profile(verb: argparse.ArgumentParser) -> None:
         "--threads", type=int, metavar="N", help="of what is timed (default: the cores)"
     )
     _add_format(verb)
-    verb.set_defaults(verb=_carried_out_by("benchmark.profiling.profile_command:profile_command"))
+    verb.set_defaults(verb=carried_out_by("benchmark.profiling.profile_command:profile_command"))
 
 
 def _add_format(verb: argparse.ArgumentParser) -> None:

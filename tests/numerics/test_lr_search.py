@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from superbit.benchmark import experiment as experiments
+from superbit.benchmark import rng
 from superbit.benchmark.bindings import BINDINGS, Places
 from superbit.benchmark.configs import resolve
 from superbit.benchmark.experiment import Experiment
@@ -183,7 +183,7 @@ def test_a_candidate_is_the_run_at_its_rate_alone_in_other_tasks(task, side_by_s
 
 def test_what_heads_draw_is_told_apart(side_by_side, monkeypatch):
     """The comparison can fail: generators that run on from one head to the next."""
-    monkeypatch.setattr(experiments.Draws, "restore", lambda draws: None)
+    monkeypatch.setattr(rng.Draws, "restore", lambda draws: None)
     together, _ = side_by_side("ASR", RATES[1:], stored=True)
     alone, _ = side_by_side("ASR", RATES[2:], stored=True)
     assert together[RATES[2]].losses != alone[RATES[2]].losses

@@ -1,0 +1,32 @@
+"""From a verb's name on the command line to the function that carries it out."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+Verb = Callable[[argparse.Namespace], int]
+Verbs = argparse._SubParsersAction
+
+
+def carried_out_by(
+    target: str, given: Callable[[argparse.Namespace], Mapping[str, Any]] | None = None
+) -> Verb:
+    """Return ``package.module:function`` of superbit, imported when it is called.
+
+    It gets the parsed arguments, or by name what ``given`` makes of them.
+    """
+
+    def verb(arguments: argparse.Namespace) -> int:
+        module, _, name = target.partition(":")
+        function = getattr(import_module(f"superbit.{module}"), name)
+        return function(arguments) if given is None else function(**given(arguments))
+
+    return verb
+
+
+def vars_but_verb(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what was parsed, by name."""
+    return {name: value for name, value in vars(arguments).items() if name != "verb"}
