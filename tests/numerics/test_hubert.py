@@ -399,3 +399,16 @@ def test_true_size_vanilla_with_fairseq_padding_has_the_shapes_of_hubert_base():
     assert features.shape == (2, 499, 512)
     assert frames == [499, 250]
     assert [tuple(state.shape) for state in states] == [(2, 499, 768)] * 13
+
+
+@pytest.mark.parametrize("name", [name for name in NAMED_SIZES if name.endswith("_nano")])
+def test_bfloat16_is_float32_with_less_precision(name):
+    """A convolution of oneDNN was another one in bfloat16: half-precision training lost by it."""
+    model = untrained_model(NAMED_SIZES[name]).eval()
+    waveforms = list(0.1 * torch.randn(2, 16_000))
+    with torch.no_grad():
+        exact = model(waveforms)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            half = model(waveforms)
+    for layer, (one, other) in enumerate(zip(exact, half, strict=True)):
+        assert (one - other.float()).norm() < 0.05 * one.norm(), layer
