@@ -25,6 +25,7 @@ from superbit.benchmark.recording import Job
 from superbit.benchmark.results import RunRecord
 from superbit.benchmark.training_state import InterruptedRun
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.machine import end_with_parent
 
 if TYPE_CHECKING:
     from superbit.benchmark.progress import RunsProgress
@@ -170,6 +171,7 @@ _worker: dict[str, Any] = {}
 def _begin_worker(messages: Any, stop: Any, threads: int, context: runner.RunContext) -> None:
     import torch
 
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     _worker.update(messages=messages, upstreams={}, context=replace(context, stop=stop.is_set))

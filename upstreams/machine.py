@@ -1,8 +1,10 @@
 """The machine that this process runs on, and the code that it runs."""
 
+import multiprocessing
 import os
 import platform
 import subprocess
+import threading
 from pathlib import Path
 
 
@@ -22,6 +24,22 @@ def cpu_model() -> str | None:
             if name.strip() == "model name" and value.strip():
                 return value.strip()
     return platform.processor() or platform.machine() or None
+
+
+def end_with_parent() -> None:
+    """Let this worker process end as soon as the process that started it has ended.
+
+    A pool's workers learn of a killed parent only when they ask it for more work, hours later.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def git_state(file: Path) -> tuple[str | None, bool | None]:

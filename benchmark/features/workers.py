@@ -16,6 +16,7 @@ import numpy as np
 from superbit.benchmark.features.source import UpstreamFeatures
 from superbit.benchmark.features.store import CacheError, Features, write_shard
 from superbit.benchmark.features.waves import SAMPLE_RATE, Wave
+from superbit.upstreams.machine import end_with_parent
 
 # Samples of one forward, padding included.
 BATCH_SAMPLES = 30 * SAMPLE_RATE
@@ -138,6 +139,7 @@ def _begin_worker() -> None:
 
     import torch
 
+    end_with_parent()
     # Ctrl-C reaches every process of the terminal; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)

@@ -17,6 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.machine import end_with_parent
 from superbit.upstreams.pretraining import files
 from superbit.upstreams.pretraining.features import (
     FeatureSource,
@@ -140,7 +141,9 @@ def _label_parts(
             yield _label_part(part, parts, *loaded)
         return
     # spawned: a forked copy of torch's threads may hang
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        jobs, mp_context=get_context("spawn"), initializer=end_with_parent
+    ) as pool:
         pending = [pool.submit(_label_part_anew, job, part, parts) for part in missing]
         try:
             for future in as_completed(pending):

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from superbit.upstreams.errors import InputError, did_you_mean
-from superbit.upstreams.machine import cores
+from superbit.upstreams.machine import cores, end_with_parent
 from superbit.upstreams.pretraining.features import mfcc_source
 from superbit.upstreams.pretraining.nano_package import VARIANTS
 from superbit.upstreams.pretraining.nano_recipe import Recipe, longest_first, plan
@@ -36,6 +36,7 @@ from superbit.upstreams.pretraining.nano_stages import Places, make_encoder, mak
 
 
 def _begin_worker() -> None:
+    end_with_parent()
     torch.set_num_threads(1)
 
 
