@@ -204,13 +204,7 @@ def _add_tables(verbs: Verbs[argparse.ArgumentParser]) -> None:
     _add_profile(verb)
     verb = numbers.add_parser("2", help="the ten tasks")
     verb.add_argument("--source", choices=["paper", "runs", "both"], default="both")
-    verb.add_argument(
-        "--where",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="only runs whose identity says so; may be repeated",
-    )
+    _add_where(verb)
     verb.add_argument("--show-lr", action="store_true", help="print each run's learning rate")
     verb.add_argument(
         "--mean-over-seeds",
@@ -220,6 +214,14 @@ def _add_tables(verbs: Verbs[argparse.ArgumentParser]) -> None:
     _add_format(verb)
     _add_results(verb)
     verb.set_defaults(verb=carried_out_by("benchmark.tables:table2_command", vars_but_verb))
+
+    verb = verbs.add_parser("compare", help="two upstreams, beside the spread over seeds")
+    verb.add_argument("first", metavar="SPEC")
+    verb.add_argument("second", metavar="SPEC")
+    _add_where(verb)
+    _add_format(verb)
+    _add_results(verb)
+    verb.set_defaults(verb=carried_out_by("benchmark.compare:compare_command", vars_but_verb))
 
     verb = verbs.add_parser("claims", help="the paper's numeric sentences, recomputed")
     _add_format(verb)
@@ -245,6 +247,16 @@ def _add_profile(verb: argparse.ArgumentParser) -> None:
     )
     _add_format(verb)
     verb.set_defaults(verb=carried_out_by("benchmark.profiling.profile_command:profile_command"))
+
+
+def _add_where(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="only runs whose identity says so; may be repeated",
+    )
 
 
 def _add_format(verb: argparse.ArgumentParser) -> None:

@@ -171,6 +171,12 @@ def test_what_candidates_share():
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("scale", ["superb", "embedded"])
 def test_every_task_that_trains_has_a_list_that_enters_no_key(task, scale):
-    rates = rates_to_search(task, scale=scale)
-    assert rates == ([] if task == "QbE" else [0.1, 0.01, 0.001, 1e-4, 1e-5])
-    assert "learning_rates" not in resolve(task, scale=scale)
+    rates, config = rates_to_search(task, scale=scale), resolve(task, scale=scale)
+    if task == "QbE":
+        assert rates == []
+    elif scale == "superb":
+        assert rates == [0.1, 0.01, 0.001, 1e-4, 1e-5]
+    else:
+        # the rate of a run without a search is among those of a search, which then reuses it
+        assert config["optimizer"]["lr"] in rates
+    assert "learning_rates" not in config
