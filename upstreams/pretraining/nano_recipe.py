@@ -11,13 +11,13 @@ MODULE = "superbit.upstreams.pretraining.nano"
 # Updates a second of one thread on a server's core with bfloat16 instructions: (pre-training,
 # distillation).
 PACE = {
-    "vanilla_nano": (2.5, 1.7),
-    "conformer_nano": (2.3, 1.4),
-    "squeeze_nano": (2.4, 1.7),
-    "sparseformer_dn_nano": (2.8, 1.8),
-    "sparseformer_sw_nano": (2.8, 1.8),
+    "vanilla_nano": (1.8, 1.1),
+    "conformer_nano": (1.7, 1.0),
+    "squeeze_nano": (1.8, 1.1),
+    "sparseformer_dn_nano": (1.8, 1.1),
+    "sparseformer_sw_nano": (1.8, 1.1),
 }
-UNITS_SECONDS = 120.0  # of fitting units of an hour of speech, and labelling it
+UNITS_SECONDS = 40.0  # of fitting units of an hour of speech, and labelling it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,10 @@ class Recipe:
         seed: the first encoder's; the others' follow. The two sparse ones are of one size, so that
             only their seeds tell them apart.
         clusters: k of the MFCC units of phase 1.
-        layer: whose units phase 2 predicts; 0 is the encoder's input.
+        layer: whose units phase 2 predicts, the middle one as HuBERT's; 0 is the encoder's input.
         layer_clusters: k of those.
-        start: of phase 2, ``fresh`` weights or those of ``phase1``.
+        start: of phase 2, ``fresh`` weights as HuBERT's, or those of ``phase1``, which at so few
+            updates is far ahead (after 500: masked accuracy 16.6 % against 10.7 %).
         updates_1: of phase 1.
         updates_2: of phase 2.
         updates_twin: of the twin's distillation.
@@ -38,12 +39,12 @@ class Recipe:
 
     seed: int = 0
     clusters: int = 100
-    layer: int = 0
+    layer: int = 2
     layer_clusters: int = 100
-    start: str = "fresh"
+    start: str = "phase1"
     updates_1: int = 1000
-    updates_2: int = 1000
-    updates_twin: int = 600
+    updates_2: int = 700
+    updates_twin: int = 400
 
     def seed_of(self, name: str) -> int:
         """Return the seed of one encoder."""
