@@ -135,7 +135,7 @@ def test_the_two_sparse_ones_differ_by_their_seed():
 def test_the_plan(capsys):
     assert nano.main(["--speech", "s", "--work", "w", "--jobs", "2", "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert said.splitlines()[0].startswith("  conformer_nano: 1000 + 1000 updates and 600")
+    assert said.splitlines()[0].startswith("  conformer_nano: 1000 + 700 updates and 400")
     assert "2 at a time, one thread each: about " in said
     # at most 75 minutes on two cores is the promise; whole or in part above an hour
     seconds = estimated_total(list(VARIANTS), Recipe(), jobs=2)
