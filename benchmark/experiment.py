@@ -25,6 +25,7 @@ from superbit.benchmark.batches import Batches, reading
 from superbit.benchmark.candidate import Candidate
 from superbit.benchmark.features.source import FeatureSource
 from superbit.benchmark.feed import Feed, Hidden
+from superbit.benchmark.lean import lean
 from superbit.benchmark.rng import seed_everything
 from superbit.benchmark.side_by_side import Result
 from superbit.benchmark.training_state import Evaluation, InterruptedRun, Progress
@@ -133,7 +134,8 @@ class Experiment:
             for wavs, *others in batches:
                 if self.progress.step >= runner["total_steps"]:
                     break
-                self._backward(wavs, others)
+                with lean(self.head):
+                    self._backward(wavs, others)
                 if self.progress.backward_steps % runner["gradient_accumulate_steps"]:
                     continue
                 self.progress.step += 1

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from superbit.benchmark.lean import make_lean
 from superbit.benchmark.recurrence import without_packing
 from superbit.benchmark.rng import seed_everything
 
@@ -37,6 +38,7 @@ def build(
         seed=seed,
         device=device,
     )
+    make_lean(head)
     if device == "cpu":  # elsewhere packed sequences have kernels of their own
         without_packing(head)
     return head.to(device)

@@ -166,8 +166,18 @@ def _about(task: str, upstream: str) -> dict[str, Any]:
         "commit": about.commit,
         "dirty": about.dirty,
         "date": datetime.date.today().isoformat(),
-        "command": f"python {shlex.join(sys.argv)}",
+        "command": _command(sys.argv),
     }
+
+
+def _command(words: Sequence[str]) -> str:
+    """The command line without the places that are this machine's alone."""
+    kept = list(words)
+    for option in ("--folder", "--out"):
+        if option in kept:
+            index = kept.index(option)
+            del kept[index : index + 2]
+    return f"python {shlex.join(kept)}"
 
 
 def read_lines(file: Path) -> list[Line]:

@@ -339,6 +339,9 @@ def _five_rates(tasks: dict[str, Measured], protocols: dict[str, Protocol]) -> l
         if task in SMALL_HEADS:
             held = "held" if five / one <= SMALL_HEADS_GOAL else "missed"
             line += f" (goal: at most {SMALL_HEADS_GOAL:g}, {held})"
+            parts = cost_parts(measured, protocols[task], FIVE)
+            if held == "missed" and parts is not None:
+                line += f": {reason(parts)}"
         found.append(line + ".")
     if not found:
         return ["Five rates: not measured; training side by side is not there."]
