@@ -2,11 +2,14 @@
 
 import pytest
 import torch
-from s3prl.downstream.emotion import expert
-from s3prl.downstream.model import UtteranceLevel
 from torch.nn.utils import rnn
 
 from superbit.benchmark.lean import lean, make_lean, pad_sequence
+from superbit.upstreams import s3prl_compat
+
+s3prl_compat.apply()  # s3prl does not import without it
+from s3prl.downstream.emotion import expert  # noqa: E402
+from s3prl.downstream.model import UtteranceLevel  # noqa: E402
 
 
 @pytest.mark.parametrize("lengths", [(3, 1, 5), (2, 2), (1,)])
