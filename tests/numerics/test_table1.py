@@ -14,6 +14,7 @@ from superbit.benchmark.profiling.honest_accounting import honest_cells
 from superbit.benchmark.profiling.paper_accounting import paper_cells
 from superbit.benchmark.profiling.paper_table import ENCODERS
 from superbit.benchmark.profiling.table1 import table1_rows
+from superbit.upstreams.encoders import frontend
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import NAMED_SIZES
 from superbit.upstreams.quantization.convert import binarize_
@@ -276,8 +277,9 @@ DENSE = ["vanilla_nano", "conformer_nano", "squeeze_nano", "squeeze_xs_faithful"
 
 @pytest.mark.parametrize("name", DENSE)
 @pytest.mark.parametrize("samples", [16_000, 15_680, 400])
-def test_torchs_own_counter_sees_the_same_products(name, samples):
+def test_torchs_own_counter_sees_the_same_products(name, samples, monkeypatch):
     """On a real forward pass; torch counts the operations that run, ours the modules."""
+    monkeypatch.setattr(frontend, "_LENGTH_STEP", 1)  # no samples beyond the waveform's end
     config = NAMED_SIZES[name]
     model = untrained_model(config).eval()
     waveform = torch.randn(samples)
@@ -286,8 +288,9 @@ def test_torchs_own_counter_sees_the_same_products(name, samples):
     assert counter.get_total_flops() == 2 * count_model(meta_model(config), samples).macs
 
 
-def test_sparse_attention_computes_no_less_than_it_is_counted():
+def test_sparse_attention_computes_no_less_than_it_is_counted(monkeypatch):
     """The gathered form pads its blocks, so torch sees a few products more, and far from dense."""
+    monkeypatch.setattr(frontend, "_LENGTH_STEP", 1)
     config = NAMED_SIZES["sparseformer_dn_nano"]
     counts = count_model(meta_model(config), SAMPLES)
     attention = sum(count.macs for count in counts.modules.values() if count.kind == "product")

@@ -70,7 +70,9 @@ class FastConv(nn.Module):
         """
         first, *further = cast(list[ConvBlock], list(self.blocks))
         length = len(samples)
-        x = pad(samples, (0, -length % _LENGTH_STEP))[None, None]
+        # Only there: costs are counted on the meta device.
+        surplus = -length % _LENGTH_STEP if samples.device.type == "cpu" else 0
+        x = pad(samples, (0, surplus))[None, None]
         # The norm sees the utterance's own frames; further layers look back only.
         length = _convolved(length, first.conv)
         x = first.conv(x)
