@@ -14,13 +14,12 @@ from typing import Literal
 from superbit.benchmark.counted import counted
 from superbit.benchmark.records import RunRecord
 from superbit.benchmark.results import ResultStore
+from superbit.benchmark.table_formats import Format
 from superbit.benchmark.table_markup import html, latex, markdown
 from superbit.benchmark.tasks import TASKS, TaskSpec
 from superbit.benchmark.where import parse_where
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.spec import UpstreamSpec
-
-Format = Literal["md", "csv", "json", "latex", "html"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -127,6 +127,7 @@ def make_plan(
 
     tasks = list({task.name: task for task in map(find_task, request.tasks)}.values())
     configs = {task.name: _configs(task, request) for task in tasks}
+    seeds = {name: _seeds(request, several[0]) for name, several in configs.items()}
     sizes = _batch_sizes(tasks, {name: several[0] for name, several in configs.items()})
     manifests = {
         corpus: _manifest(corpus, paths=paths, store=store, reporter=reporter, batch_size=size)
@@ -141,14 +142,14 @@ def make_plan(
             task,
             fold=fold,
             seed=seed,
-            one_of_seeds=len(_seeds(request, configs[task.name][0])) > 1,
+            one_of_seeds=len(seeds[task.name]) > 1,
             configs=configs[task.name],
             manifest=manifests[task.corpus],
             store=store,
         )
         for task in tasks
         for upstream in upstreams.values()
-        for seed in _seeds(request, configs[task.name][0])
+        for seed in seeds[task.name]
         for fold in (range(1, task.folds + 1) if task.folds else [None])
     ]
     by_spec = {str(upstream.spec): upstream for upstream in upstreams.values()}

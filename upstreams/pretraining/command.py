@@ -151,18 +151,9 @@ def run_pretraining(
     Raises:
         InputError: something is wrong with what was given.
     """
-    data = {
-        split: batches(
-            config,
-            size,
-            manifests=manifests,
-            labels=labels,
-            split=split,
-            units=config.units,
-            rate=config.label_rate,
-        )
-        for split in ("train", "valid")
-    }
+    data = batches(
+        config, size, manifests=manifests, labels=labels, units=config.units, rate=config.label_rate
+    )
     objective = HubertObjective(
         config,
         _start(config, name, size, init),

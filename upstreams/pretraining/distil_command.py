@@ -155,18 +155,7 @@ def run_distillation(
     """
     units, rate = _units(config, teacher, labels)
     size = teacher.model.config
-    data = {
-        split: batches(
-            config,
-            size,
-            manifests=manifests,
-            labels=labels,
-            split=split,
-            units=units,
-            rate=rate,
-        )
-        for split in ("train", "valid")
-    }
+    data = batches(config, size, manifests=manifests, labels=labels, units=units, rate=rate)
     if config.loss == "kd" and teacher.unit_embeddings is None and world.leads:
         say(f"{teacher.path} has no {STATE_FILE} with units: hidden states alone are distilled")
     before, embeddings, path = teacher.model, teacher.unit_embeddings, teacher.path

@@ -23,37 +23,38 @@ def batches(
     *,
     manifests: Path,
     labels: Path | None,
-    split: str,
     units: int | None,
     rate: int | None,
-) -> Batches:
-    """Return the micro-batches of ``train`` or ``valid``.
+) -> dict[str, Batches]:
+    """Return those of ``train``, in random order and crops, and of ``valid``, always the same.
 
     Args:
         config: lengths, masks and seed.
         size: of the model.
         manifests: folder of ``SPLIT.tsv``.
         labels: folder of ``SPLIT.km``; None for audio alone.
-        split: ``"train"``, in random order and crops, or ``"valid"``, always the same.
         units: K of the labels.
         rate: of the labels, Hz.
 
     Raises:
         InputError: the manifest or the labels are wrong, or no utterance is long enough.
     """
-    utterances = read_manifest(manifests / f"{split}.tsv")
-    known = None
-    if labels is not None:
-        assert units is not None
-        assert rate is not None
-        known = Labels(labels / f"{split}.km", utterances, rate=rate, units=units)
-    return Batches(
-        utterances,
-        known,
-        config,
-        frames=size.convolution_frames,
-        crop_at_random=split == "train",
-    )
+    found = {}
+    for split in ("train", "valid"):
+        utterances = read_manifest(manifests / f"{split}.tsv")
+        known = None
+        if labels is not None:
+            assert units is not None
+            assert rate is not None
+            known = Labels(labels / f"{split}.km", utterances, rate=rate, units=units)
+        found[split] = Batches(
+            utterances,
+            known,
+            config,
+            frames=size.convolution_frames,
+            crop_at_random=split == "train",
+        )
+    return found
 
 
 def tensorboard(out: Path) -> Callable[[int, dict[str, Any]], None] | None:
