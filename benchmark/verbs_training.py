@@ -1,4 +1,4 @@
-"""The verbs that train encoders: manifest, units, pretrain, distil."""
+"""The verbs that train encoders: manifest, units, pretrain, distil, curves."""
 
 from __future__ import annotations
 
@@ -50,6 +50,11 @@ def add_training(verbs: Verbs[argparse.ArgumentParser]) -> None:
     verb.add_argument("--out", type=Path, metavar="DIR")
     _add_run(verb)
     verb.set_defaults(verb=carried_out_by("upstreams.pretraining.distil_command:distil_command"))
+
+    verb = verbs.add_parser("curves", help="the logs of trainings as one figure")
+    verb.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a training")
+    verb.add_argument("--out", type=Path, default=Path("curves.png"), metavar="FILE")
+    verb.set_defaults(verb=carried_out_by("upstreams.pretraining.curves:curves_command"))
 
 
 def _add_run(verb: argparse.ArgumentParser) -> None:
