@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from superbit.benchmark.corpora.audio import SAMPLE_RATE, read_header
+from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.layout import (
     CorpusFile,
     CorpusFiles,
@@ -129,20 +129,14 @@ def check(section: AudioSnipsPaths, *, batch_size: int | None = None) -> CorpusR
         except InputError as error:
             problems.add(f"split {split}", str(error))
             continue
-        samples = 0
-        for file in audio:
-            try:
-                samples += read_header(file.path).samples
-            except InputError as error:
-                problems.add("audio", str(error))
-            if spoken is not None:
+        samples = problems.samples(file.path for file in audio)
+        if spoken is not None:
+            for file in audio:
                 _check_text(section, file.path, spoken, slots, problems)
         heard |= {file.path.stem for file in audio}
         if split == "train" and batch_size is not None and len(audio) < batch_size:
-            problems.add(
-                "batch",
-                f"{section.root / split} has {len(audio)} utterances, fewer than a batch of "
-                f"{batch_size}; it should have more, or the batch should be smaller.",
+            problems.small_batch(
+                f"{section.root / split} has {len(audio)} utterances", batch_size=batch_size
             )
         splits.append(
             SplitReport(

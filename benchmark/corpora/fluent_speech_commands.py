@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from superbit.benchmark.corpora.audio import SAMPLE_RATE, read_header
+from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.layout import (
     CorpusFile,
     CorpusFiles,
@@ -107,12 +107,9 @@ def check(section: FluentSpeechCommandsPaths, *, batch_size: int | None = None) 
         except InputError as error:
             problems.add(f"table {split}", str(error))
             continue
-        samples = 0
-        for file in _audio(section, split, rows[split], problems.add):
-            try:
-                samples += read_header(file.path).samples
-            except InputError as error:
-                problems.add("audio", str(error))
+        samples = problems.samples(
+            file.path for file in _audio(section, split, rows[split], problems.add)
+        )
         splits.append(
             SplitReport(
                 name=split,
@@ -125,10 +122,9 @@ def check(section: FluentSpeechCommandsPaths, *, batch_size: int | None = None) 
     if "train" in rows:
         _check_values(section, rows, problems.add)
         if batch_size is not None and len(rows["train"]) < batch_size:
-            problems.add(
-                "batch",
-                f"{_table(section, 'train')} has {len(rows['train'])} utterances, fewer than a "
-                f"batch of {batch_size}; it should have more, or the batch should be smaller.",
+            problems.small_batch(
+                f"{_table(section, 'train')} has {len(rows['train'])} utterances",
+                batch_size=batch_size,
             )
     every = [row for of_split in rows.values() for row in of_split]
     return CorpusReport(

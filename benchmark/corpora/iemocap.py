@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from superbit.benchmark.corpora.audio import SAMPLE_RATE, read_header
+from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.layout import (
     CorpusFile,
     CorpusFiles,
@@ -123,12 +123,7 @@ def check(section: IemocapPaths, *, batch_size: int | None = None) -> CorpusRepo
             problems.add(f"session {session}", str(error))
             continue
         items.update(item.emotion for item in found)
-        samples = 0
-        for item in found:
-            try:
-                samples += read_header(section.root / item.path).samples
-            except InputError as error:
-                problems.add("audio", str(error))
+        samples = problems.samples(section.root / item.path for item in found)
         splits.append(
             SplitReport(
                 name=session,
@@ -141,10 +136,9 @@ def check(section: IemocapPaths, *, batch_size: int | None = None) -> CorpusRepo
     largest = max((split.utterances for split in splits), default=0)
     training = items.total() - largest
     if batch_size is not None and len(splits) == len(SESSIONS) and training < batch_size:
-        problems.add(
-            "batch",
-            f"{section.root} has {training} utterances to train on in a fold, fewer than a batch "
-            f"of {batch_size}; it should have more, or the batch should be smaller.",
+        problems.small_batch(
+            f"{section.root} has {training} utterances to train on in a fold",
+            batch_size=batch_size,
         )
     counts = ", ".join(
         f"{name} {items[name]:,} (SUPERB: {expected:,})"

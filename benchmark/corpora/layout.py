@@ -6,10 +6,11 @@ paths file: ``files(section) -> CorpusFiles`` and ``check(section, ...) -> Corpu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from superbit.benchmark.corpora.audio import read_header
 from superbit.upstreams.errors import InputError
 
 
@@ -86,6 +87,24 @@ class Problems:
         """Note a fault; ``kind`` groups those that one remedy cures."""
         self._first.setdefault(kind, sentence)
         self._count[kind] = self._count.get(kind, 0) + 1
+
+    def small_batch(self, there: str, *, batch_size: int) -> None:
+        """Note that ``there`` ("FOLDER has N utterances") is less than a training batch."""
+        self.add(
+            "batch",
+            f"{there}, fewer than a batch of {batch_size}; it should have more, or the batch "
+            "should be smaller.",
+        )
+
+    def samples(self, audio: Iterable[Path]) -> int:
+        """Add up the lengths of files, and note those whose header cannot be read."""
+        total = 0
+        for path in audio:
+            try:
+                total += read_header(path).samples
+            except InputError as error:
+                self.add("audio", str(error))
+        return total
 
     def sentences(self) -> tuple[str, ...]:
         """The faults in the order in which their kinds were first seen."""

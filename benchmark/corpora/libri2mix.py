@@ -118,10 +118,8 @@ def check(section: Libri2MixPaths, *, batch_size: int | None = None) -> CorpusRe
                 f"split {split}", f"{folder / WAVS} is empty: it should have a line a recording."
             )
         elif split == "train" and batch_size is not None and len(tables.wavs) < batch_size:
-            problems.add(
-                "batch",
-                f"{folder} has {len(tables.wavs)} recordings, fewer than a batch of "
-                f"{batch_size}; it should have more, or the batch should be smaller.",
+            problems.small_batch(
+                f"{folder} has {len(tables.wavs)} recordings", batch_size=batch_size
             )
         splits.append(
             SplitReport(

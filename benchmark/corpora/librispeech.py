@@ -121,18 +121,11 @@ def check(section: LibriSpeechPaths, *, batch_size: int | None = None) -> Corpus
         except InputError as error:
             problems.add(f"split {split}", str(error))
             continue
-        samples = 0
-        for file in audio:
-            try:
-                samples += read_header(file.path).samples
-            except InputError as error:
-                problems.add("audio", str(error))
+        samples = problems.samples(file.path for file in audio)
         _check_transcripts(section, split, audio, lexicon, problems)
         if split == TRAIN and batch_size is not None and len(audio) < batch_size:
-            problems.add(
-                "batch",
-                f"{section.root / split} has {len(audio)} utterances, fewer than a batch of "
-                f"{batch_size}; it should have more, or the batch should be smaller.",
+            problems.small_batch(
+                f"{section.root / split} has {len(audio)} utterances", batch_size=batch_size
             )
         splits.append(
             SplitReport(

@@ -123,10 +123,8 @@ def check(section: SpeechCommandsPaths, *, batch_size: int | None = None) -> Cor
         if words or test:
             _check_classes(section, name, of_split, problems)
     if words and batch_size is not None and splits[0].utterances < batch_size:
-        problems.add(
-            "batch",
-            f"{section.root} has {splits[0].utterances} training items, fewer than a batch of "
-            f"{batch_size}; it should have more, or the batch should be smaller.",
+        problems.small_batch(
+            f"{section.root} has {splits[0].utterances} training items", batch_size=batch_size
         )
     folders = {file.key.split("/")[1] for file in words}
     return CorpusReport(

@@ -149,10 +149,8 @@ def check(section: VoxCeleb1Paths, *, batch_size: int | None = None) -> CorpusRe
         _check_speakers(section, audio, problems)
         training = min(len(audio["train"]), len(audio[VERIFICATION_DEV]))
         if batch_size is not None and training < batch_size:
-            problems.add(
-                "batch",
-                f"{section.root} has {training} training items, fewer than a batch of "
-                f"{batch_size}; it should have more, or the batch should be smaller.",
+            problems.small_batch(
+                f"{section.root} has {training} training items", batch_size=batch_size
             )
     speakers = {_speaker(file) for split in audio.values() for file in split}
     return CorpusReport(

@@ -14,9 +14,7 @@ from torch.utils.data import Dataset
 
 from superbit.benchmark.corpora import librispeech
 from superbit.benchmark.corpora.paths import LibriSpeechPaths
-from superbit.upstreams.errors import InputError
-
-_Item = tuple[Path, list[int]]
+from superbit.benchmark.ctc_corpus.buckets import Item, bucket, in_order
 
 
 class LibriPhoneDataset(Dataset):
@@ -48,23 +46,16 @@ class LibriPhoneDataset(Dataset):
         section = LibriSpeechPaths(root=Path(path), lexicon=tuple(map(Path, lexicon)))
         phones = librispeech.read_lexicon(section)
         self.bucket_size = bucket_size
-        self.items: list[_Item] = []
-        for name in split:
-            for audio, words in librispeech.utterances(section, name):
-                text = " ".join(librispeech.to_phones(audio, words, phones))
-                self.items.append((audio, tokenizer.encode(text)))
-        if len(self.items) < bucket_size:
-            raise InputError(
-                f"{path}: {', '.join(split)} holds {len(self.items)} utterances; "
-                f"a batch wants at least {bucket_size}."
-            )
-        self.items.sort(key=lambda item: len(item[1]), reverse=not ascending)
+        items = [
+            (audio, tokenizer.encode(" ".join(librispeech.to_phones(audio, words, phones))))
+            for name in split
+            for audio, words in librispeech.utterances(section, name)
+        ]
+        source = f"{path}: {', '.join(split)}"
+        self.items = in_order(items, size=bucket_size, source=source, ascending=ascending)
 
-    def __getitem__(self, index: int) -> _Item | list[_Item]:
-        if self.bucket_size == 1:
-            return self.items[index]
-        start = min(len(self.items) - self.bucket_size, index)
-        return self.items[start : start + self.bucket_size]
+    def __getitem__(self, index: int) -> Item | list[Item]:
+        return bucket(self.items, index, size=self.bucket_size)
 
     def __len__(self) -> int:
         return len(self.items)

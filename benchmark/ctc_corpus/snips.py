@@ -15,11 +15,10 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from superbit.benchmark.corpora.work import read_text
+from superbit.benchmark.ctc_corpus.buckets import Item, bucket, in_order
 from superbit.upstreams.errors import InputError, did_you_mean
 
 TRANSCRIPTS = "all.iob.snips.txt"
-
-_Item = tuple[Path, list[int]]
 
 
 class SnipsDataset(Dataset):
@@ -60,23 +59,16 @@ class SnipsDataset(Dataset):
         transcripts = read_transcripts(root / TRANSCRIPTS)
         slots = {slot.removeprefix("B-") for slot in tokenizer.slots if slot.startswith("B-")}
         self.bucket_size = bucket_size
-        self.items: list[_Item] = []
+        items = []
         for name in split:
             for audio in _audio(root / name, tuple(wanted)):
                 text = _checked(audio, transcripts, slots, source=root / TRANSCRIPTS)
-                self.items.append((audio, tokenizer.encode(text)))
-        if len(self.items) < bucket_size:
-            raise InputError(
-                f"{path}: {', '.join(split)} holds {len(self.items)} utterances of the speakers "
-                f"{', '.join(wanted)}; a batch wants at least {bucket_size}."
-            )
-        self.items.sort(key=lambda item: len(item[1]), reverse=not ascending)
+                items.append((audio, tokenizer.encode(text)))
+        source = f"{path}: {', '.join(split)} of the speakers {', '.join(wanted)}"
+        self.items = in_order(items, size=bucket_size, source=source, ascending=ascending)
 
-    def __getitem__(self, index: int) -> _Item | list[_Item]:
-        if self.bucket_size == 1:
-            return self.items[index]
-        start = min(len(self.items) - self.bucket_size, index)
-        return self.items[start : start + self.bucket_size]
+    def __getitem__(self, index: int) -> Item | list[Item]:
+        return bucket(self.items, index, size=self.bucket_size)
 
     def __len__(self) -> int:
         return len(self.items)

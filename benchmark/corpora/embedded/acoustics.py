@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.embedded import espeak
+from superbit.benchmark.corpora.embedded.voices import Speaker
 from superbit.upstreams import s3prl_compat
 
 # torchaudio's compiled extension may not load under today's torch; resampling does without it.
@@ -21,6 +23,29 @@ Range = tuple[float, float]
 NOISE_KINDS = ("white", "pink", "brown", "hum", "fan", "rain", "street", "machine")
 # Steps of one percent: rates with a large common divisor need short resampling filters.
 _RATE_STEP_HZ = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """How an utterance is recorded; each of them a range, or one number.
+
+    Attributes:
+        margin_seconds: the range of what is before and after the speech.
+        snr_db: see `record`, as the others.
+        tilt: of the microphone.
+        level_db: of the speech.
+    """
+
+    margin_seconds: Range
+    snr_db: Range
+    tilt: float | Range
+    level_db: float | Range
+
+
+def say(text: str, speaker: Speaker, synthesizer: espeak.Espeak) -> np.ndarray:
+    """A clean voice at 16 kHz, float32, shape ``(samples,)``."""
+    clean = synthesizer.synthesize(text, **speaker.synthesis)
+    return to_16_khz(clean, vocal_tract=speaker.vocal_tract)
 
 
 def to_16_khz(samples: np.ndarray, *, vocal_tract: float) -> np.ndarray:
@@ -125,31 +150,17 @@ def record(
 
 
 def record_with_margins(
-    speech: np.ndarray,
-    *,
-    margin_seconds: Range,
-    snr_db: Range,
-    tilt: float | Range,
-    level_db: float | Range,
-    random: np.random.Generator,
+    speech: np.ndarray, conditions: Conditions, random: np.random.Generator
 ) -> np.ndarray:
-    """`record`, with a margin before and after the speech and with what is drawn for it.
-
-    Args:
-        speech: 16 kHz.
-        margin_seconds: the range of both margins.
-        snr_db: see `record`; a range, as are the next two unless one number is given.
-        tilt: see `record`.
-        level_db: see `record`.
-    """
-    before, after = (random.uniform(*margin_seconds, 2) * SAMPLE_RATE).astype(int)
+    """`record` speech of 16 kHz, with margins and with what is drawn from its conditions."""
+    before, after = (random.uniform(*conditions.margin_seconds, 2) * SAMPLE_RATE).astype(int)
     return record(
         speech,
         samples=int(before) + len(speech) + int(after),
         start=int(before),
-        snr_db=_drawn(snr_db, random),
-        tilt=_drawn(tilt, random),
-        level_db=_drawn(level_db, random),
+        snr_db=_drawn(conditions.snr_db, random),
+        tilt=_drawn(conditions.tilt, random),
+        level_db=_drawn(conditions.level_db, random),
         random=random,
     )
 

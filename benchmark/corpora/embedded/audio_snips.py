@@ -7,7 +7,7 @@ spell them. Speakers have the names of the real ones, and voices of ours.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import soundfile
 from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.audio_snips import NO_SLOT, SLOTS, SPEAKERS, TRANSCRIPTS
 from superbit.benchmark.corpora.embedded import sizes
-from superbit.benchmark.corpora.embedded.acoustics import record_with_margins, to_16_khz
+from superbit.benchmark.corpora.embedded.acoustics import Conditions, record_with_margins, say
 from superbit.benchmark.corpora.embedded.espeak import Espeak
 from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, draw_speakers
 
@@ -42,10 +42,10 @@ _PATTERNS = (
     ("BookRestaurant", "find dinner for {party_size_number} people {timeRange}"),
     ("RateBook", "give this {genre} book {rating_value} stars"),
 )
-_SNR_DB = (15, 32)
-_LEVEL_DB = (-32, -18)
-_TILT = (-0.3, 0.4)
-_MARGIN_SECONDS = (0.05, 0.25)
+_TILT = (-0.3, 0.4)  # one microphone a speaker
+_CONDITIONS = Conditions(
+    margin_seconds=(0.05, 0.25), snr_db=(15, 32), tilt=_TILT, level_db=(-32, -18)
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,18 +111,11 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
         for name in SPEAKERS[split]:
             speaker = next(speakers)
             table.append(speaker.row(split))
-            tilt = random.uniform(*_TILT)
+            conditions = replace(_CONDITIONS, tilt=random.uniform(*_TILT))
             for index in range(count):
                 command = commands.draw()
-                clean = espeak.synthesize(command.text, **speaker.synthesis)
-                speech = to_16_khz(clean, vocal_tract=speaker.vocal_tract)
                 recording = record_with_margins(
-                    speech,
-                    margin_seconds=_MARGIN_SECONDS,
-                    snr_db=_SNR_DB,
-                    tilt=tilt,
-                    level_db=_LEVEL_DB,
-                    random=random,
+                    say(command.text, speaker, espeak), conditions, random
                 )
                 utterance = f"{name}-snips-{split}-{index}"
                 soundfile.write(

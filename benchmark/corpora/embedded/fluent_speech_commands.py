@@ -17,7 +17,7 @@ import soundfile
 
 from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.embedded import sizes
-from superbit.benchmark.corpora.embedded.acoustics import record_with_margins, to_16_khz
+from superbit.benchmark.corpora.embedded.acoustics import Conditions, record_with_margins, say
 from superbit.benchmark.corpora.embedded.espeak import Espeak
 from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, draw_speakers
 from superbit.benchmark.corpora.fluent_speech_commands import COLUMNS
@@ -42,10 +42,9 @@ PHRASINGS: dict[tuple[str, str, str], tuple[str, ...]] = {
     ("bring", "juice", "none"): ("get me some juice", "bring the juice here"),
 }
 _NAME_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-_SNR_DB = (8, 30)
-_LEVEL_DB = (-32, -16)
-_TILT = (-0.4, 0.6)
-_MARGIN_SECONDS = (0.08, 0.5)
+_CONDITIONS = Conditions(
+    margin_seconds=(0.08, 0.5), snr_db=(8, 30), tilt=(-0.4, 0.6), level_db=(-32, -16)
+)
 
 
 def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> None:
@@ -69,16 +68,7 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
         for index, (intent, phrasings) in enumerate(PHRASINGS.items()):
             # In turn, so that every phrasing is heard in training.
             text = phrasings[(turn + index) % len(phrasings)]
-            clean = espeak.synthesize(text, **speaker.synthesis)
-            speech = to_16_khz(clean, vocal_tract=speaker.vocal_tract)
-            recording = record_with_margins(
-                speech,
-                margin_seconds=_MARGIN_SECONDS,
-                snr_db=_SNR_DB,
-                tilt=_TILT,
-                level_db=_LEVEL_DB,
-                random=random,
-            )
+            recording = record_with_margins(say(text, speaker, espeak), _CONDITIONS, random)
             path = folder / f"{uuid.UUID(bytes=random.bytes(16), version=4)}.wav"
             soundfile.write(path, recording, SAMPLE_RATE, subtype="PCM_16")
             key = path.relative_to(root).as_posix()

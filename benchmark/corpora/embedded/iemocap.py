@@ -16,7 +16,7 @@ import soundfile
 
 from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.embedded import sizes
-from superbit.benchmark.corpora.embedded.acoustics import record_with_margins, to_16_khz
+from superbit.benchmark.corpora.embedded.acoustics import Conditions, record_with_margins, say
 from superbit.benchmark.corpora.embedded.espeak import Espeak
 from superbit.benchmark.corpora.embedded.texts import Sentences
 from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, Speaker, draw_speakers
@@ -160,16 +160,13 @@ def _say(
         pitch=_clip(actor.pitch + prosody.pitch + _PITCH_JITTER * varied[1]),
         pitch_range=_clip(prosody.pitch_range + _RANGE_JITTER * varied[2]),
     )
-    clean = espeak.synthesize(text, **in_emotion.synthesis)
-    speech = to_16_khz(clean, vocal_tract=actor.vocal_tract)
-    return record_with_margins(
-        speech,
+    conditions = Conditions(
         margin_seconds=_MARGIN_SECONDS,
         snr_db=_SNR_DB,
         tilt=prosody.tilt + _TILT_JITTER * varied[4],
         level_db=prosody.level_db + _LEVEL_JITTER * varied[3],
-        random=random,
     )
+    return record_with_margins(say(text, in_emotion, espeak), conditions, random)
 
 
 def _clip(value: float) -> int:

@@ -20,7 +20,7 @@ from superbit.benchmark.corpora.embedded.acoustics import (
     level,
     noise,
     room,
-    to_16_khz,
+    say,
 )
 from superbit.benchmark.corpora.embedded.espeak import Espeak
 from superbit.benchmark.corpora.embedded.texts import Sentences
@@ -130,8 +130,7 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
             spoken = []
             for turn in range(_TURNS):
                 speaker = pair[turn % 2]
-                clean = espeak.synthesize(sentences.draw(), **speaker.synthesis)
-                spoken.append(to_16_khz(clean, vocal_tract=speaker.vocal_tract))
+                spoken.append(say(sentences.draw(), speaker, espeak))
             mixture = mix(spoken, random)
             tables.add(f"{split}-{index:04d}", mixture, (first.name, second.name))
             on_item()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import soundfile
 
 from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.embedded import sizes
-from superbit.benchmark.corpora.embedded.acoustics import record_with_margins, to_16_khz
+from superbit.benchmark.corpora.embedded.acoustics import Conditions, record_with_margins, say
 from superbit.benchmark.corpora.embedded.espeak import Espeak
 from superbit.benchmark.corpora.embedded.lexicon import lexicon_text, make_lexicon
 from superbit.benchmark.corpora.embedded.texts import VOCABULARY, Sentences
@@ -18,10 +19,10 @@ from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, draw_speak
 
 # Names of speakers begin here; real LibriSpeech's are of the same form.
 _FIRST_SPEAKER = {"train-clean-100": 1001, "dev-clean": 2001, "test-clean": 3001}
-_SNR_DB = (8, 30)
-_LEVEL_DB = (-32, -16)
-_TILT = (-0.4, 0.6)
-_MARGIN_SECONDS = (0.08, 0.3)
+_TILT = (-0.4, 0.6)  # one microphone a speaker
+_CONDITIONS = Conditions(
+    margin_seconds=(0.08, 0.3), snr_db=(8, 30), tilt=_TILT, level_db=(-32, -16)
+)
 
 
 def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> None:
@@ -48,20 +49,11 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
             chapter = f"{name}-1"
             folder = out / "LibriSpeech" / split / name / "1"
             folder.mkdir(parents=True, exist_ok=True)
-            tilt = random.uniform(*_TILT)
+            conditions = replace(_CONDITIONS, tilt=random.uniform(*_TILT))
             lines = []
             for index in range(plan.utterances):
                 text = sentences.draw()
-                clean = espeak.synthesize(text, **speaker.synthesis)
-                speech = to_16_khz(clean, vocal_tract=speaker.vocal_tract)
-                recording = record_with_margins(
-                    speech,
-                    margin_seconds=_MARGIN_SECONDS,
-                    snr_db=_SNR_DB,
-                    tilt=tilt,
-                    level_db=_LEVEL_DB,
-                    random=random,
-                )
+                recording = record_with_margins(say(text, speaker, espeak), conditions, random)
                 utterance = f"{chapter}-{index:04d}"
                 soundfile.write(
                     folder / f"{utterance}.flac", recording, SAMPLE_RATE, subtype="PCM_16"

@@ -25,7 +25,7 @@ import soundfile
 import torch
 
 from superbit.benchmark.corpora.audio import SAMPLE_RATE
-from superbit.benchmark.corpora.embedded.acoustics import record_with_margins, to_16_khz
+from superbit.benchmark.corpora.embedded.acoustics import Conditions, record_with_margins, say
 from superbit.benchmark.corpora.embedded.espeak import MISSING, Espeak
 from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, Speaker, draw_speakers
 from superbit.benchmark.corpora.work import read_text, write_atomically
@@ -40,10 +40,9 @@ _STARTED = ".superbit-pretraining"  # made first: what a killed process left is 
 SPEAKERS_DEFAULT = 120
 _VALID_SHARE = 0.05
 _HOURS_A_SHARD = 1.0
-_SNR_DB = (0, 30)
-_LEVEL_DB = (-32, -16)
-_TILT = (-0.5, 0.7)
-_MARGIN_SECONDS = (0.05, 0.3)
+_CONDITIONS = Conditions(
+    margin_seconds=(0.05, 0.3), snr_db=(0, 30), tilt=(-0.5, 0.7), level_db=(-32, -16)
+)
 
 CONJUNCTIONS = ("because", "although", "while", "until", "unless", "whereas", "whenever", "since")
 _SUBJECTS = (
@@ -276,27 +275,12 @@ def _make_shard(out: Path, shard: int, shards: int, seed: int, seconds: float) -
         made, index = 0, 0
         while made < seconds * SAMPLE_RATE:
             text = draw_sentence(random)
-            recording = _recording(speaker, text, espeak, random)
+            recording = record_with_margins(say(text, speaker, espeak), _CONDITIONS, random)
             path = folder / f"{speaker.name}-{index:04d}.flac"
             soundfile.write(path, recording, SAMPLE_RATE, subtype="PCM_16")
             rows.append(f"{path.relative_to(out).as_posix()},{len(recording)},{text}\n")
             made, index = made + len(recording), index + 1
     write_atomically(out / f"{SPOKEN}.{shard}", "".join(rows))
-
-
-def _recording(
-    speaker: Speaker, text: str, espeak: Espeak, random: np.random.Generator
-) -> np.ndarray:
-    clean = espeak.synthesize(text, **speaker.synthesis)
-    speech = to_16_khz(clean, vocal_tract=speaker.vocal_tract)
-    return record_with_margins(
-        speech,
-        margin_seconds=_MARGIN_SECONDS,
-        snr_db=_SNR_DB,
-        tilt=_TILT,
-        level_db=_LEVEL_DB,
-        random=random,
-    )
 
 
 def _speaker(row: dict[str, str]) -> Speaker:

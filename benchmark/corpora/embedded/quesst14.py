@@ -15,19 +15,18 @@ import soundfile
 
 from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.embedded import sizes
-from superbit.benchmark.corpora.embedded.acoustics import record_with_margins, to_16_khz
+from superbit.benchmark.corpora.embedded.acoustics import Conditions, record_with_margins, say
 from superbit.benchmark.corpora.embedded.espeak import Espeak
 from superbit.benchmark.corpora.embedded.texts import WORDS
-from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, Speaker, draw_speakers
+from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, draw_speakers
 from superbit.benchmark.corpora.quesst14 import DOCUMENTS, LANGUAGE, SPLITS
 
 _NOUNS = ("person", "object", "place")
 # Queries of one word: long, and no part of another word.
 _SINGLE_WORDS = ("carried", "watched", "opened", "painted", "measured", "forgot")
-_SNR_DB = (20, 35)
-_LEVEL_DB = (-32, -18)
-_TILT = (-0.2, 0.3)
-_MARGIN_SECONDS = (0.05, 0.25)
+_CONDITIONS = Conditions(
+    margin_seconds=(0.05, 0.25), snr_db=(20, 35), tilt=(-0.2, 0.3), level_db=(-32, -18)
+)
 
 
 def draw_texts(
@@ -97,7 +96,9 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
         seconds[group] = {}
         for index, text in enumerate(texts):
             name = f"{prefix}_{index + 1:05d}"
-            recording = _recording(text, of_group[index % count], espeak, random)
+            recording = record_with_margins(
+                say(text, of_group[index % count], espeak), _CONDITIONS, random
+            )
             soundfile.write(root / folder / f"{name}.wav", recording, SAMPLE_RATE, subtype="PCM_16")
             seconds[group][name] = len(recording) / SAMPLE_RATE
             said.append(f"{folder}/{name}.wav,{text}")
@@ -155,21 +156,6 @@ def _write_truth(
             ),
             "</ecf>",
         ],
-    )
-
-
-def _recording(
-    text: str, speaker: Speaker, espeak: Espeak, random: np.random.Generator
-) -> np.ndarray:
-    clean = espeak.synthesize(text, **speaker.synthesis)
-    speech = to_16_khz(clean, vocal_tract=speaker.vocal_tract)
-    return record_with_margins(
-        speech,
-        margin_seconds=_MARGIN_SECONDS,
-        snr_db=_SNR_DB,
-        tilt=_TILT,
-        level_db=_LEVEL_DB,
-        random=random,
     )
 
 

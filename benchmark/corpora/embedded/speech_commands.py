@@ -16,7 +16,7 @@ import soundfile
 
 from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.embedded import sizes
-from superbit.benchmark.corpora.embedded.acoustics import NOISE_KINDS, noise, record, to_16_khz
+from superbit.benchmark.corpora.embedded.acoustics import NOISE_KINDS, noise, record, say
 from superbit.benchmark.corpora.embedded.espeak import Espeak
 from superbit.benchmark.corpora.embedded.texts import UNKNOWN_WORDS
 from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, Speaker, draw_speakers
@@ -100,8 +100,7 @@ def _deck(words: tuple[str, ...], random: np.random.Generator) -> Iterator[str]:
 
 def _clip(word: str, speaker: Speaker, espeak: Espeak, random: np.random.Generator) -> np.ndarray:
     """One second with the word at a random place."""
-    clean = espeak.synthesize(word, **speaker.synthesis)
-    speech = to_16_khz(clean, vocal_tract=speaker.vocal_tract)[:_CLIP_SAMPLES]
+    speech = say(word, speaker, espeak)[:_CLIP_SAMPLES]
     return record(
         speech,
         samples=_CLIP_SAMPLES,

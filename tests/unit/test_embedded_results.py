@@ -1,0 +1,78 @@
+"""`results/embedded`: the tables beside its records are what the records give, to the byte."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from superbit.benchmark.cli import main
+from superbit.benchmark.counted import counted
+from superbit.benchmark.results import ResultStore
+from superbit.benchmark.tasks import TASKS
+from superbit.upstreams import registry
+
+FOLDER = Path(__file__).parents[2] / "results" / "embedded"
+LINES = [
+    line.split()
+    for line in (FOLDER / "tables.txt").read_text().splitlines()
+    if not line.startswith("#")
+]
+NANOS = [name for name in registry.names() if name.endswith("_nano")]
+SEEDS = {1337, 1338, 1339}
+
+
+@pytest.fixture(scope="module")
+def records():
+    return ResultStore(FOLDER).read_all()
+
+
+@pytest.mark.parametrize(("file", "arguments"), [(line[0], line[1:]) for line in LINES])
+def test_a_table_is_what_the_records_give(file, arguments, capsys):
+    assert main([*arguments, "--results", str(FOLDER)]) == 0
+    assert capsys.readouterr().out == (FOLDER / file).read_text()
+
+
+def test_no_table_is_left_from_earlier():
+    assert {f.name for f in FOLDER.iterdir() if f.is_file()} == {
+        "tables.txt",
+        *(line[0] for line in LINES),
+    }
+
+
+def test_every_upstream_has_every_task_with_three_seeds(records):
+    upstreams = {record.identity.upstream for record in records}
+    names = {spec.replace("+policy=w1a1", "") for spec in upstreams}
+    assert {*NANOS} <= names | {"bq_" + name for name in names}
+    assert {"fbank", "vanilla_nano+untrained"} <= upstreams
+    runs = counted(records, searches=ResultStore(FOLDER).read_searches()).runs
+    found = {
+        (upstream, task): {
+            run.identity.seed
+            for run in runs
+            if (run.identity.upstream, run.identity.task) == (upstream, task)
+        }
+        for upstream in upstreams
+        for task in TASKS
+    }
+    # QbE trains nothing, so one seed is all seeds.
+    wanted = {pair: SEEDS if pair[1] != "QbE" else {min(SEEDS)} for pair in found}
+    assert found == wanted
+
+
+def test_records_are_of_the_weights_that_are_shipped(records):
+    of_records = {(r.identity.upstream, r.identity.weights_sha256) for r in records}
+    shipped = {(name, registry.load_upstream(name).weights_sha256) for name, _ in of_records}
+    assert of_records == shipped
+
+
+def test_records_are_whole_runs_of_a_clean_tree(records):
+    for record in records:
+        assert record.scale == "embedded"
+        assert not record.limited
+        assert record.provenance.commit
+        assert record.provenance.dirty is False
+
+
+def test_no_record_names_a_folder_of_the_machine():
+    for file in FOLDER.glob("*/*.json"):
+        assert not re.search(r'"/(?!/)[a-z]', file.read_text()), file
