@@ -3,8 +3,10 @@
 import csv
 import shutil
 from collections import Counter
+from functools import partial
 from importlib import resources
 
+import corpus_faults
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,8 @@ from superbit.benchmark.ctc_corpus.snips import SnipsDataset
 from superbit.benchmark.scoring.dtw import score_queries, standardize
 from superbit.upstreams import s3prl_compat
 from superbit.upstreams.errors import InputError
+
+only_problem = partial(corpus_faults.only_problem, audio_snips)
 
 pytest.importorskip("espeakng_loader", reason="embedded corpora need the extra 'embedded'")
 
@@ -220,12 +224,6 @@ def test_labels_belong_to_their_utterances(section, neighbours, what):
         values = list(labels.values())
         shuffled = dict(zip(labels, (values[i] for i in order), strict=True))
         assert abs(standard_errors_above_chance(neighbours, shuffled)) < CHANCE
-
-
-def only_problem(section, **arguments):
-    [problem] = audio_snips.check(section, **arguments).problems
-    assert "\n" not in problem
-    return problem
 
 
 def edit(path, old, new):

@@ -1,16 +1,14 @@
 """Fluent Speech Commands in its real layout, synthesized and broken, and as s3prl's IC reads it."""
 
 import csv
-import hashlib
 import shutil
-import subprocess
-import sys
 from collections import Counter
+from functools import partial
 from types import SimpleNamespace
 
+import corpus_faults
 import numpy as np
 import pytest
-import soundfile
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -28,6 +26,9 @@ from superbit.upstreams.errors import InputError
 
 s3prl_compat.apply()
 from torchaudio.compliance.kaldi import fbank  # noqa: E402
+
+only_problem = partial(corpus_faults.only_problem, fluent_speech_commands)
+refused = partial(corpus_faults.refused, fluent_speech_commands)
 
 STANDARD_ERRORS = 5.0
 SPLITS = ("train", "valid", "test")
@@ -102,21 +103,6 @@ def test_intents_and_phrasings_are_all_in_train(section):
     every = Counter(text for texts in PHRASINGS.values() for text in texts)
     assert set(every.values()) == {1}
     assert len({action for action, _, _ in PHRASINGS}) == 6
-
-
-def test_another_run_makes_the_same(section, tmp_path):
-    worker = "superbit.benchmark.corpora.embedded.worker"
-    command = [sys.executable, "-m", worker, "fluent_speech_commands", str(tmp_path), "tiny", "0"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-
-    def contents(root):
-        return {
-            path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in root.rglob("*")
-            if path.is_file()
-        }
-
-    assert contents(tmp_path / "fluent_speech_commands") == contents(section.root)
 
 
 def s3prls(section):
@@ -210,33 +196,11 @@ def small(tmp_path):
         for index, row in enumerate(rows):
             speaker, _, intent = row.partition(",")
             path = f"wavs/speakers/{speaker}/{split}-{index}.wav"
-            write_noise(tmp_path / path)
+            corpus_faults.write_noise(tmp_path / path)
             lines.append(f'{index},{path},{speaker},"Well, what is said",{intent}')
         (tmp_path / "data" / f"{split}_data.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "paths.yaml").write_text("fluent_speech_commands: {root: .}\n")
     return load_paths(tmp_path / "paths.yaml").fluent_speech_commands
-
-
-def write_noise(path, seconds=0.1):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    samples = 0.1 * np.random.default_rng(0).standard_normal(int(seconds * 16_000))
-    soundfile.write(path, samples, 16_000, subtype="PCM_16")
-
-
-def only_problem(section, **keywords):
-    report = fluent_speech_commands.check(section, **keywords)
-    assert len(report.problems) == 1, report.problems
-    assert "\n" not in report.problems[0]
-    return report.problems[0]
-
-
-def refused(section):
-    """The one problem of the report, which is also what stops a run."""
-    problem = only_problem(section)
-    with pytest.raises(InputError) as caught:
-        fluent_speech_commands.files(section)
-    assert str(caught.value) == problem
-    return problem
 
 
 def replace(section, split, old, new):

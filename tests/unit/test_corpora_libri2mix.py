@@ -3,7 +3,9 @@
 import csv
 import shutil
 from dataclasses import replace
+from functools import partial
 
+import corpus_faults
 import numpy as np
 import pytest
 
@@ -16,6 +18,8 @@ from superbit.benchmark.corpora.paths import Libri2MixPaths, load_paths
 from superbit.benchmark.scoring.diarization import diarization_errors, read_rttm
 from superbit.upstreams import s3prl_compat
 from superbit.upstreams.errors import InputError
+
+only_problem = partial(corpus_faults.only_problem, libri2mix)
 
 pytest.importorskip("espeakng_loader", reason="embedded corpora need the extra 'embedded'")
 
@@ -242,12 +246,6 @@ def test_bound_folders_name_files_that_exist_wherever_the_corpus_lies(copy, tmp_
     assert not set(first.values()) & set(second.values())
     absolute = Libri2MixPaths(**{f"{split}_dir": folder for split, folder in second.items()})
     assert libri2mix.bound_dirs(absolute, tmp_path / "work") == second
-
-
-def only_problem(section, **arguments):
-    [problem] = libri2mix.check(section, **arguments).problems
-    assert "\n" not in problem
-    return problem
 
 
 @pytest.mark.parametrize("name", libri2mix.FILES)

@@ -2,8 +2,10 @@
 
 import csv
 import shutil
+from functools import partial
 from pathlib import Path
 
+import corpus_faults
 import numpy as np
 import pytest
 import soundfile
@@ -24,6 +26,8 @@ from superbit.benchmark.scoring.term_detection import (
 )
 from superbit.upstreams import s3prl_compat
 from superbit.upstreams.errors import InputError
+
+only_problem = partial(corpus_faults.only_problem, quesst14)
 
 pytest.importorskip("espeakng_loader", reason="embedded corpora need the extra 'embedded'")
 
@@ -201,12 +205,6 @@ def test_swapping_the_audio_of_two_queries_lowers_their_scores(search):
     assert after[first] < before[first] - 0.5
     assert after[second] < before[second] - 0.5
     assert maximum_term_weighted_value(wrong).value < value
-
-
-def only_problem(section):
-    [problem] = quesst14.check(section).problems
-    assert "\n" not in problem
-    return problem
 
 
 @pytest.mark.parametrize("name", ["utterances", "dev", "eval"])

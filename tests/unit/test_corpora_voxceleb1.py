@@ -1,16 +1,14 @@
 """VoxCeleb1 in its real layout, synthesized and broken, and as s3prl's SID and ASV read it."""
 
 import csv
-import hashlib
 import shutil
-import subprocess
-import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
+import corpus_faults
 import numpy as np
 import pytest
-import soundfile
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -27,6 +25,9 @@ from superbit.upstreams.errors import InputError
 
 s3prl_compat.apply()
 from torchaudio.compliance.kaldi import fbank  # noqa: E402
+
+only_problem = partial(corpus_faults.only_problem, voxceleb1)
+refused = partial(corpus_faults.refused, voxceleb1)
 
 STANDARD_ERRORS = 5.0
 
@@ -95,21 +96,6 @@ def test_trials_are_balanced_over_speakers_that_training_does_not_hear(section):
     assert tested == {path.name for path in (section.root / "test/wav").iterdir()}
 
 
-def test_another_run_makes_the_same(section, tmp_path):
-    worker = "superbit.benchmark.corpora.embedded.worker"
-    command = [sys.executable, "-m", worker, "voxceleb1", str(tmp_path), "tiny", "0"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-
-    def contents(root):
-        return {
-            path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in root.rglob("*")
-            if path.is_file()
-        }
-
-    assert contents(tmp_path / "VoxCeleb1") == contents(section.root)
-
-
 def test_dev_trials(section, tmp_path):
     path = voxceleb1.dev_trials(section, tmp_path / "a")
     lines = [line.split() for line in path.read_text().splitlines()]
@@ -132,7 +118,7 @@ def test_dev_trials(section, tmp_path):
 def test_dev_trials_of_the_smallest_corpus(tmp_path, speakers, number):
     for speaker, count in speakers.items():
         for index in range(count):
-            write_noise(tmp_path / "dev/wav" / speaker / "v" / f"{index}.wav")
+            corpus_faults.write_noise(tmp_path / "dev/wav" / speaker / "v" / f"{index}.wav")
     made = voxceleb1.dev_trials(section_of(tmp_path), tmp_path / "work").read_text().splitlines()
     assert len(made) == number
     assert "1 id10001/v/0.wav id10001/v/1.wav" in made
@@ -222,12 +208,6 @@ def test_speakers_belong_to_their_utterances(features):
 # What is said of broken copies; a corpus of noise, as small as it can be.
 
 
-def write_noise(path, seconds=0.1):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    samples = 0.1 * np.random.default_rng(0).standard_normal(int(seconds * 16_000))
-    soundfile.write(path, samples, 16_000, subtype="PCM_16")
-
-
 def section_of(folder):
     (folder / "iden.txt").touch()
     (folder / "trials.txt").touch()
@@ -253,26 +233,10 @@ def small(tmp_path):
     for line in SPLIT:
         name = line.split()[1]
         part = "dev" if name < "id10270" else "test"
-        write_noise(tmp_path / part / "wav" / name)
+        corpus_faults.write_noise(tmp_path / part / "wav" / name)
     (tmp_path / "iden.txt").write_text("\n".join(SPLIT) + "\n")
     (tmp_path / "trials.txt").write_text("\n".join(TRIALS) + "\n")
     return section_of(tmp_path)
-
-
-def only_problem(section, **keywords):
-    report = voxceleb1.check(section, **keywords)
-    assert len(report.problems) == 1, report.problems
-    assert "\n" not in report.problems[0]
-    return report.problems[0]
-
-
-def refused(section):
-    """The one problem of the report, which is also what stops a run."""
-    problem = only_problem(section)
-    with pytest.raises(InputError) as caught:
-        voxceleb1.files(section)
-    assert str(caught.value) == problem
-    return problem
 
 
 def test_whole_corpus(small):
