@@ -159,7 +159,7 @@ class _Pace:
             return
         self._last = now
         pace = done / (now - self._began)
-        left = (total - done) / pace
+        left = max(0.0, total - done) / pace
         self._reporter.line(
             f"{self._what}: {done / 3600:.2f} of {total / 3600:.2f} h of audio, {pace:,.0f} h an "
             f"hour, about {left / 60:.0f} min left"
