@@ -92,11 +92,11 @@ def test_what_is_made_is_what_can_be_shipped(made):
 
 
 def test_what_is_shipped():
-    """Whatever lies beside the variants: nothing yet, or all ten."""
+    """All ten lie beside their variants."""
     folders = [file.parent for file in (ROOT / "upstreams").glob("*/*/model.safetensors")]
     for folder in folders:
         check_shipped(folder)
-    assert len(folders) in (0, 2 * len(VARIANTS))
+    assert len(folders) == 2 * len(VARIANTS)
 
 
 def test_by_name(made, monkeypatch):
