@@ -42,7 +42,7 @@ def sweep(paths, *more, upstreams="fbank", tasks="KS", results="nowhere"):
         ({"upstreams": "fbank,fbank,"}, None),
         ({"upstreams": ","}, "--upstreams: name at least one"),
         ({"tasks": "KSS"}, "unknown task 'KSS': the tasks are ASR, KS"),
-        ({"upstreams": "vanilla_nano,vanilla_nano+untrained"}, "name it once"),
+        ({"upstreams": "vanilla,vanilla+untrained"}, "name it once"),
         ({"upstreams": "no/hubconf.py:model"}, "there is no file 'no/hubconf.py'"),
     ],
 )

@@ -279,7 +279,7 @@ def test_a_dry_run_plans_and_writes_no_result(sweep, hubconf, store):
     status, out, _ = sweep(f"{hubconf}:energies,vanilla_nano", "KS,PR", "--dry-run")
     assert status == 0
     assert "4 runs: 4 to run, 0 done before." in out
-    assert "vanilla_nano+untrained" in out
+    assert "× vanilla_nano " in out
     assert store.read_all() == []
 
 

@@ -289,15 +289,15 @@ def test_precision_asked_for_and_found_must_agree(saved, tmp_path):
 
 
 def test_an_untrained_twin_is_marked_and_always_the_same():
-    first, second = (registry.load_upstream("bq_vanilla_nano") for _ in range(2))
+    first, second = (registry.load_upstream("bq_vanilla_nano+untrained") for _ in range(2))
     assert str(first.spec) == "vanilla_nano+untrained+policy=w1a1"
     assert first.expert.untrained is True
     assert first.expert.name == "bq_vanilla_nano"
     assert first.weights_sha256 == second.weights_sha256
-    plain = registry.load("vanilla_nano")
+    plain = registry.load("vanilla_nano+untrained")
     query = "model.encoder.layers.0.attention.query.weight"
     assert torch.equal(first.expert.state_dict()[query], plain.state_dict()[query])
-    narrow = registry.load("vanilla_nano+policy=w1a2")
+    narrow = registry.load("vanilla_nano+untrained+policy=w1a2")
     assert narrow.model.encoder.layers[0].attention.query.input_quantizer.bits == 2
 
 

@@ -25,7 +25,7 @@ def hub_functions(variant):
 
 @pytest.fixture(scope="module")
 def nano():
-    return expert.build("sparseformer_dn_nano")
+    return expert.build("sparseformer_dn_nano", untrained=True)
 
 
 def test_hubconfs_offer_the_named_sizes_and_nothing_else():
