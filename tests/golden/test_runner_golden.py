@@ -130,10 +130,10 @@ def test_our_loop_is_s3prls(task, upstream, tiny_paths, tmp_path, monkeypatch):
     monkeypatch.setattr(heads, "without_packing", lambda module: None)
     from s3prl import hub
 
-    import superbit.upstreams  # noqa: F401  (puts our names into s3prl's hub)
+    from superbit.upstreams.vanilla import hubconf
 
     # Random weights: with trained ones PR's losses are 5 to 18 and their rounding grows past 1e-5.
-    monkeypatch.setattr(hub, "vanilla_nano", partial(hub.vanilla_nano, untrained=True))
+    monkeypatch.setattr(hub, "vanilla_nano", partial(hubconf.vanilla_nano, untrained=True))
     config = short_config(task, tiny_paths, tmp_path / "work")
     theirs, runner = run_s3prls(upstream, task, config, tmp_path / "theirs")
     ours, experiment = run_ours(upstream, task, config, tmp_path / "ours")
