@@ -180,7 +180,7 @@ def test_kinds():
 
 
 def _arguments(**given):
-    defaults = {"spec": "bq_conformer_nano", "audio": None, "format": "csv", "out": None}
+    defaults = {"spec": "bq_conformer_nano+untrained", "audio": None, "format": "csv", "out": None}
     return argparse.Namespace(**(defaults | given))
 
 
@@ -207,7 +207,7 @@ def test_markdown_says_what_it_shows_and_what_not(capsys, tmp_path):
     command.error_flow_command(_arguments(format="md", out=tmp_path / "flow.md"))
     assert capsys.readouterr().out == f"{tmp_path / 'flow.md'}\n"
     text = (tmp_path / "flow.md").read_text("utf-8")
-    assert text.startswith("**Error flow of conformer_nano and its w1a1 twin**")
+    assert text.startswith("**Error flow of conformer_nano+untrained and its w1a1 twin**")
     for part in ("FP32 weights: random", "It shows", "It does not show", "2 × convolution:"):
         assert part in text
 
