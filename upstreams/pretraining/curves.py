@@ -116,9 +116,9 @@ def draw(curves: Sequence[Curve], out: Path) -> None:
 def _draw(axes: Axes, curve: Curve, *, key: str, colour: str) -> None:
     _plot(axes, curve.training, key, color=colour, linewidth=1)
     _plot(axes, curve.held_out, key, color=colour, marker="o", fillstyle="none", linestyle="none")
-    _plot(axes, curve.held_out[-1:] * 2, CHANCE[key], level=True, color=colour, linestyle="--")
+    _plot(axes, curve.held_out, CHANCE[key], level=True, color=colour, linestyle="--")
     if key in TEACHER:
-        _plot(axes, curve.held_out[-1:] * 2, TEACHER[key], level=True, color=colour, linestyle=":")
+        _plot(axes, curve.held_out, TEACHER[key], level=True, color=colour, linestyle=":")
 
 
 def _plot(
