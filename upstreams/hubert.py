@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn as nn
 from torch import Tensor
+from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import pad_sequence
 
 from superbit.upstreams.encoders.conformer import ConformerEncoder
@@ -30,6 +31,7 @@ from superbit.upstreams.encoders.squeezeformer import ScaleAndBias, Squeezeforme
 from superbit.upstreams.encoders.vanilla import TransformerEncoder
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert_config import HubertConfig
+from superbit.upstreams.quantization.layers import weights_held
 from superbit.upstreams.quantization.policy import Policy
 
 # The class of each encoder kind; `hubert_config.ENCODERS` names the same kinds without torch.
@@ -117,7 +119,8 @@ class Hubert(nn.Module):
         """
         if self._one_by_one and len(waveforms) > 1:
             self._check(waveforms)
-            encoded = [self.encode_batch([waveform]) for waveform in waveforms]
+            with weights_held(self), parametrize.cached():
+                encoded = [self.encode_batch([waveform]) for waveform in waveforms]
             frames = [count for _, (count,) in encoded]
             rows = zip(*(states for states, _ in encoded), strict=True)  # one state of each
             states = [pad_sequence([one[0] for one in row], batch_first=True) for row in rows]

@@ -14,7 +14,7 @@ from superbit.upstreams.quantization.convert import (
     quantization,
     quantizer_scales,
 )
-from superbit.upstreams.quantization.elastic import ElasticQuantizer
+from superbit.upstreams.quantization.elastic import ElasticQuantizer, WeightBinarizer
 from superbit.upstreams.quantization.layers import (
     BinarizedConv1d,
     BinarizedLinear,
@@ -289,6 +289,30 @@ def test_every_shift_and_every_scale_gets_a_gradient(encoder):
         if name.endswith((".shift", "_quantizer.scale")):
             assert parameter.grad is not None, name
             assert bool(parameter.grad.any()), name
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_a_forward_pass_binarizes_each_weight_once_and_for_itself_alone(encoder, monkeypatch):
+    model = twin(encoder, dtype=torch.float32).eval()
+    waveforms = audio(900, 640, 410)
+    calls = []
+    levels = WeightBinarizer.levels
+    monkeypatch.setattr(
+        WeightBinarizer, "levels", lambda self, weight: calls.append(1) or levels(self, weight)
+    )
+    quantizers = [m for m in model.modules() if isinstance(m, WeightBinarizer)]
+    with torch.no_grad():
+        before = model(waveforms)
+        assert len(calls) == len(quantizers)
+        for name, parameter in model.named_parameters():
+            if name.endswith("weight"):  # not seen by torch's counter of versions
+                parameter.data.neg_()
+        after = model(waveforms)
+        alone = [model([waveform]) for waveform in waveforms]
+    assert not torch.equal(before[-1], after[-1])
+    for one, states in enumerate(alone):
+        frames = states[-1].shape[1]
+        assert all(torch.equal(a[one, :frames], b[0]) for a, b in zip(after, states, strict=True))
 
 
 def test_probabilities_have_two_levels_with_dropout_too():

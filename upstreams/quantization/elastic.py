@@ -44,6 +44,14 @@ def level_range(bits: int, *, signed: bool) -> tuple[int, int]:
     return 0, 2**bits - 1
 
 
+def _levels(x: Tensor, scale: Tensor, bounds: tuple[int, int], sign: bool) -> tuple[Tensor, Tensor]:
+    used = scale.clamp(min=SMALLEST_SCALE)
+    if sign:
+        # by copysign, several times as fast as `where`; + 0.0 leaves no -0.0
+        return torch.copysign(x.new_ones(()), x + 0.0), used
+    return (x / used).round_().clamp_(*bounds), used
+
+
 class _Levels(torch.autograd.Function):
     """From shifted values x' and α to levels n and the scale used; gradients as the module says.
 
@@ -59,14 +67,8 @@ class _Levels(torch.autograd.Function):
         bounds: tuple[int, int],
         sign: bool,
     ) -> tuple[Tensor, Tensor]:
-        used = scale.clamp(min=SMALLEST_SCALE)
-        q = x / used
-        if sign:
-            one = torch.ones((), dtype=x.dtype, device=x.device)
-            levels = torch.where(x >= 0, one, -one)
-        else:
-            levels = q.round().clamp(*bounds)
-        ctx.save_for_backward(q, used)
+        levels, used = _levels(x, scale, bounds, sign)
+        ctx.save_for_backward(x / used, used)
         ctx.gradient_scale, ctx.bounds, ctx.sign = gradient_scale, bounds, sign
         return levels, used
 
@@ -86,9 +88,8 @@ class _WeightSigns(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
-        one = torch.ones((), dtype=weight.dtype, device=weight.device)
         # the mean of the whole tensor in either case, as in BiT
-        signs = torch.where(weight >= weight.mean(), one, -one)
+        signs = weight.ge(weight.mean()).to(weight.dtype).mul_(2.0).sub_(1.0)
         magnitude = weight.abs()
         if per_channel:
             magnitude = magnitude.mean(dim=tuple(range(1, weight.dim())), keepdim=True)
@@ -191,13 +192,13 @@ class ElasticQuantizer(nn.Module):
                 "checkpoint of a calibrated twin."
             )
         minimum = self._minimum(x, mask)
-        levels, scale = _Levels.apply(
-            x if minimum is None else x - minimum,
-            self.scale,
-            (count * self._steps) ** -0.5 if torch.is_grad_enabled() else 1.0,
-            self.bounds,
-            self.signed and self.bits == 1,
-        )
+        x = x if minimum is None else x - minimum
+        sign = self.signed and self.bits == 1
+        if torch.is_grad_enabled():
+            gradient_scale = (count * self._steps) ** -0.5
+            levels, scale = _Levels.apply(x, self.scale, gradient_scale, self.bounds, sign)
+        else:
+            levels, scale = _levels(x, self.scale, self.bounds, sign)
         if minimum is None:
             return levels, scale
         return levels * scale + minimum, None

@@ -17,7 +17,8 @@ Notation: B batch, T frames, C channels, H heads, E width of a head, D = H · E.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch.nn as nn
@@ -28,6 +29,9 @@ from superbit.upstreams.encoders.attention import MatrixProduct
 from superbit.upstreams.quantization.elastic import ElasticQuantizer, WeightBinarizer
 from superbit.upstreams.quantization.policy import FULL_BITS, Binarization
 from superbit.upstreams.quantization.valid_frames import ValidFrames
+
+# Levels and the scale that multiplies them, None for a tensor that is not quantized.
+Levels = tuple[Tensor, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class BinarizedLinear(nn.Linear):
         self.weight, self.bias = linear.weight, linear.bias
         self.weight_quantizer = _weight_quantizer(weight, like=linear.weight)
         self.input_quantizer = _input_quantizer(input, (linear.in_features,), like=linear.weight)
+        self.held_weight: Levels | None = None
         self.valid_frames = frames
         self.quantized = True
 
@@ -66,7 +71,7 @@ class BinarizedLinear(nn.Linear):
         if not self.quantized:
             return super().forward(input)
         x, x_scale = _input_levels(self.input_quantizer, input, self.valid_frames, time_axis=1)
-        weight, weight_scale = _weight_levels(self.weight_quantizer, self.weight)
+        weight, weight_scale = self.held_weight or _weight_levels(self)
         if weight_scale is not None and weight_scale.dim():  # (out, 1), one for each channel
             weight_scale = weight_scale[:, 0]
         return _rescale(F.linear(x, weight), x_scale, weight_scale, self.bias)
@@ -97,6 +102,7 @@ class BinarizedConv1d(nn.Conv1d):
         self.weight, self.bias = conv.weight, conv.bias
         self.weight_quantizer = _weight_quantizer(weight, like=conv.weight)
         self.input_quantizer = _input_quantizer(input, (conv.in_channels, 1), like=conv.weight)
+        self.held_weight: Levels | None = None
         self.valid_frames = frames
         self.quantized = True
 
@@ -108,7 +114,7 @@ class BinarizedConv1d(nn.Conv1d):
         mask = None if self.valid_frames is None else self.valid_frames.mask_along(2, 3)
         if mask is not None:  # a shift and sign(0) = +1 would let padding in
             x = x.masked_fill(~mask, 0.0)
-        weight, weight_scale = _weight_levels(self.weight_quantizer, self.weight)
+        weight, weight_scale = self.held_weight or _weight_levels(self)
         if weight_scale is not None and weight_scale.dim():  # (out, 1, 1)
             weight_scale = weight_scale[:, 0]
         y = F.conv1d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
@@ -184,6 +190,19 @@ class BinarizedProduct(MatrixProduct):
         return quantizer.levels(x, count=count, mask=mask)
 
 
+@contextmanager
+def weights_held(model: nn.Module) -> Iterator[None]:
+    """Quantize every weight of ``model`` once, for forward passes between which none changes."""
+    layers = [m for m in model.modules() if isinstance(m, BinarizedLinear | BinarizedConv1d)]
+    try:
+        for layer in layers:
+            layer.held_weight = _weight_levels(layer)
+        yield
+    finally:
+        for layer in layers:
+            layer.held_weight = None
+
+
 def quantized_bits(module: nn.Module) -> QuantizedBits:
     """Return the bits of what ``module`` multiplies, as its quantizers have them now."""
     if isinstance(module, BinarizedLinear | BinarizedConv1d):
@@ -237,10 +256,9 @@ def _input_levels(
     return quantizer.levels(x, count=frames.count * channels, mask=mask)
 
 
-def _weight_levels(
-    quantizer: WeightBinarizer | ElasticQuantizer | None, weight: Tensor
-) -> tuple[Tensor, Tensor | None]:
-    return (weight, None) if quantizer is None else quantizer.levels(weight)
+def _weight_levels(layer: BinarizedLinear | BinarizedConv1d) -> Levels:
+    quantizer = layer.weight_quantizer
+    return (layer.weight, None) if quantizer is None else quantizer.levels(layer.weight)
 
 
 def _rescale(y: Tensor, first: Tensor | None, second: Tensor | None, bias: Tensor | None) -> Tensor:
