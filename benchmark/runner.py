@@ -162,7 +162,7 @@ def _train_and_test(
     use = context.features.get((first.upstream, first.task))
     open_source = None
     if use is not None:
-        open_source = use.open(first, upstream, work_dir=context.work_dir, device=context.device)
+        open_source = use.open(upstream, work_dir=context.work_dir, device=context.device)
     seed_everything(first.seed)
     experiment = Experiment(
         upstream=upstream.expert,
@@ -188,7 +188,7 @@ def _train_and_test(
     )
     if use is None or experiment.source is None:
         return experiment.candidates, tested, None
-    return experiment.candidates, tested, use.describe(first, experiment.source)
+    return experiment.candidates, tested, use.describe(experiment.source)
 
 
 @contextlib.contextmanager

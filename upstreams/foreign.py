@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import re
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -64,6 +66,28 @@ def _seeded_generators(seed: int) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+def by_hub_name(name: str) -> Callable[..., nn.Module] | None:
+    """Return the function that s3prl's hub has under ``name``, without importing all of the hub.
+
+    Its other upstreams bring transformers, which takes seconds in every process. ``None`` where a
+    look at the sources does not tell.
+
+    Raises:
+        ImportError: s3prl is missing, or that one file of it cannot be imported.
+    """
+    found = importlib.util.find_spec("s3prl")
+    if found is None or found.origin is None or name.startswith("_"):
+        return None
+    hub = Path(found.origin).with_name("hub.py")
+    modules = re.findall(r"^from (s3prl\.upstream\.\w+\.hubconf) import \*", hub.read_text(), re.M)
+    for module in reversed(modules):  # the last one that has a name gives it to the hub
+        source = hub.parent.joinpath(*module.split(".")[1:]).with_suffix(".py").read_text()
+        if re.search(rf"^def {re.escape(name)}\(", source, re.M):
+            build: Callable[..., nn.Module] = getattr(importlib.import_module(module), name)
+            return build
+    return None
 
 
 def by_path(name: str) -> tuple[Callable[..., nn.Module], str]:

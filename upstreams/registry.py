@@ -287,6 +287,9 @@ def _plugin_entry(point: EntryPoint) -> UpstreamEntry:
 
 def _s3prl_entry(name: str) -> UpstreamEntry:
     try:
+        build = foreign.by_hub_name(name)
+        if build is not None:
+            return UpstreamEntry(name=name, build=build, origin="s3prl", revision="1")
         from s3prl import hub
     except ImportError as error:
         raise InputError(

@@ -131,11 +131,15 @@ def locked(folder: Path, *, stop: Callable[[], bool]) -> Iterator[bool]:
         yield True
 
 
-def batch_deviation(upstream: nn.Module, rate: float) -> float:
+def batch_deviation(upstream: nn.Module, rate: float, *, zeros_follow: bool = False) -> float:
     """Largest relative difference between an utterance's features alone and in a batch.
 
     Measured on noise of four lengths, as a head sees them: cut by s3prl's Featurizer. Infinite
     where their number of frames differs; zero where the batch makes no difference.
+
+    Args:
+        zeros_follow: a batch may add frames of zeros up to its longest utterance, as s3prl's filter
+            banks do, which have a frame or two less than the Featurizer would keep.
     """
     import torch
 
@@ -157,6 +161,8 @@ def batch_deviation(upstream: nn.Module, rate: float) -> float:
     worst = 0.0
     for wave, in_batch in zip(waves, together, strict=True):
         for alone, batched in zip(cut([wave])[0], in_batch, strict=True):
+            if zeros_follow:
+                alone = torch.nn.functional.pad(alone, (0, 0, 0, len(batched) - len(alone)))
             if alone.shape != batched.shape:
                 return float("inf")
             scale = float(alone.abs().max()) or 1.0
@@ -164,11 +170,18 @@ def batch_deviation(upstream: nn.Module, rate: float) -> float:
     return worst
 
 
-def deviation_of(upstream: LoadedUpstream, rate: float) -> float:
-    """As :func:`batch_deviation`; 0 for an upstream of ours that promises it, tested elsewhere."""
+def deviation_of(upstream: LoadedUpstream, rate: float) -> tuple[float, bool]:
+    """As :func:`batch_deviation`, and whether it is that small with zeros that follow only.
+
+    0 for an upstream of ours that promises it, tested elsewhere.
+    """
     if upstream.entry.ours and getattr(upstream.expert, "batch_invariant", False):
-        return 0.0
-    return batch_deviation(upstream.expert, rate)
+        return 0.0, False
+    deviation = batch_deviation(upstream.expert, rate)
+    if deviation <= TOLERANCE:
+        return deviation, False
+    with_zeros = batch_deviation(upstream.expert, rate, zeros_follow=True)
+    return (with_zeros, True) if with_zeros <= TOLERANCE else (deviation, False)
 
 
 def cached_folders(cache: Path) -> list[tuple[Path, str, int, float]]:

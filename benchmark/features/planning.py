@@ -52,6 +52,7 @@ class Cost:
         measured: at an extraction; else by two short forward passes.
         deviation: between an utterance alone and in a batch, relative.
         may_store: its features are an utterance's own, or the user wants them all the same.
+        zeros_follow: in a batch, frames of zeros follow an utterance's own.
     """
 
     layers: int
@@ -61,6 +62,11 @@ class Cost:
     measured: bool
     deviation: float
     may_store: bool
+    zeros_follow: bool = False
+
+    def kind(self, wanted: Kind) -> Kind:
+        """What to store where a task wants that: a mean over zeros of a batch cannot be."""
+        return "frames" if self.zeros_follow else wanted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +97,7 @@ class Decision:
 def need_of(
     demand: Demand,
     *,
+    kind: Kind,
     upstream: str,
     audio: str,
     runs: int,
@@ -103,7 +110,7 @@ def need_of(
     return Need(
         upstream=upstream,
         task=demand.task,
-        kind=demand.kind,
+        kind=kind,
         audio=audio,
         waveforms=waveforms,
         seconds=seconds,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +91,16 @@ def plan_features(
         lengths.save()
     needs, planned = [], set[tuple[str, str, str]]()
     for (name, task), demand in demands.items():
-        store = settings.store(upstreams[name], demand.kind)
+        kind = costs[name].kind(demand.kind)
+        store = settings.store(upstreams[name], kind)
         absent = [wave for key, wave in demand.waves.items() if key not in store]
-        new = [wave for wave in absent if (name, demand.kind, wave.key) not in planned]
+        new = [wave for wave in absent if (name, kind, wave.key) not in planned]
         if costs[name].may_store:
-            planned |= {(name, demand.kind, wave.key) for wave in new}
+            planned |= {(name, kind, wave.key) for wave in new}
         needs.append(
             need_of(
                 demand,
+                kind=kind,
                 upstream=name,
                 audio=TASKS[task].corpus,
                 runs=folds[name, task],
@@ -124,9 +126,10 @@ def plan_assumed(
     refuse_small_budget(settings)
     costs = {name: cost_of(upstream, settings) for name, upstream in upstreams.items()}
     needs = [
-        assumed_need(task, config, upstream=name, runs=runs)
+        replace(need, kind=costs[name].kind(need.kind))
         for name in upstreams
         for task, (config, runs) in configs.items()
+        for need in [assumed_need(task, config, upstream=name, runs=runs)]
     ]
     decisions = _decide(shared_once(needs), costs, settings)
     return FeaturePlan(settings=settings, decisions=decisions, costs=costs, demands={})
@@ -146,7 +149,7 @@ def cost_of(upstream: LoadedUpstream, settings: CacheSettings) -> Cost:
         began = time.process_time()
         states = expert(noise)["hidden_states"]
         pace = (time.process_time() - began) / _PROBE_SECONDS
-        deviation = deviation_of(upstream, featurizer.downsample_rate)
+        deviation, zeros_follow = deviation_of(upstream, featurizer.downsample_rate)
     measured = measured_rate(settings.upstream_folder(upstream))
     return Cost(
         layers=len(states) if isinstance(states, list | tuple | dict) else 1,
@@ -156,6 +159,7 @@ def cost_of(upstream: LoadedUpstream, settings: CacheSettings) -> Cost:
         measured=measured is not None,
         deviation=deviation,
         may_store=deviation <= TOLERANCE or settings.any_upstream,
+        zeros_follow=zeros_follow,
     )
 
 

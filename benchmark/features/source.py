@@ -88,14 +88,24 @@ class UpstreamFeatures:
 class FeatureSource:
     """Reads a batch's features from a store and computes what the store lacks.
 
+    Args:
+        zeros_follow: the upstream fills utterances with zeros up to the batch's longest; the store
+            has their own frames, and a batch gets its zeros here.
+
     Attributes:
         stored: utterances that came from the store so far.
         live: utterances that were computed.
     """
 
     def __init__(
-        self, store: FeatureStore, *, files: KnownFiles, upstream: UpstreamFeatures
+        self,
+        store: FeatureStore,
+        *,
+        files: KnownFiles,
+        upstream: UpstreamFeatures,
+        zeros_follow: bool = False,
     ) -> None:
+        self._zeros_follow = zeros_follow
         self._store, self._files, self._upstream = store, files, upstream
         self.stored = self.live = 0
         self._buffer = torch.empty(0, device=upstream.device)
@@ -119,13 +129,29 @@ class FeatureSource:
         found: list[Tensor | None] = [self._read(wav) for wav in wavs]
         missing = [index for index, states in enumerate(found) if states is None]
         if missing:
-            computed = self._upstream.compute([_samples(wavs[index]) for index in missing])
+            computed = self._compute([_samples(wavs[index]) for index in missing])
             for index, states in zip(missing, computed, strict=True):
                 found[index] = states
             self._heal([(wavs[i], s) for i, s in zip(missing, computed, strict=True)])
         self.live += len(missing)
         self.stored += len(wavs) - len(missing)
-        return self._joined([states for states in found if states is not None])
+        batch = [states for states in found if states is not None]
+        return self._joined(self._with_zeros(wavs, batch) if self._zeros_follow else batch)
+
+    def _compute(self, waves: list[Tensor]) -> list[Tensor]:
+        if self._zeros_follow:  # as many as its own batch wants, not as these few do
+            return [self._upstream.compute([wave])[0] for wave in waves]
+        return self._upstream.compute(waves)
+
+    def _with_zeros(self, wavs: Sequence[Any], states: list[Tensor]) -> list[Tensor]:
+        """Lengthen (L, frames, D) of each utterance as the upstream does in this batch."""
+        longest = max(each.shape[1] for each in states)
+        rate = self._upstream.rate
+        ends = [min(longest, round(_length(wav) / rate)) for wav in wavs]
+        return [
+            torch.nn.functional.pad(each, (0, 0, 0, end - each.shape[1]))
+            for each, end in zip(states, ends, strict=True)
+        ]
 
     def _answer(self, path: str, transform: Transform, read: Callable[[], Any]) -> Any:
         file = self._files.find(path)
@@ -181,3 +207,7 @@ class FeatureSource:
 
 def _samples(wav: Any) -> Tensor:
     return wav.decode() if isinstance(wav, Wave) else torch.as_tensor(wav, dtype=torch.float32)
+
+
+def _length(wav: Any) -> int:
+    return wav.samples if isinstance(wav, Wave) else len(wav)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from superbit.benchmark.features.cache import TOLERANCE, CacheSettings
-from superbit.benchmark.features.demand import kind_of
+from superbit.benchmark.features.demand import Kind
 from superbit.benchmark.features.extraction import Shape, extract
 from superbit.benchmark.features.preparing import FeaturePlan
 from superbit.benchmark.features.source import FeatureSource, UpstreamFeatures
@@ -20,7 +20,6 @@ from superbit.benchmark.features.store import CacheError
 from superbit.benchmark.features.waves import KnownFiles
 from superbit.benchmark.features.workers import Workers
 from superbit.benchmark.progress import Reporter
-from superbit.benchmark.results import RunIdentity
 from superbit.benchmark.training_state import InterruptedRun
 from superbit.upstreams.registry import LoadedUpstream
 
@@ -33,36 +32,38 @@ class FeatureUse:
     """Leave for the runs of one task to read one upstream's features."""
 
     settings: CacheSettings
+    kind: Kind
     deviation: float
+    zeros_follow: bool
 
     def open(
-        self, identity: RunIdentity, upstream: LoadedUpstream, *, work_dir: Path, device: str
+        self, upstream: LoadedUpstream, *, work_dir: Path, device: str
     ) -> Callable[[nn.Module, float], FeatureSource]:
         """Return what :class:`Experiment` asks for its source of features."""
 
         def source(expert: nn.Module, rate: float) -> FeatureSource:
-            kind = kind_of(identity.task, identity.config)
             return FeatureSource(
-                self.settings.store(upstream, kind),
+                self.settings.store(upstream, self.kind),
                 files=KnownFiles(work_dir),
                 upstream=UpstreamFeatures(
-                    expert, rate=rate, pooled=kind == "pooled", device=device
+                    expert, rate=rate, pooled=self.kind == "pooled", device=device
                 ),
+                zeros_follow=self.zeros_follow,
             )
 
         return source
 
-    def describe(self, identity: RunIdentity, source: FeatureSource) -> dict[str, Any]:
+    def describe(self, source: FeatureSource) -> dict[str, Any]:
         """Return what a record says of the features it was made of."""
-        kind = kind_of(identity.task, identity.config)
         return {
-            "kind": kind,
-            "precision": self.settings.dtype(kind),
+            "kind": self.kind,
+            "precision": self.settings.dtype(self.kind),
             "stored": source.stored,
             "live": source.live,
             "damaged": source.damaged,
             # JSON has no infinity
             "deviation": str(self.deviation) if self.deviation == float("inf") else self.deviation,
+            **({"zeros_follow": True} if self.zeros_follow else {}),
         }
 
 
@@ -125,7 +126,7 @@ def _extract_all(
                     kind=need.kind,
                     shape=Shape(layers=cost.layers, dim=cost.dim, rate=cost.rate),
                     settings=plan.settings,
-                    invariant=cost.deviation <= TOLERANCE,
+                    invariant=cost.deviation <= TOLERANCE and not cost.zeros_follow,
                     workers=elsewhere,
                     device=device,
                     stop=stop,
@@ -138,7 +139,10 @@ def _extract_all(
             reporter.line(f"{need.task} × {need.upstream}: no features are stored: {reason}")
             continue
         uses[need.upstream, need.task] = FeatureUse(
-            settings=plan.settings, deviation=cost.deviation
+            settings=plan.settings,
+            kind=need.kind,
+            deviation=cost.deviation,
+            zeros_follow=cost.zeros_follow,
         )
     return uses
 

@@ -18,7 +18,9 @@ from superbit.benchmark.features import extraction
 from superbit.benchmark.features.cache import CacheSettings
 from superbit.benchmark.features.demand import Lengths, find_demand
 from superbit.benchmark.features.extraction import Shape, extract
-from superbit.benchmark.features.source import FeatureSource, UpstreamFeatures, weighted_sum
+from superbit.benchmark.features.preparing import cost_of
+from superbit.benchmark.features.source import weighted_sum
+from superbit.benchmark.features.storing import FeatureUse
 from superbit.benchmark.features.waves import KnownFiles
 from superbit.benchmark.features.workers import Workers
 from superbit.benchmark.rng import seed_everything
@@ -117,29 +119,29 @@ class Bench:
 
     def extract(self, precision):
         settings = CacheSettings(folder=self.cache, precision=precision)
+        cost = cost_of(self.upstream, settings)
+        assert cost.may_store
         demand = find_demand(
-            self.task, self.config, places=self.places, files=self.files, rate=320,
+            self.task, self.config, places=self.places, files=self.files, rate=cost.rate,
             lengths=Lengths(self.cache / "lengths.json"),
         )  # fmt: skip
         computed = extract(
-            list(demand.waves.values()), upstream=self.upstream, kind=demand.kind,
-            shape=Shape(layers=LAYERS, dim=DIM, rate=320), settings=settings, invariant=True,
+            list(demand.waves.values()), upstream=self.upstream, kind=cost.kind(demand.kind),
+            shape=Shape(layers=cost.layers, dim=cost.dim, rate=cost.rate), settings=settings,
+            invariant=not cost.zeros_follow,
         )  # fmt: skip
-        return settings, demand, computed
+        use = FeatureUse(
+            settings=settings, kind=cost.kind(demand.kind), deviation=cost.deviation,
+            zeros_follow=cost.zeros_follow,
+        )  # fmt: skip
+        return use, demand, computed
 
     def run(self, precision=None):
         """Train and test; returns what the head saw, its metrics and the source of features."""
         source = None
         if precision is not None:
-            settings, demand, _ = self.extract(precision)
-
-            def source(expert, rate):
-                return FeatureSource(
-                    settings.store(self.upstream, demand.kind), files=self.files,
-                    upstream=UpstreamFeatures(
-                        expert, rate=rate, pooled=demand.kind == "pooled", device="cpu"
-                    ),
-                )  # fmt: skip
+            use, _, _ = self.extract(precision)
+            source = use.open(self.upstream, work_dir=self.work_dir, device="cpu")
 
         config = copy.deepcopy(self.config)
         BINDINGS[self.task].bind(config["downstream_expert"], self.places)
@@ -192,6 +194,18 @@ def assert_same(live, stored, *, tolerance, items):
 @pytest.mark.parametrize("task", TRAINED)
 def test_a_stored_run_is_the_live_run(bench, task):
     runs = bench(task)
+    live = runs.run()
+    for precision, tolerance in TOLERANCE.items():
+        stored = runs.run(precision)
+        assert_same(live, stored, tolerance=tolerance, items=runs.items)
+        assert stored[2].stored > 0
+
+
+@pytest.mark.parametrize("task", TRAINED)
+def test_a_stored_run_of_filter_banks_is_the_live_run(bench, task):
+    """Whose utterances are followed by zeros, as many as the batch has room for."""
+    runs = bench(task)
+    runs.upstream = load_upstream("fbank")
     live = runs.run()
     for precision, tolerance in TOLERANCE.items():
         stored = runs.run(precision)

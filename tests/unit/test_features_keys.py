@@ -14,7 +14,7 @@ from superbit.upstreams.expert import UpstreamExpert
 from superbit.upstreams.fingerprint import weights_sha256
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import HubertConfig
-from superbit.upstreams.registry import LoadedUpstream, UpstreamEntry
+from superbit.upstreams.registry import LoadedUpstream, UpstreamEntry, load_upstream
 from superbit.upstreams.spec import UpstreamSpec
 
 CONFIG = HubertConfig(
@@ -64,7 +64,8 @@ def test_foreign_upstreams_of_other_names_share_nothing(tmp_path):
 def test_deviation_tells_padding_that_leaks_from_padding_that_does_not():
     assert batch_deviation(loaded().expert.eval(), 320) <= TOLERANCE
     leaking = loaded(replace(CONFIG, padding="fairseq"))
-    assert cache.deviation_of(leaking, 320) > 1e-3
+    assert cache.deviation_of(leaking, 320)[0] > 1e-3
+    assert not cache.deviation_of(leaking, 320)[1]
 
 
 def test_frames_that_only_a_batch_has_are_a_deviation():
@@ -76,6 +77,13 @@ def test_frames_that_only_a_batch_has_are_a_deviation():
             return {"hidden_states": [torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)]}
 
     assert batch_deviation(Rows(), 320) == float("inf")
+    assert batch_deviation(Rows(), 320, zeros_follow=True) == 0.0
+
+
+@pytest.mark.parametrize("name", ["fbank", "mfcc", "fbank_no_cmvn"])
+def test_filter_banks_of_s3prl_are_their_own_but_for_zeros_that_follow(name):
+    upstream = load_upstream(name)
+    assert cache.deviation_of(upstream, 160) == (0.0, True)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Names of upstreams: four sources, lazy, and a clear word when there is none."""
 
+import subprocess
 import sys
 import types
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 import superbit.upstreams
-from superbit.upstreams import InputError, registry
+from superbit.upstreams import InputError, foreign, registry
 
 HUBCONF = """
 import torch
@@ -163,3 +164,24 @@ def test_untrained_weights_are_marked_and_always_the_same():
     first, second = (registry.load_upstream("vanilla_nano+untrained") for _ in range(2))
     assert str(first.spec) == "vanilla_nano+untrained"
     assert first.weights_sha256 == second.weights_sha256
+
+
+def test_a_name_found_without_the_whole_hub_is_the_hubs():
+    from s3prl import hub
+
+    found = {name: foreign.by_hub_name(name) for name in hub.options()}
+    assert all(build in (None, getattr(hub, name)) for name, build in found.items())
+    assert {"fbank", "mfcc", "wavlm_base", "hubert", "wav2vec2_local", "hf_hubert_custom"} <= {
+        name for name, build in found.items() if build is not None
+    }
+    assert foreign.by_hub_name("options") is None
+    assert foreign.by_hub_name("fban.") is None
+
+
+def test_filter_banks_import_no_other_upstream():
+    script = (
+        "import sys; from superbit.upstreams import load; load('fbank'); "
+        "print('transformers' in sys.modules, 's3prl.hub' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["False", "False"]
