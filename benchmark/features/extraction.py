@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SHARD_BYTES = 64 * 2**20
 # A chunk is at most so much audio, so that little is lost when the process is killed.
 CHUNK_SECONDS = 300.0
-_SHORT_CHUNK_SECONDS = 60.0
+_SHORT_CHUNK_SECONDS = 30.0
 
 OnProgress = Callable[[float, float], None]
 
@@ -142,7 +142,7 @@ def _chunk_seconds(total: float, workers: int) -> float:
     """Short enough that no worker waits long for the last one's chunk."""
     if workers == 1:
         return CHUNK_SECONDS
-    return min(CHUNK_SECONDS, max(_SHORT_CHUNK_SECONDS, total / (4 * workers)))
+    return min(CHUNK_SECONDS, max(_SHORT_CHUNK_SECONDS, total / (12 * workers)))
 
 
 def measured_rate(folder: Path) -> float | None:

@@ -80,13 +80,14 @@ def plan_features(
     walked: dict[tuple[str, float], Demand] = {}
     for (name, task), run in first.items():
         rate = costs[name].rate
-        if (task, rate) not in walked:
+        asked = task, rate if task == "SD" else 0.0  # only SD's chunks follow the rate
+        if asked not in walked:
             places = Places(paths=paths, work_dir=work_dir, fold=run.fold)
             with reporter.quiet():
-                walked[task, rate] = find_demand(
+                walked[asked] = find_demand(
                     task, run.config, places=places, files=files, rate=rate, lengths=lengths
                 )
-        demands[name, task] = walked[task, rate]
+        demands[name, task] = walked[asked]
     with whole_or_nothing(settings.folder):
         lengths.save()
     needs, planned = [], set[tuple[str, str, str]]()

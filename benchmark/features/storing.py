@@ -109,7 +109,9 @@ def _extract_all(
     stop: Callable[[], bool],
 ) -> dict[tuple[str, str], FeatureUse]:
     uses = {}
-    for decision in plan.decisions:
+    # One upstream after the other: a process that computes has one of them.
+    order = list(upstreams)
+    for decision in sorted(plan.decisions, key=lambda each: order.index(each.need.upstream)):
         need = decision.need
         if not decision.store:
             continue
