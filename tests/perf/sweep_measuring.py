@@ -7,7 +7,6 @@ in s3prl is replaced. Every block is built anew from its own seed, the same for 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import copy
 import cProfile
 import inspect
@@ -16,13 +15,20 @@ import math
 import os
 import pstats
 import shutil
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from sweep_clocks import (
+    Clock,
+    EvaluationTime,
+    Steps,
+    now,
+    optimizer_steps,
+    time_evaluation,
+    timed_steps,
+)
 from sweep_corpora import LENGTHS, make_corpus
 from sweep_report import FIVE, LIVE, PARTS, S3PRL, STORED
 
@@ -60,38 +66,11 @@ EVALUATED = {"KS": 96, "IC": 96, "ER": 64, "SF": 96, "PR": 64, "QbE": 16}
 DOCUMENTS = 60
 _PROFILED_STEPS, _HOTTEST = 3, 8
 _NEVER = 10**9
-now = time.perf_counter
 
 
 def five_rates_exist() -> bool:
     """Whether an experiment trains several learning rates side by side."""
     return "learning_rates" in inspect.signature(Experiment).parameters
-
-
-@dataclass(frozen=True, kw_only=True)
-class Steps:
-    """How long a block's steps took.
-
-    Attributes:
-        start: seconds that the start and the end of a loader took besides the steps.
-        parts: of a step, seconds each; only of a run on stored features.
-    """
-
-    steps: int
-    seconds_a_step: float
-    start: float
-    parts: dict[str, float] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationTime:
-    """Seconds of an evaluation: those besides the utterances, and those of each."""
-
-    split: str
-    utterances: int
-    start: float
-    seconds_an_utterance: float
-    scoring: float
 
 
 class Bench:
@@ -120,7 +99,10 @@ class Bench:
         self.protocol = resolve(task, scale="superb")
         self.evaluated = EVALUATED.get(task, 24)
         self.work_dir = folder / "work"
-        pooled = kind_of(task, self.protocol) == "pooled"
+        with Reporter().quiet():
+            self.cost = cost_of(upstream, CacheSettings(folder=folder / "cache"))
+        self.kind = self.cost.kind(kind_of(task, self.protocol))
+        pooled = self.kind == "pooled"
         self.train_files = self._files_needed(minutes, links=pooled)
         paths = load_paths(
             make_corpus(
@@ -135,7 +117,7 @@ class Bench:
         self.places = Places(paths=paths, work_dir=self.work_dir, fold=1 if task == "ER" else None)
         self.files = KnownFiles(self.work_dir)
         self._runs = itertools.count()
-        self._clock: _Clock | None = None  # of the newest experiment on stored features
+        self._clock: Clock | None = None  # of the newest experiment on stored features
         self._config(steps=1)  # writes what a task derives from its corpus
 
     @property
@@ -156,11 +138,11 @@ class Bench:
     def s3prl_block(self, block: int, *, evaluate: bool) -> tuple[Steps, list[EvaluationTime]]:
         """Time steps of s3prl's own Runner, and its evaluations."""
         runner = self._runner(self._config(steps=self.steps + 1), seed=SEED + block)
-        with _optimizer_steps() as ends, Reporter().quiet():
+        with optimizer_steps() as ends, Reporter().quiet():
             began = now()
             runner.train()
             ended = now()
-        steps = _steps(began, ends, ended, warm_up=1, steps=self.steps)
+        steps = timed_steps(began, ends, ended, warm_up=1, steps=self.steps)
         return steps, self._evaluations(runner, evaluate)
 
     def our_block(
@@ -193,7 +175,7 @@ class Bench:
         if laps:
             first, last = laps
             parts = {part: (last[part] - first[part]) / steps for part in PARTS}
-        timed = _steps(began, ends, ended, warm_up=warm_up, steps=steps, parts=parts)
+        timed = timed_steps(began, ends, ended, warm_up=warm_up, steps=steps, parts=parts)
         return timed, self._evaluations(experiment, evaluate)
 
     def hottest_functions(self) -> list[str]:
@@ -224,17 +206,16 @@ class Bench:
 
         One process a thread, as a sweep does it: the rate of one core counts for each of them.
         """
-        settings = CacheSettings(folder=self.folder / cache)
+        settings, cost = CacheSettings(folder=self.folder / cache), self.cost
         shutil.rmtree(settings.folder, ignore_errors=True)
         settings.folder.mkdir()
         with Reporter().quiet():
-            cost = cost_of(self.upstream, settings)
             demand = find_demand(
                 self.task,
                 self.protocol,
                 places=self.places,
                 files=self.files,
-                rate=cost.rate,
+                rate=self.cost.rate,
                 lengths=Lengths(settings.folder / "lengths.json"),
             )
         began = now()
@@ -244,10 +225,10 @@ class Bench:
             computed = extract(
                 list(demand.waves.values()),
                 upstream=self.upstream,
-                kind=demand.kind,
+                kind=self.kind,
                 shape=Shape(layers=cost.layers, dim=cost.dim, rate=cost.rate),
                 settings=settings,
-                invariant=cost.deviation == 0.0,
+                invariant=cost.deviation == 0.0 and not cost.zeros_follow,
                 workers=workers,
             )
         finally:
@@ -258,16 +239,16 @@ class Bench:
         self._stored = list(demand.waves)
         spent = now() - began
         began = now()
-        self._verify(settings.store(self.upstream, demand.kind))
+        self._verify(settings.store(self.upstream, self.kind))
         return {
             "seconds_an_hour": rate * 3600 / self.threads,
             "checking_an_hour": (now() - began) / demand.hours,
             "seconds": spent,
             "hours": demand.hours,
             "waveforms": computed,
-            "bytes": settings.store(self.upstream, demand.kind).bytes,
+            "bytes": settings.store(self.upstream, self.kind).bytes,
             "layers": cost.layers,
-            "features": demand.kind,
+            "features": self.kind,
             "drawn_share": demand.drawn_share,
         }
 
@@ -394,14 +375,17 @@ class Bench:
             )
 
     def _source(self, settings: CacheSettings) -> Callable[[Any, float], FeatureSource]:
-        kind = kind_of(self.task, self.protocol)
-
         def source(expert: Any, rate: float) -> FeatureSource:
-            upstream = UpstreamFeatures(expert, rate=rate, pooled=kind == "pooled", device="cpu")
-            source = FeatureSource(
-                settings.store(self.upstream, kind), files=self.files, upstream=upstream
+            upstream = UpstreamFeatures(
+                expert, rate=rate, pooled=self.kind == "pooled", device="cpu"
             )
-            self._clock = _Clock(source, upstream)
+            source = FeatureSource(
+                settings.store(self.upstream, self.kind),
+                files=self.files,
+                upstream=upstream,
+                zeros_follow=self.cost.zeros_follow,
+            )
+            self._clock = Clock(source, upstream)
             return source
 
         return source
@@ -413,7 +397,7 @@ class Bench:
 
     def _drop_page_cache(self) -> None:
         """Let frames come from disk: a real store of frames is larger than memory."""
-        if kind_of(self.task, self.protocol) == "pooled":
+        if self.kind == "pooled":
             return
         for shard in self.folder.glob("cache/*/*/*.bin"):
             with shard.open("rb") as file:
@@ -441,130 +425,13 @@ class Bench:
     def _evaluation(
         self, split: str, heads: list[Any], evaluate: Callable[[], object], *, layered: bool = False
     ) -> EvaluationTime:
-        """Time one evaluation; scoring counts for its utterances, but for QbE's search."""
-        ends: list[float] = []
-        counts: list[int] = []
-
-        def on_forward(_head: object, inputs: tuple[Any, ...], _output: object) -> None:
-            ends.append(now())
-            counts.append(len(inputs[1]))
-
-        scoring = 0.0
-
-        def timed(log_records: Callable[..., Any]) -> Callable[..., Any]:
-            def timed_log_records(*args: Any, **kwargs: Any) -> Any:
-                nonlocal scoring
-                at = now()
-                saves = log_records(*args, **kwargs)
-                scoring += now() - at
-                return saves
-
-            return timed_log_records
-
-        # The last of several heads is through with a batch when all are.
-        hook = heads[-1].register_forward_hook(on_forward)
-        before = [head.log_records for head in heads]
-        for head in heads:
-            head.log_records = timed(head.log_records)
-        try:
-            with Reporter().quiet():
-                began = now()
-                evaluate()
-                end = now()
-        finally:
-            hook.remove()
-            for head, log_records in zip(heads, before, strict=True):
-                head.log_records = log_records
-        if layered:  # the head takes each batch once a layer
-            ends, counts = ends[:: self._layers(counts)], counts[:: self._layers(counts)]
-        every = sum(counts)
-        if len(counts) > 1:
-            each = (ends[-1] - ends[0]) / (every - counts[0])
-        else:
-            each = (ends[0] - began) / every
-        return EvaluationTime(
-            split=split,
-            utterances=every,
-            start=max(0.0, ends[0] - began - counts[0] * each) + end - ends[-1] - scoring,
-            seconds_an_utterance=each + (0.0 if self.task == "QbE" else scoring / every),
-            scoring=scoring,
+        return time_evaluation(
+            split,
+            heads,
+            evaluate,
+            utterances=DOCUMENTS + self.evaluated if layered else None,
+            search_follows=self.task == "QbE",
         )
-
-    def _layers(self, counts: list[int]) -> int:
-        return len(counts) // (DOCUMENTS + self.evaluated)
-
-
-class _Clock:
-    """How long a source reads batches, gathers features and runs the upstream."""
-
-    def __init__(self, source: FeatureSource, upstream: UpstreamFeatures) -> None:
-        self._spent = dict.fromkeys(("loading", "gathering", "upstream"), 0.0)
-        reading = source.reading
-
-        @contextlib.contextmanager
-        def timed_reading() -> Iterator[None]:
-            with self._timing("loading"), reading():
-                yield
-
-        vars(source)["reading"] = timed_reading
-        vars(source)["gather"] = self._timed("gathering", source.gather)
-        vars(upstream)["compute"] = self._timed("upstream", upstream.compute)
-
-    def spent(self) -> dict[str, float]:
-        """Seconds of each part so far."""
-        return {
-            "loading": self._spent["loading"],
-            "store": self._spent["gathering"] - self._spent["upstream"],
-            "upstream": self._spent["upstream"],
-        }
-
-    def _timed(self, what: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*args: Any) -> Any:
-            with self._timing(what):
-                return function(*args)
-
-        return timed
-
-    @contextlib.contextmanager
-    def _timing(self, what: str) -> Iterator[None]:
-        began = now()
-        try:
-            yield
-        finally:
-            self._spent[what] += now() - began
-
-
-@contextlib.contextmanager
-def _optimizer_steps() -> Iterator[list[float]]:
-    """Collect when each optimizer step of whatever optimizer ended."""
-    from torch.optim.optimizer import register_optimizer_step_post_hook
-
-    ends: list[float] = []
-    hook = register_optimizer_step_post_hook(lambda *_: ends.append(now()))
-    try:
-        yield ends
-    finally:
-        hook.remove()
-
-
-def _steps(
-    began: float,
-    ends: list[float],
-    ended: float,
-    *,
-    warm_up: int,
-    steps: int,
-    parts: dict[str, float] | None = None,
-) -> Steps:
-    if len(ends) != warm_up + steps:
-        raise RuntimeError(f"{len(ends)} steps were taken instead of {warm_up + steps}")
-    each = (ends[-1] - ends[warm_up - 1]) / steps
-    return Steps(
-        steps=steps,
-        seconds_a_step=each,
-        start=max(0.0, ends[warm_up - 1] - began - warm_up * each) + ended - ends[-1],
-        parts=parts,
-    )
 
 
 def _s3prls(runner: Any, split: str) -> None:

@@ -33,6 +33,7 @@ def corpora():
 
 @pytest.fixture(scope="module")
 def bench(report, corpora):
+    load("sweep_clocks")
     load("sweep_measuring")
     return load("bench_sweep")
 
