@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence
 
 
 class PaddedLSTM(nn.LSTM):
@@ -26,13 +26,12 @@ class PaddedLSTM(nn.LSTM):
         plain = self.num_layers == 1 and not self.proj_size and self.bias
         if hx is not None or not plain or not isinstance(input, PackedSequence):
             return super().forward(input, hx)
-        x, lengths = pad_packed_sequence(input, batch_first=True)  # (B, T, C)
-        states = self._run(x, "")
+        forwards, backwards, shape = _rows(input)
+        states = [_packed(self._run(_padded(input.data, forwards, shape), ""), forwards)]
         if self.bidirectional:
-            order = _turned_around(x.shape[1], lengths)  # (B, T)
-            backwards = self._run(_reordered(x, order), "_reverse")
-            states = torch.cat([states, _reordered(backwards, order)], dim=-1)
-        return pack_padded_sequence(states, lengths, batch_first=True, enforce_sorted=False), None
+            turned = _padded(input.data, backwards, shape)
+            states.append(_packed(self._run(turned, "_reverse"), backwards))
+        return input._replace(data=torch.cat(states, dim=-1)), None
 
     def _run(self, x: Tensor, direction: str) -> Tensor:
         """Map (B, T, C) to (B, T, H), from zero states, in one direction."""
@@ -52,11 +51,30 @@ def without_packing(module: nn.Module) -> None:
             part.__class__ = PaddedLSTM
 
 
-def _turned_around(frames: int, lengths: Tensor) -> Tensor:
-    """Return (B, T) indices that turn each utterance around and leave its padding where it is."""
-    frame, ends = torch.arange(frames)[None], lengths[:, None]
-    return torch.where(frame < ends, ends - 1 - frame, frame)
+def _rows(packed: PackedSequence) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """Return where each packed frame is among B · T padded ones, (frames,), and (B, T).
+
+    First as utterances run forwards, then with each turned around within its own length.
+    """
+    sizes = packed.batch_sizes
+    batch, frames = int(sizes[0]), len(sizes)
+    order = packed.sorted_indices
+    order = torch.arange(batch) if order is None else order.cpu()
+    frame, rank = (torch.arange(batch) < sizes[:, None]).nonzero(as_tuple=True)
+    lengths = (sizes[:, None] > torch.arange(batch)).sum(dim=0)
+    first = order[rank] * frames
+    where = packed.data.device
+    forwards, backwards = first + frame, first + lengths[rank] - 1 - frame
+    return forwards.to(where), backwards.to(where), (batch, frames)
 
 
-def _reordered(x: Tensor, order: Tensor) -> Tensor:
-    return x.gather(1, order[:, :, None].expand(-1, -1, x.shape[2]))
+def _padded(data: Tensor, rows: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Spread packed frames (frames, C) over (B, T, C), zeros between."""
+    batch, frames = shape
+    x = data.new_zeros(batch * frames, data.shape[1]).index_copy(0, rows, data)
+    return x.view(batch, frames, -1)
+
+
+def _packed(states: Tensor, rows: Tensor) -> Tensor:
+    """Collect packed frames (frames, H) from (B, T, H)."""
+    return states.flatten(0, 1).index_select(0, rows)
