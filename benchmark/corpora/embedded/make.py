@@ -32,12 +32,10 @@ _OURS = (
     *(PATHS_FILE, recipe.FILE_NAME),
 )
 _LOCK = ".superbit-corpora.lock"
+# The longest first, so that none is left to one worker alone.
 _CORPORA = (
-    *("librispeech", "speech_commands"),
-    *("voxceleb1", "fluent_speech_commands", "iemocap"),
-    "libri2mix",
-    "quesst14",
-    "audio_snips",
+    *("voxceleb1", "librispeech", "fluent_speech_commands", "iemocap"),
+    *("speech_commands", "audio_snips", "libri2mix", "quesst14"),
 )
 _WORKERS = 2  # at a time
 _PATHS = """\
