@@ -142,7 +142,7 @@ def _chunk_seconds(total: float, workers: int) -> float:
     """Short enough that no worker waits long for the last one's chunk."""
     if workers == 1:
         return CHUNK_SECONDS
-    return min(CHUNK_SECONDS, max(_SHORT_CHUNK_SECONDS, total / (12 * workers)))
+    return min(CHUNK_SECONDS, max(_SHORT_CHUNK_SECONDS, total / (32 * workers)))
 
 
 def measured_rate(folder: Path) -> float | None:

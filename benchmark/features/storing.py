@@ -14,6 +14,7 @@ from torch import nn
 from superbit.benchmark.features.cache import TOLERANCE, CacheSettings
 from superbit.benchmark.features.demand import Kind
 from superbit.benchmark.features.extraction import Shape, extract
+from superbit.benchmark.features.planning import Need
 from superbit.benchmark.features.preparing import FeaturePlan
 from superbit.benchmark.features.source import FeatureSource, UpstreamFeatures
 from superbit.benchmark.features.store import CacheError
@@ -108,45 +109,72 @@ def _extract_all(
     workers: Workers | None,
     stop: Callable[[], bool],
 ) -> dict[tuple[str, str], FeatureUse]:
-    uses = {}
-    # One upstream after the other: a process that computes has one of them.
-    order = list(upstreams)
-    for decision in sorted(plan.decisions, key=lambda each: order.index(each.need.upstream)):
-        need = decision.need
-        if not decision.store:
-            continue
-        upstream, cost = upstreams[need.upstream], plan.costs[need.upstream]
-        demand = plan.demands[need.upstream, need.task]
-        # What was registered in this process is unknown to others.
-        elsewhere = workers if upstream.entry.origin != "registered" else None
-        progress = _Pace(reporter, f"features of {need.upstream} for {need.task}")
+    # Tasks together, so that all processes are busy but at an upstream's end, and one upstream
+    # after the other: a process has one of them.
+    groups: dict[tuple[str, Kind], list[Need]] = {
+        (name, kind): [] for name in upstreams for kind in ("pooled", "frames")
+    }
+    for decision in plan.decisions:
+        if decision.store:
+            groups[decision.need.upstream, decision.need.kind].append(decision.need)
+
+    def extracted(needs: list[Need]) -> list[Need]:
+        """Extract what these tasks need, one by one where that fails; return which have it."""
         try:
-            with torch.random.fork_rng(devices=[]):
-                extract(
-                    list(demand.waves.values()),
-                    upstream=upstream,
-                    kind=need.kind,
-                    shape=Shape(layers=cost.layers, dim=cost.dim, rate=cost.rate),
-                    settings=plan.settings,
-                    invariant=cost.deviation <= TOLERANCE and not cost.zeros_follow,
-                    workers=elsewhere,
-                    device=device,
-                    stop=stop,
-                    on_progress=progress.show,
-                )
+            _extract(plan, needs, upstreams, reporter, device=device, workers=workers, stop=stop)
         except (CacheError, InterruptedRun):
             raise
         except Exception as error:
+            if len(needs) > 1:
+                return [need for each in needs for need in extracted([each])]
             reason = " ".join(str(error).split()) or type(error).__name__
-            reporter.line(f"{need.task} × {need.upstream}: no features are stored: {reason}")
-            continue
-        uses[need.upstream, need.task] = FeatureUse(
-            settings=plan.settings,
-            kind=need.kind,
-            deviation=cost.deviation,
-            zeros_follow=cost.zeros_follow,
-        )
+            what = f"{needs[0].task} × {needs[0].upstream}"
+            reporter.line(f"{what}: no features are stored: {reason}")
+            return []
+        return needs
+
+    uses = {}
+    for needs in filter(None, groups.values()):
+        for need in extracted(needs):
+            cost = plan.costs[need.upstream]
+            uses[need.upstream, need.task] = FeatureUse(
+                settings=plan.settings,
+                kind=need.kind,
+                deviation=cost.deviation,
+                zeros_follow=cost.zeros_follow,
+            )
     return uses
+
+
+def _extract(
+    plan: FeaturePlan,
+    needs: list[Need],
+    upstreams: dict[str, LoadedUpstream],
+    reporter: Reporter,
+    *,
+    device: str,
+    workers: Workers | None,
+    stop: Callable[[], bool],
+) -> None:
+    """Extract what several tasks need of one kind of one upstream's features."""
+    name, kind = needs[0].upstream, needs[0].kind
+    upstream, cost = upstreams[name], plan.costs[name]
+    waves = {k: w for need in needs for k, w in plan.demands[name, need.task].waves.items()}
+    progress = _Pace(reporter, f"features of {name} for {', '.join(need.task for need in needs)}")
+    with torch.random.fork_rng(devices=[]):
+        extract(
+            list(waves.values()),
+            upstream=upstream,
+            kind=kind,
+            shape=Shape(layers=cost.layers, dim=cost.dim, rate=cost.rate),
+            settings=plan.settings,
+            invariant=cost.deviation <= TOLERANCE and not cost.zeros_follow,
+            # What was registered in this process is unknown to others.
+            workers=workers if upstream.entry.origin != "registered" else None,
+            device=device,
+            stop=stop,
+            on_progress=progress.show,
+        )
 
 
 class _Pace:

@@ -45,16 +45,19 @@ class Energies(torch.nn.Module):
 
     def misbehave(self, calls):
         order = HERE / "order"
-        if order.exists():
+        try:
             what, _, when = order.read_text().partition(" ")
-            if calls >= int(when):
-                order.unlink()
-                if what == "die":
-                    os.kill(os.getpid(), signal.SIGKILL)
-                if what == "interrupt":
-                    os.kill(os.getpid(), signal.SIGINT)
-                if what == "fail":
-                    raise ValueError("the upstream\\nbroke")
+            if calls < int(when):
+                return
+            order.unlink()  # of several processes only one can
+        except FileNotFoundError:
+            return
+        if what == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == "interrupt":
+            os.kill(os.getpid(), signal.SIGINT)
+        if what == "fail":
+            raise ValueError("the upstream\\nbroke")
 
 def energies(ckpt=None, **kwargs):
     return Energies()
