@@ -106,6 +106,8 @@ def in_processes(
     finally:
         stop.set()
         for slot in slots:
+            slot.close(wait=False)
+        for slot in slots:
             slot.close()
 
 
@@ -133,8 +135,8 @@ class _Slot:
         self.close()
         self._pool = self._new_pool()
 
-    def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    def close(self, *, wait: bool = True) -> None:
+        self._pool.shutdown(wait=wait, cancel_futures=True)
 
     def _new_pool(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(

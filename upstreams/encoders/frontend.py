@@ -12,6 +12,7 @@ Notation: B batch, N samples, T frames, C channels.
 from collections.abc import Sequence
 from typing import cast
 
+import torch
 import torch.nn as nn
 from torch import Tensor
 from torch.nn.functional import pad
@@ -21,6 +22,17 @@ from superbit.upstreams.hubert_config import ConvLayer
 # A waveform that passes alone is convolved as if it ended at a multiple of so many samples: oneDNN
 # compiles a convolution for every new length, which took longer than the convolution.
 _LENGTH_STEP = 2_560
+
+
+class OwnGELU(nn.GELU):
+    """GELU in the memory of its input, which nothing else reads, where no gradient is wanted."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map a tensor to one of its shape."""
+        if torch.is_grad_enabled():
+            return super().forward(input)
+        activated: Tensor = torch.ops.aten.gelu_(input)
+        return activated
 
 
 class ConvBlock(nn.Module):
@@ -33,7 +45,7 @@ class ConvBlock(nn.Module):
         self.conv = nn.Conv1d(channels_in, channels_out, kernel, stride=stride, bias=False)
         # one group a channel: each channel is normalised over the frames of its utterance
         self.norm = nn.GroupNorm(channels_out, channels_out) if norm else nn.Identity()
-        self.activation = nn.GELU()
+        self.activation = OwnGELU()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, channels in, T) to (B, channels out, (T - kernel) // stride + 1)."""
