@@ -343,6 +343,7 @@ dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, 
 model = binarize_(untrained_model(config).double(), "w1a1")
 calibrate(model, [torch.load(f"{folder}/audio.pt")[rank]])
 torch.save(torch.stack(quantizer_scales(model)).detach(), f"{folder}/{rank}.pt")
+dist.barrier()  # gloo can abort in a rank whose peer has left
 dist.destroy_process_group()
 """
 
