@@ -23,7 +23,7 @@ from superbit.benchmark.records import canonical_json
 from superbit.upstreams.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from superbit.upstreams.registry import LoadedUpstream
 
@@ -141,13 +141,33 @@ def batch_deviation(upstream: nn.Module, rate: float, *, zeros_follow: bool = Fa
         zeros_follow: a batch may add frames of zeros up to its longest utterance, as s3prl's filter
             banks do, which have a frame or two less than the Featurizer would keep.
     """
+    return _largest_difference(_alone_and_batched(upstream, rate), zeros_follow=zeros_follow)
+
+
+def deviation_of(upstream: LoadedUpstream, rate: float) -> tuple[float, bool]:
+    """As :func:`batch_deviation`, and whether it is that small with zeros that follow only.
+
+    0 for an upstream of ours that promises it, tested elsewhere.
+    """
+    if upstream.entry.ours and getattr(upstream.expert, "batch_invariant", False):
+        return 0.0, False
+    pairs = _alone_and_batched(upstream.expert, rate)
+    deviation = _largest_difference(pairs, zeros_follow=False)
+    if deviation <= TOLERANCE:
+        return deviation, False
+    with_zeros = _largest_difference(pairs, zeros_follow=True)
+    return (with_zeros, True) if with_zeros <= TOLERANCE else (deviation, False)
+
+
+def _alone_and_batched(upstream: nn.Module, rate: float) -> list[tuple[Tensor, Tensor]]:
+    """Return (frames, dim) of each of four utterances and each layer, alone and in one batch."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
     lengths = (16_000, 27_650, 40_333, 11_111)
     waves = [0.1 * torch.randn(n, generator=generator) for n in lengths]
 
-    def cut(batch: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
+    def cut(batch: Sequence[Tensor]) -> list[list[Tensor]]:
         with torch.no_grad():
             output = upstream(list(batch))["hidden_states"]
         layers = list(output.values()) if isinstance(output, dict) else output
@@ -158,30 +178,25 @@ def batch_deviation(upstream: nn.Module, rate: float, *, zeros_follow: bool = Fa
         ]
 
     together = cut(waves)
+    return [
+        pair
+        for wave, in_batch in zip(waves, together, strict=True)
+        for pair in zip(cut([wave])[0], in_batch, strict=True)
+    ]
+
+
+def _largest_difference(pairs: Sequence[tuple[Tensor, Tensor]], *, zeros_follow: bool) -> float:
+    from torch.nn.functional import pad
+
     worst = 0.0
-    for wave, in_batch in zip(waves, together, strict=True):
-        for alone, batched in zip(cut([wave])[0], in_batch, strict=True):
-            if zeros_follow:
-                alone = torch.nn.functional.pad(alone, (0, 0, 0, len(batched) - len(alone)))
-            if alone.shape != batched.shape:
-                return float("inf")
-            scale = float(alone.abs().max()) or 1.0
-            worst = max(worst, float((alone - batched).abs().max()) / scale)
+    for alone, batched in pairs:
+        if zeros_follow:
+            alone = pad(alone, (0, 0, 0, max(0, len(batched) - len(alone))))
+        if alone.shape != batched.shape:
+            return float("inf")
+        scale = float(alone.abs().max()) or 1.0
+        worst = max(worst, float((alone - batched).abs().max()) / scale)
     return worst
-
-
-def deviation_of(upstream: LoadedUpstream, rate: float) -> tuple[float, bool]:
-    """As :func:`batch_deviation`, and whether it is that small with zeros that follow only.
-
-    0 for an upstream of ours that promises it, tested elsewhere.
-    """
-    if upstream.entry.ours and getattr(upstream.expert, "batch_invariant", False):
-        return 0.0, False
-    deviation = batch_deviation(upstream.expert, rate)
-    if deviation <= TOLERANCE:
-        return deviation, False
-    with_zeros = batch_deviation(upstream.expert, rate, zeros_follow=True)
-    return (with_zeros, True) if with_zeros <= TOLERANCE else (deviation, False)
 
 
 def cached_folders(cache: Path) -> list[tuple[Path, str, int, float]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from superbit.benchmark.features.cache import TOLERANCE
 from superbit.benchmark.features.demand import Demand, Kind
 
 
@@ -64,6 +65,11 @@ class Cost:
     may_store: bool
     zeros_follow: bool = False
 
+    @property
+    def invariant(self) -> bool:
+        """Whether utterances may share a batch when their own features are computed."""
+        return self.deviation <= TOLERANCE and not self.zeros_follow
+
     def kind(self, wanted: Kind) -> Kind:
         """What to store where a task wants that: a mean over zeros of a batch cannot be."""
         return "frames" if self.zeros_follow else wanted
@@ -97,7 +103,6 @@ class Decision:
 def need_of(
     demand: Demand,
     *,
-    kind: Kind,
     upstream: str,
     audio: str,
     runs: int,
@@ -110,7 +115,7 @@ def need_of(
     return Need(
         upstream=upstream,
         task=demand.task,
-        kind=kind,
+        kind=demand.kind,
         audio=audio,
         waveforms=waveforms,
         seconds=seconds,

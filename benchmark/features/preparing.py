@@ -87,21 +87,20 @@ def plan_features(
                 walked[asked] = find_demand(
                     task, run.config, places=places, files=files, rate=rate, lengths=lengths
                 )
-        demands[name, task] = walked[asked]
+        demand = walked[asked]
+        demands[name, task] = replace(demand, kind=costs[name].kind(demand.kind))
     with whole_or_nothing(settings.folder):
         lengths.save()
     needs, planned = [], set[tuple[str, str, str]]()
     for (name, task), demand in demands.items():
-        kind = costs[name].kind(demand.kind)
-        store = settings.store(upstreams[name], kind)
+        store = settings.store(upstreams[name], demand.kind)
         absent = [wave for key, wave in demand.waves.items() if key not in store]
-        new = [wave for wave in absent if (name, kind, wave.key) not in planned]
+        new = [wave for wave in absent if (name, demand.kind, wave.key) not in planned]
         if costs[name].may_store:
-            planned |= {(name, kind, wave.key) for wave in new}
+            planned |= {(name, demand.kind, wave.key) for wave in new}
         needs.append(
             need_of(
                 demand,
-                kind=kind,
                 upstream=name,
                 audio=TASKS[task].corpus,
                 runs=folds[name, task],
@@ -127,11 +126,11 @@ def plan_assumed(
     refuse_small_budget(settings)
     costs = {name: cost_of(upstream, settings) for name, upstream in upstreams.items()}
     needs = [
-        replace(need, kind=costs[name].kind(need.kind))
+        assumed_need(task, config, upstream=name, runs=runs)
         for name in upstreams
         for task, (config, runs) in configs.items()
-        for need in [assumed_need(task, config, upstream=name, runs=runs)]
     ]
+    needs = [replace(need, kind=costs[need.upstream].kind(need.kind)) for need in needs]
     decisions = _decide(shared_once(needs), costs, settings)
     return FeaturePlan(settings=settings, decisions=decisions, costs=costs, demands={})
 

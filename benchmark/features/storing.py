@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from superbit.benchmark.features.cache import TOLERANCE, CacheSettings
+from superbit.benchmark.features.cache import CacheSettings
 from superbit.benchmark.features.demand import Kind
 from superbit.benchmark.features.extraction import Shape, extract
-from superbit.benchmark.features.planning import Need
+from superbit.benchmark.features.planning import Cost, Need
 from superbit.benchmark.features.preparing import FeaturePlan
 from superbit.benchmark.features.source import FeatureSource, UpstreamFeatures
 from superbit.benchmark.features.store import CacheError
@@ -34,8 +34,7 @@ class FeatureUse:
 
     settings: CacheSettings
     kind: Kind
-    deviation: float
-    zeros_follow: bool
+    cost: Cost
 
     def open(
         self, upstream: LoadedUpstream, *, work_dir: Path, device: str
@@ -49,13 +48,14 @@ class FeatureUse:
                 upstream=UpstreamFeatures(
                     expert, rate=rate, pooled=self.kind == "pooled", device=device
                 ),
-                zeros_follow=self.zeros_follow,
+                zeros_follow=self.cost.zeros_follow,
             )
 
         return source
 
     def describe(self, source: FeatureSource) -> dict[str, Any]:
         """Return what a record says of the features it was made of."""
+        deviation = self.cost.deviation
         return {
             "kind": self.kind,
             "precision": self.settings.dtype(self.kind),
@@ -63,8 +63,8 @@ class FeatureUse:
             "live": source.live,
             "damaged": source.damaged,
             # JSON has no infinity
-            "deviation": str(self.deviation) if self.deviation == float("inf") else self.deviation,
-            **({"zeros_follow": True} if self.zeros_follow else {}),
+            "deviation": str(deviation) if deviation == float("inf") else deviation,
+            **({"zeros_follow": True} if self.cost.zeros_follow else {}),
         }
 
 
@@ -136,12 +136,8 @@ def _extract_all(
     uses = {}
     for needs in filter(None, groups.values()):
         for need in extracted(needs):
-            cost = plan.costs[need.upstream]
             uses[need.upstream, need.task] = FeatureUse(
-                settings=plan.settings,
-                kind=need.kind,
-                deviation=cost.deviation,
-                zeros_follow=cost.zeros_follow,
+                settings=plan.settings, kind=need.kind, cost=plan.costs[need.upstream]
             )
     return uses
 
@@ -168,7 +164,7 @@ def _extract(
             kind=kind,
             shape=Shape(layers=cost.layers, dim=cost.dim, rate=cost.rate),
             settings=plan.settings,
-            invariant=cost.deviation <= TOLERANCE and not cost.zeros_follow,
+            invariant=cost.invariant,
             # What was registered in this process is unknown to others.
             workers=workers if upstream.entry.origin != "registered" else None,
             device=device,

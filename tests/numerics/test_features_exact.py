@@ -128,12 +128,9 @@ class Bench:
         computed = extract(
             list(demand.waves.values()), upstream=self.upstream, kind=cost.kind(demand.kind),
             shape=Shape(layers=cost.layers, dim=cost.dim, rate=cost.rate), settings=settings,
-            invariant=not cost.zeros_follow,
+            invariant=cost.invariant,
         )  # fmt: skip
-        use = FeatureUse(
-            settings=settings, kind=cost.kind(demand.kind), deviation=cost.deviation,
-            zeros_follow=cost.zeros_follow,
-        )  # fmt: skip
+        use = FeatureUse(settings=settings, kind=cost.kind(demand.kind), cost=cost)
         return use, demand, computed
 
     def run(self, precision=None):

@@ -47,8 +47,9 @@ from superbit.benchmark.features.demand import (
 )
 from superbit.benchmark.features.extraction import Shape, extract, measured_rate
 from superbit.benchmark.features.preparing import cost_of
-from superbit.benchmark.features.source import FeatureSource, UpstreamFeatures
+from superbit.benchmark.features.source import FeatureSource
 from superbit.benchmark.features.store import FeatureStore
+from superbit.benchmark.features.storing import FeatureUse
 from superbit.benchmark.features.waves import KnownFiles
 from superbit.benchmark.features.workers import Workers
 from superbit.benchmark.progress import Reporter
@@ -228,7 +229,7 @@ class Bench:
                 kind=self.kind,
                 shape=Shape(layers=cost.layers, dim=cost.dim, rate=cost.rate),
                 settings=settings,
-                invariant=cost.deviation == 0.0 and not cost.zeros_follow,
+                invariant=cost.invariant,
                 workers=workers,
             )
         finally:
@@ -375,17 +376,12 @@ class Bench:
             )
 
     def _source(self, settings: CacheSettings) -> Callable[[Any, float], FeatureSource]:
+        use = FeatureUse(settings=settings, kind=self.kind, cost=self.cost)
+        opened = use.open(self.upstream, work_dir=self.work_dir, device="cpu")
+
         def source(expert: Any, rate: float) -> FeatureSource:
-            upstream = UpstreamFeatures(
-                expert, rate=rate, pooled=self.kind == "pooled", device="cpu"
-            )
-            source = FeatureSource(
-                settings.store(self.upstream, self.kind),
-                files=self.files,
-                upstream=upstream,
-                zeros_follow=self.cost.zeros_follow,
-            )
-            self._clock = Clock(source, upstream)
+            source = opened(expert, rate)
+            self._clock = Clock(source, source._upstream)
             return source
 
         return source

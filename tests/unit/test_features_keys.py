@@ -80,6 +80,17 @@ def test_frames_that_only_a_batch_has_are_a_deviation():
     assert batch_deviation(Rows(), 320, zeros_follow=True) == 0.0
 
 
+def test_a_batch_that_takes_frames_away_is_no_batch_that_adds_zeros():
+    class Shorter(torch.nn.Module):
+        """A batch has one frame less of each than the utterance alone."""
+
+        def forward(self, wavs):
+            frames = min(len(wav) for wav in wavs) // 320 - (len(wavs) > 1)
+            return {"hidden_states": [torch.ones(len(wavs), frames, 4)]}
+
+    assert batch_deviation(Shorter(), 320, zeros_follow=True) == float("inf")
+
+
 @pytest.mark.parametrize("name", ["fbank", "mfcc", "fbank_no_cmvn"])
 def test_filter_banks_of_s3prl_are_their_own_but_for_zeros_that_follow(name):
     upstream = load_upstream(name)

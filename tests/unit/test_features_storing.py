@@ -33,7 +33,7 @@ def plan(tmp_path):
         stub = SimpleNamespace(seconds=1.0)
         need = need_of(
             Demand(**{**vars(demand), "waves": {key: stub for key in demand.waves}}),
-            kind=demand.kind, upstream=name, audio=task, runs=1, present=0, missing=(1, 1.0),
+            upstream=name, audio=task, runs=1, present=0, missing=(1, 1.0),
         )  # fmt: skip
         decisions.append(
             Decision(need=need, store=task != "SID" or name == "one", why="", bytes=0,
