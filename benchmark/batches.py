@@ -10,6 +10,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from superbit.benchmark import heads
+from superbit.benchmark.features.ahead import Ahead
 from superbit.benchmark.features.source import FeatureSource
 from superbit.benchmark.rng import rng_state, set_rng_state
 from superbit.benchmark.training_state import Progress
@@ -44,17 +45,21 @@ class Batches:
                 "or give more audio."
             )
         with reading(self._source):  # worker processes start here and keep what they inherit
-            batches = iter(loader)
+            batches: Any = iter(loader)
+            ahead = self._ahead(loader, batches)
             if resume_rng is not None:
-                _skip(loader, batches, progress.batch)
+                if ahead is not None:
+                    ahead.skip(progress.batch)
+                else:
+                    _skip(loader, batches, progress.batch)
                 set_rng_state(resume_rng)
-        return self._read(batches)
+        return self._read(batches) if ahead is None else iter(ahead)
 
     def evaluation(self, split: str) -> tuple[int, Iterator[Any]]:
         """How many batches a split has, and those that are evaluated."""
         limited = self._stops_early(split)
         loader = self._head.get_dataloader(split)
-        batches = self._read(loader)
+        batches = self._read_split(loader)
         if limited:
             batches = (batch for _, batch in zip(range(self._limit or 0), batches, strict=False))
         return len(loader), batches
@@ -64,7 +69,7 @@ class Batches:
         loader = self._head.get_dataloader(split)
         if self._limit is not None:
             heads.limit_queries(loader.dataset, self._limit)
-        return self._read(loader)
+        return self._read_split(loader)
 
     def state(self) -> dict[str, Any]:
         """Return the generators now and at the epoch's start."""
@@ -74,13 +79,22 @@ class Batches:
         """Let :meth:`training` continue from what :meth:`state` returned."""
         self._epoch_rng, self._resume_rng = state["epoch_rng"], state["rng"]
 
-    def _read(self, batches: Any) -> Iterator[Any]:
+    def _ahead(self, loader: DataLoader, batches: Iterator[Any]) -> Ahead | None:
+        """What computes live waveforms of several batches together, where that changes no draw."""
+        if self._source is None or loader.num_workers == 0 or not self._source.looks_ahead:
+            return None
+        return Ahead(batches, self._source)
+
+    def _read_split(self, loader: DataLoader) -> Iterator[Any]:
         with reading(self._source):
-            remaining = iter(batches)
+            batches = iter(loader)
+        yield from self._ahead(loader, batches) or self._read(batches)
+
+    def _read(self, batches: Iterator[Any]) -> Iterator[Any]:
         while True:
             try:
                 with reading(self._source):
-                    batch = next(remaining)
+                    batch = next(batches)
             except StopIteration:
                 return
             yield batch

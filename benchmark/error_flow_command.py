@@ -13,6 +13,7 @@ from superbit.benchmark.progress import Reporter
 from superbit.benchmark.table_formats import require_one_of
 from superbit.upstreams import registry
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.figures import require_matplotlib
 from superbit.upstreams.spec import TWIN_POLICY, UpstreamSpec
 
 if TYPE_CHECKING:
@@ -25,10 +26,6 @@ FORMATS = ("csv", "md", "png")
 SIGNAL_SECONDS = 4
 AUDIO_SECONDS = 60  # of a folder, at most: the first files in order of their names
 EXTENSIONS = (".flac", ".wav")
-MISSING = (
-    "--format png needs matplotlib; install it with: pip install 'superbit[figures]', or choose "
-    "csv or md."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +54,7 @@ def error_flow_command(arguments: argparse.Namespace) -> int:
     """
     require_one_of("format", arguments.format, FORMATS)
     if arguments.format == "png":
-        _require_matplotlib()
+        require_matplotlib("--format png", instead="choose csv or md")
     with Reporter().quiet() as out:
         spec = UpstreamSpec.parse(arguments.spec).normalized()
         policy = spec.policy or TWIN_POLICY
@@ -196,13 +193,6 @@ def read_folder(folder: Path) -> Audio:
         waveforms=waveforms,
         meaning=f"{len(waveforms)} of {len(files)} files of {folder}, {seconds:.1f} s",
     )
-
-
-def _require_matplotlib() -> None:
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise InputError(MISSING) from None
 
 
 def _plain(spec: UpstreamSpec) -> str:

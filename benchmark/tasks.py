@@ -28,6 +28,8 @@ class TaskSpec:
         downstream: package under ``s3prl.downstream`` whose expert runs the task.
         protocol: how SUPERB arrives at the number: a key of ``procedures.PROCEDURES``.
         folds: runs that make one number: 5 for ER, else 0.
+        cuts_by_frames: the audio that it reads depends on the upstream's downsample rate: SD's
+            chunks are of a number of frames.
         revision: raised whenever the way superbit arrives at this task's number changes.
     """
 
@@ -42,6 +44,7 @@ class TaskSpec:
     downstream: str
     protocol: str = "best on dev"
     folds: int = 0
+    cuts_by_frames: bool = False
     revision: int = 1
 
     @property
@@ -141,6 +144,7 @@ TASKS: dict[str, TaskSpec] = _tasks(
         higher_is_better=False,
         downstream="diarization",
         protocol="lowest test DER",
+        cuts_by_frames=True,
     ),
     TaskSpec(
         name="ER",

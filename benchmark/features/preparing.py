@@ -80,7 +80,7 @@ def plan_features(
     walked: dict[tuple[str, float], Demand] = {}
     for (name, task), run in first.items():
         rate = costs[name].rate
-        asked = task, rate if task == "SD" else 0.0  # only SD's chunks follow the rate
+        asked = task, rate if TASKS[task].cuts_by_frames else 0.0
         if asked not in walked:
             places = Places(paths=paths, work_dir=work_dir, fold=run.fold)
             with reporter.quiet():

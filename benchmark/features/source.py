@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from superbit.benchmark.features.store import CacheError, Features, FeatureStore
-from superbit.benchmark.features.waves import KnownFiles, Transform, Wave, wave_key
+from superbit.benchmark.features.waves import SAMPLE_RATE, KnownFiles, Transform, Wave, wave_key
 from superbit.upstreams import s3prl_patches
 from superbit.upstreams.errors import InputError
 
@@ -34,6 +34,14 @@ class Batch:
     def layer(self, index: int) -> list[Tensor]:
         """One layer's features, (frames, D) an utterance."""
         return list(self.states[index].split(self.frames))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computed:
+    """In a waveform's place, its hidden states of an earlier pass, (L, frames, D)."""
+
+    states: Tensor
+    samples: int
 
 
 def weighted_sum(featurizer: nn.Module, batch: Batch) -> list[Tensor]:
@@ -134,10 +142,39 @@ class FeatureSource:
             for index, states in zip(missing, computed, strict=True):
                 found[index] = states
             self._heal([(wavs[i], s) for i, s in zip(missing, computed, strict=True)])
-        self.live += len(missing)
-        self.stored += len(wavs) - len(missing)
+        live = len(missing) + sum(isinstance(wav, Computed) for wav in wavs)
+        self.live += live
+        self.stored += len(wavs) - live
         batch = [states for states in found if states is not None]
         return self._joined(self._with_zeros(wavs, batch) if self._zeros_follow else batch)
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether waveforms of later batches may pass through the upstream with this one's.
+
+        Frames would take the memory of several batches, and an upstream whose zeros follow the
+        batch's longest takes each waveform alone.
+        """
+        return self._upstream.pooled and not self._zeros_follow
+
+    def live_seconds(self, wavs: Sequence[Any]) -> float:
+        """Seconds of audio in a batch that no store has."""
+        return sum(len(wav) for wav in wavs if not isinstance(wav, Wave)) / SAMPLE_RATE
+
+    def compute_ahead(self, batches: Sequence[Sequence[Any]]) -> list[list[Any]]:
+        """Return the batches' waveforms with :class:`Computed` in place of what no store has."""
+        found = [list(wavs) for wavs in batches]
+        live = [
+            (wavs, index)
+            for wavs in found
+            for index, wav in enumerate(wavs)
+            if not isinstance(wav, Wave)
+        ]
+        if live:
+            computed = self._upstream.compute([_samples(wavs[index]) for wavs, index in live])
+            for (wavs, index), states in zip(live, computed, strict=True):
+                wavs[index] = Computed(states=states, samples=len(wavs[index]))
+        return found
 
     def _compute(self, waves: list[Tensor]) -> list[Tensor]:
         if self._zeros_follow:  # as many as its own batch wants, not as these few do
@@ -169,6 +206,8 @@ class FeatureSource:
         return wave, entry.rate
 
     def _read(self, wav: Any) -> Tensor | None:
+        if isinstance(wav, Computed):
+            return wav.states
         if not isinstance(wav, Wave) or wav.key not in self._store:
             return None
         states = self._store.read(wav.key)
@@ -211,4 +250,4 @@ def _samples(wav: Any) -> Tensor:
 
 
 def _length(wav: Any) -> int:
-    return wav.samples if isinstance(wav, Wave) else len(wav)
+    return wav.samples if isinstance(wav, Wave | Computed) else len(wav)

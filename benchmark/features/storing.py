@@ -87,9 +87,14 @@ def prepare(
     """
     workers = Workers(processes) if _worth_processes(plan, device, processes) else None
     try:
-        return _extract_all(
-            plan, upstreams=upstreams, reporter=reporter, device=device, workers=workers, stop=stop
-        )
+        return _Extraction(
+            plan=plan,
+            upstreams=upstreams,
+            reporter=reporter,
+            device=device,
+            workers=workers,
+            stop=stop,
+        ).run()
     finally:
         if workers is not None:
             workers.close()
@@ -100,77 +105,70 @@ def _worth_processes(plan: FeaturePlan, device: str, processes: int) -> bool:
     return processes > 1 and device == "cpu" and hours * 3600 > _SECONDS_WORTH_PROCESSES
 
 
-def _extract_all(
-    plan: FeaturePlan,
-    *,
-    upstreams: dict[str, LoadedUpstream],
-    reporter: Reporter,
-    device: str,
-    workers: Workers | None,
-    stop: Callable[[], bool],
-) -> dict[tuple[str, str], FeatureUse]:
-    # Tasks together, so that all processes are busy but at an upstream's end, and one upstream
-    # after the other: a process has one of them.
-    groups: dict[tuple[str, Kind], list[Need]] = {
-        (name, kind): [] for name in upstreams for kind in ("pooled", "frames")
-    }
-    for decision in plan.decisions:
-        if decision.store:
-            groups[decision.need.upstream, decision.need.kind].append(decision.need)
+@dataclass(frozen=True, kw_only=True)
+class _Extraction:
+    """What :func:`prepare` does, with the processes that do it."""
 
-    def extracted(needs: list[Need]) -> list[Need]:
+    plan: FeaturePlan
+    upstreams: dict[str, LoadedUpstream]
+    reporter: Reporter
+    device: str
+    workers: Workers | None
+    stop: Callable[[], bool]
+
+    def run(self) -> dict[tuple[str, str], FeatureUse]:
+        # Tasks together, so that all processes are busy but at an upstream's end, and one upstream
+        # after the other: a process has one of them.
+        groups: dict[tuple[str, Kind], list[Need]] = {
+            (name, kind): [] for name in self.upstreams for kind in ("pooled", "frames")
+        }
+        for decision in self.plan.decisions:
+            if decision.store:
+                groups[decision.need.upstream, decision.need.kind].append(decision.need)
+        return {
+            (need.upstream, need.task): FeatureUse(
+                settings=self.plan.settings, kind=need.kind, cost=self.plan.costs[need.upstream]
+            )
+            for needs in filter(None, groups.values())
+            for need in self._extracted(needs)
+        }
+
+    def _extracted(self, needs: list[Need]) -> list[Need]:
         """Extract what these tasks need, one by one where that fails; return which have it."""
         try:
-            _extract(plan, needs, upstreams, reporter, device=device, workers=workers, stop=stop)
+            self._extract(needs)
         except (CacheError, InterruptedRun):
             raise
         except Exception as error:
             if len(needs) > 1:
-                return [need for each in needs for need in extracted([each])]
+                return [need for each in needs for need in self._extracted([each])]
             reason = " ".join(str(error).split()) or type(error).__name__
             what = f"{needs[0].task} × {needs[0].upstream}"
-            reporter.line(f"{what}: no features are stored: {reason}")
+            self.reporter.line(f"{what}: no features are stored: {reason}")
             return []
         return needs
 
-    uses = {}
-    for needs in filter(None, groups.values()):
-        for need in extracted(needs):
-            uses[need.upstream, need.task] = FeatureUse(
-                settings=plan.settings, kind=need.kind, cost=plan.costs[need.upstream]
+    def _extract(self, needs: list[Need]) -> None:
+        """Extract what several tasks need of one kind of one upstream's features."""
+        name, kind = needs[0].upstream, needs[0].kind
+        upstream, cost = self.upstreams[name], self.plan.costs[name]
+        demands = [self.plan.demands[name, need.task] for need in needs]
+        waves = {key: wave for demand in demands for key, wave in demand.waves.items()}
+        of_tasks = ", ".join(need.task for need in needs)
+        with torch.random.fork_rng(devices=[]):
+            extract(
+                list(waves.values()),
+                upstream=upstream,
+                kind=kind,
+                shape=Shape(layers=cost.layers, dim=cost.dim, rate=cost.rate),
+                settings=self.plan.settings,
+                invariant=cost.invariant,
+                # What was registered in this process is unknown to others.
+                workers=self.workers if upstream.entry.origin != "registered" else None,
+                device=self.device,
+                stop=self.stop,
+                on_progress=_Pace(self.reporter, f"features of {name} for {of_tasks}").show,
             )
-    return uses
-
-
-def _extract(
-    plan: FeaturePlan,
-    needs: list[Need],
-    upstreams: dict[str, LoadedUpstream],
-    reporter: Reporter,
-    *,
-    device: str,
-    workers: Workers | None,
-    stop: Callable[[], bool],
-) -> None:
-    """Extract what several tasks need of one kind of one upstream's features."""
-    name, kind = needs[0].upstream, needs[0].kind
-    upstream, cost = upstreams[name], plan.costs[name]
-    waves = {k: w for need in needs for k, w in plan.demands[name, need.task].waves.items()}
-    progress = _Pace(reporter, f"features of {name} for {', '.join(need.task for need in needs)}")
-    with torch.random.fork_rng(devices=[]):
-        extract(
-            list(waves.values()),
-            upstream=upstream,
-            kind=kind,
-            shape=Shape(layers=cost.layers, dim=cost.dim, rate=cost.rate),
-            settings=plan.settings,
-            invariant=cost.invariant,
-            # What was registered in this process is unknown to others.
-            workers=workers if upstream.entry.origin != "registered" else None,
-            device=device,
-            stop=stop,
-            on_progress=progress.show,
-        )
 
 
 class _Pace:

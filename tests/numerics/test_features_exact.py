@@ -19,7 +19,7 @@ from superbit.benchmark.features.cache import CacheSettings
 from superbit.benchmark.features.demand import Lengths, find_demand
 from superbit.benchmark.features.extraction import Shape, extract
 from superbit.benchmark.features.preparing import cost_of
-from superbit.benchmark.features.source import weighted_sum
+from superbit.benchmark.features.source import UpstreamFeatures, weighted_sum
 from superbit.benchmark.features.storing import FeatureUse
 from superbit.benchmark.features.waves import KnownFiles
 from superbit.benchmark.features.workers import Workers
@@ -267,6 +267,57 @@ def test_silence_crops_of_ks_are_drawn_and_computed_anew(bench):
     stored = runs.run("float32")
     silences = sum(names.count("_background_noise_") for names in map(str, stored[0].batches))
     assert stored[2].live == silences > 0
+
+
+def test_silence_crops_of_several_batches_pass_together(bench, monkeypatch):
+    """With worker processes, as at SUPERB's scale: what a crop gives stays what it was alone."""
+    runs = bench("KS", steps=12, num_workers=2)
+    live, passes = runs.run(), []
+    runs.extract("float32")
+    compute = UpstreamFeatures.compute
+
+    def counted(features, waves):
+        passes.append(len(waves))
+        return compute(features, waves)
+
+    monkeypatch.setattr(UpstreamFeatures, "compute", counted)
+    stored = runs.run("float32")
+    assert_same(live, stored, tolerance=1e-5, items=runs.items)
+    silences = sum(names.count("_background_noise_") for names in map(str, stored[0].batches))
+    assert stored[2].live == silences > 0
+    assert len(passes) == 2 + 2  # of training, twelve batches; and an evaluation each way
+
+
+def test_a_resumed_run_computes_ahead_in_the_same_groups(bench):
+    """To the bit: from a step in the middle of a group."""
+    runs = bench("KS", steps=12, num_workers=2)
+    runs.config["runner"]["eval_step"] = 100
+    use, _, _ = runs.extract("float32")
+
+    def built(steps):
+        config = copy.deepcopy(runs.config)
+        config["runner"]["total_steps"] = steps
+        BINDINGS["KS"].bind(config["downstream_expert"], runs.places)
+        seed_everything(SEED)
+        return experiment.Experiment(
+            upstream=runs.upstream.expert, downstream=TASKS["KS"].downstream, config=config,
+            seed=SEED, expdir=runs.tmp_path,
+            feature_source=use.open(runs.upstream, work_dir=runs.work_dir, device="cpu"),
+        )  # fmt: skip
+
+    def trained(run):
+        losses = {}
+        run.train(on_step=lambda step, loss: losses.update({step: loss}))
+        return losses
+
+    straight = trained(built(12))
+    first = built(5)
+    trained(first)
+    second = built(12)
+    second.load_state(first.state())
+    seed_everything(0)  # of another process
+    resumed = trained(second)
+    assert resumed == {step: straight[step] for step in range(6, 13)}
 
 
 @pytest.mark.parametrize("task", ["SID", "ASV"])

@@ -1,7 +1,7 @@
 """Hours of SUPERB's tasks with s3prl's own Runner and with stored features, from timed steps.
 
     python tests/perf/bench_sweep.py [--tasks KS,…] [--upstreams vanilla,vanilla_nano] [--steps N]
-        [--blocks N] [--threads N] [--validate] [--replace] [--out FILE] | --report
+        [--blocks N] [--threads N] [--validate] [--replace | --whole] [--out FILE] | --report
 
 Each task gets noise of the real corpora's lengths in their layouts, at the full protocol's batch
 sizes. A block is N steps of s3prl's Runner, of our loop live, of our loop on stored features, and
@@ -116,15 +116,25 @@ def measure(
         yield {"kind": "profile", "hottest": bench.hottest_functions()}
     if validate:
         for variant in (S3PRL, STORED):
-            steps = 2 * bench.steps
-            spent = bench.whole_run(variant, steps=steps)
-            yield {
-                "kind": "validation",
-                "variant": variant,
-                "steps": steps,
-                "measured": sum(spent.values()),
-                "measured_parts": spent,
-            }
+            spent = bench.run_through(variant, steps=2 * bench.steps)
+            yield _validation_line(variant, 2 * bench.steps, spent)
+
+
+def measure_whole(bench: Bench) -> Iterator[Line]:
+    """Yield one run of SUPERB's number of steps on a corpus of SUPERB's size, stored features."""
+    spent = bench.run_through(STORED, steps=None)
+    line = _validation_line(STORED, total_steps(bench.protocol), spent)
+    yield line | {"whole": True}
+
+
+def _validation_line(variant: str, steps: int, spent: dict[str, float]) -> Line:
+    return {
+        "kind": "validation",
+        "variant": variant,
+        "steps": steps,
+        "measured": sum(spent.values()),
+        "measured_parts": spent,
+    }
 
 
 def _evaluation_line(variant: str, evaluation: EvaluationTime) -> Line:
@@ -135,6 +145,9 @@ def with_prediction(line: Line, before: Sequence[Line]) -> Line:
     """Add to a validation what the formula says, from the lines measured before it."""
     task = line["task"]
     measured = merge(before)[Setting.of(line)][task]
+    if line.get("whole"):
+        protocol = dataclasses.replace(superb_protocol(task, measured), runs=1)
+        return line | {"predicted": seconds(measured, protocol, line["variant"])}
     config = resolve(task, scale="superb")
     of_task = [each for each in before if each["task"] == task]
     utterances = {e["split"]: e["utterances"] for e in of_task if e["kind"] == "evaluation"}
@@ -196,6 +209,16 @@ def without(lines: Sequence[Line], about: dict[str, Any]) -> list[Line]:
     ]
 
 
+def _predictable(about: dict[str, Any], known: Sequence[Line]) -> bool:
+    """Whether the formula can tell hours on stored features; QbE has no steps to run."""
+    measured = merge(known).get(Setting.of(about), {}).get(about["task"])
+    return (
+        measured is not None
+        and about["task"] != "QbE"
+        and seconds(measured, superb_protocol(about["task"], measured), STORED) is not None
+    )
+
+
 def _write(file: Path, lines: Sequence[Line]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
@@ -233,7 +256,14 @@ def _arguments() -> argparse.Namespace:
         action="store_true",
         help="also run the tasks from beginning to end, and compare the formula",
     )
-    parser.add_argument(
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument(
+        "--whole",
+        action="store_true",
+        help="instead run the tasks once on stored features at SUPERB's number of steps and "
+        "corpus sizes, and compare the formula from what was measured before",
+    )
+    either.add_argument(
         "--replace",
         action="store_true",
         help="forget what was measured of these tasks in this setting",
@@ -255,6 +285,11 @@ def main() -> None:
         for task in arguments.tasks.split(","):
             about = _about(task, upstream)
             known = read_lines(arguments.out)
+            if arguments.whole and not _predictable(about, known):
+                sys.exit(
+                    f"--whole compares with the formula, and {arguments.out} lacks {upstream}'s "
+                    f"{task}: measure it first, without --whole."
+                )
             if arguments.replace:
                 known = without(known, about)
                 _write(arguments.out, known)
@@ -266,13 +301,15 @@ def main() -> None:
                     steps=arguments.steps,
                     minutes=arguments.minutes,
                     threads=arguments.threads,
+                    whole=arguments.whole,
                 )
-                for line in measure(
+                lines = measure(
                     bench,
                     blocks=arguments.blocks,
                     variants=variants,
                     validate=arguments.validate and task != "QbE",
-                ):
+                )
+                for line in measure_whole(bench) if arguments.whole else lines:
                     line = _rounded(about | line)
                     if line["kind"] == "validation":
                         line = _rounded(with_prediction(line, known))

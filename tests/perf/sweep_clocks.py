@@ -54,6 +54,7 @@ class Clock:
 
         vars(source)["reading"] = timed_reading
         vars(source)["gather"] = self._timed("gathering", source.gather)
+        vars(source)["compute_ahead"] = self._timed("gathering", source.compute_ahead)
         vars(upstream)["compute"] = self._timed("upstream", upstream.compute)
 
     def spent(self) -> dict[str, float]:

@@ -33,7 +33,7 @@ from sweep_corpora import LENGTHS, make_corpus
 from sweep_report import FIVE, LIVE, PARTS, S3PRL, STORED
 
 from superbit.benchmark.bindings import BINDINGS, Places
-from superbit.benchmark.configs import resolve
+from superbit.benchmark.configs import resolve, total_steps
 from superbit.benchmark.corpora.manifest import build_manifest
 from superbit.benchmark.corpora.paths import load_paths
 from superbit.benchmark.experiment import Experiment
@@ -47,6 +47,7 @@ from superbit.benchmark.features.demand import (
 )
 from superbit.benchmark.features.extraction import Shape, extract, measured_rate
 from superbit.benchmark.features.preparing import cost_of
+from superbit.benchmark.features.sizes import SIZES
 from superbit.benchmark.features.source import FeatureSource
 from superbit.benchmark.features.store import FeatureStore
 from superbit.benchmark.features.storing import FeatureUse
@@ -82,6 +83,7 @@ class Bench:
         steps: of a block.
         minutes: of distinct audio to train on, at most.
         threads: of torch, and processes of the extraction.
+        whole: as many utterances as SUPERB's corpus, each of its own audio.
     """
 
     def __init__(
@@ -93,18 +95,24 @@ class Bench:
         steps: int,
         minutes: float,
         threads: int,
+        whole: bool = False,
     ) -> None:
         self.task, self.upstream, self.folder, self.steps = task, upstream, folder, steps
         self.threads = threads
         self._stored: list[str] = []
         self.protocol = resolve(task, scale="superb")
         self.evaluated = EVALUATED.get(task, 24)
+        if whole:
+            minutes = math.inf
+            self.evaluated = max(SIZES[task][split][0] for split in SIZES[task] if split != "train")
         self.work_dir = folder / "work"
         with Reporter().quiet():
             self.cost = cost_of(upstream, CacheSettings(folder=folder / "cache"))
         self.kind = self.cost.kind(kind_of(task, self.protocol))
         pooled = self.kind == "pooled"
-        self.train_files = self._files_needed(minutes, links=pooled)
+        self.train_files = (
+            SIZES[task]["train"][0] if whole else self._files_needed(minutes, links=pooled)
+        )
         paths = load_paths(
             make_corpus(
                 task,
@@ -284,13 +292,19 @@ class Bench:
             spent = now() - began
         yield STORED, ours, spent / pairs
 
-    def whole_run(self, variant: str, *, steps: int) -> dict[str, float]:
+    def run_through(self, variant: str, *, steps: int | None) -> dict[str, float]:
         """Train and test from beginning to end; return the seconds of each part.
 
-        Evaluates once in training; building upstream, datasets and head is left out.
+        Building upstream, datasets and head is left out.
+
+        Args:
+            steps: with one evaluation in training; ``None``: SUPERB's, with its evaluations.
         """
-        config = self._config(steps=steps)
-        config["runner"]["eval_step"] = steps
+        config = self._config(steps=steps or total_steps(self.protocol))
+        ours = self.protocol["runner"]
+        config["runner"]["eval_step"] = steps or ours["eval_step"]
+        if steps is None and "test_step" in ours:
+            config["runner"]["test_step"] = ours["test_step"]
         split = BINDINGS[self.task].test
         spent = {}
         train: Callable[[], object]
@@ -299,8 +313,8 @@ class Bench:
             runner = self._runner(config, seed=SEED)
             train, test = runner.train, lambda: _s3prls(runner, split)
         else:
-            spent["extraction"] = self.extract("whole_run")["seconds"]
-            experiment = self._experiment(config, STORED, seed=SEED, cache="whole_run")
+            spent["extraction"] = self.extract("run_through")["seconds"]
+            experiment = self._experiment(config, STORED, seed=SEED, cache="run_through")
             train, test = experiment.train, lambda: experiment.evaluate(split)
         with Reporter().quiet():
             for what, act in (("training", train), ("test", test)):

@@ -358,9 +358,11 @@ def _five_rates(tasks: dict[str, Measured], protocols: dict[str, Protocol]) -> l
 
 def _validation(task: str, line: Line) -> str:
     error = 100 * (line["predicted"] / line["measured"] - 1)
+    of = "SUPERB's number of steps and corpus size, " if line.get("whole") else ""
     return (
-        f"One real run of {task}, {line['variant']}, {line['steps']} steps from beginning to end: "
-        f"{line['measured']:.3g} s; the formula says {line['predicted']:.3g} s ({error:+.0f} %)."
+        f"One real run of {task}, {line['variant']}, {of}{line['steps']:,} steps from beginning to "
+        f"end: {_number(line['measured'])} s; the formula says {_number(line['predicted'])} s "
+        f"({error:+.0f} %)."
     )
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.figures import require_matplotlib
 from superbit.upstreams.pretraining.state import LOG
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MISSING = "superbit curves needs matplotlib; install it with: pip install 'superbit[figures]'."
 ROWS = {"masked_loss": "masked loss", "masked_accuracy": "masked accuracy"}
 CHANCE = {"masked_loss": "chance_loss", "masked_accuracy": "chance_accuracy"}
 TEACHER = {"masked_accuracy": "teacher_masked_accuracy"}
@@ -53,10 +53,7 @@ def curves_command(arguments: argparse.Namespace) -> int:
         InputError: a folder without a log, a log that is damaged or has no masked loss, matplotlib
             that is not installed, or a file that cannot be written.
     """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise InputError(MISSING) from None
+    require_matplotlib("superbit curves")
     curves = read_curves(arguments.runs)
     try:
         draw(curves, arguments.out)
