@@ -120,6 +120,7 @@ def time_evaluation(
     evaluate: Callable[[], object],
     *,
     utterances: int | None = None,
+    together: int = 1,
     search_follows: bool = False,
 ) -> EvaluationTime:
     """Time one evaluation.
@@ -127,6 +128,8 @@ def time_evaluation(
     Args:
         heads: that are evaluated together.
         utterances: of the split, where a head takes each batch once a layer.
+        together: batches of which the live waveforms pass through the upstream at once; its time
+            comes before the first of them.
         search_follows: what comes after the utterances is QbE's search; else scoring counts for
             the utterances.
     """
@@ -167,14 +170,15 @@ def time_evaluation(
         layers = len(counts) // utterances
         ends, counts = ends[::layers], counts[::layers]
     every = sum(counts)
-    if len(counts) > 1:
-        each = (ends[-1] - ends[0]) / (every - counts[0])
+    last = (len(counts) - 1) // together * together
+    if last > 0:
+        each = (ends[last] - ends[0]) / sum(counts[1 : last + 1])
     else:
         each = (ends[0] - began) / every
     return EvaluationTime(
         split=split,
         utterances=every,
-        start=max(0.0, ends[0] - began - counts[0] * each) + end - ends[-1] - scoring,
+        start=max(0.0, ends[0] - began - sum(counts[:together]) * each) + end - ends[-1] - scoring,
         seconds_an_utterance=each + (0.0 if search_follows else scoring / every),
         scoring=scoring,
     )
