@@ -25,10 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sweep_measuring import Bench, EvaluationTime, five_rates_exist
-from sweep_report import (
+from sweep_formula import (
     FIVE,
-    GOALS,
     LIVE,
     S3PRL,
     STORED,
@@ -37,9 +35,11 @@ from sweep_report import (
     Protocol,
     Setting,
     merge,
-    render,
     seconds,
 )
+from sweep_measuring import Bench, EvaluationTime, five_rates_exist
+from sweep_report import GOALS, render
+from sweep_setup import Setup
 
 from superbit.benchmark.configs import resolve, total_steps
 from superbit.benchmark.corpora import quesst14
@@ -107,7 +107,7 @@ def measure(
                 "steps": steps.steps,
                 "seconds_a_step": steps.seconds_a_step,
                 "start": steps.start,
-                "files": bench.train_files,
+                "files": bench.setup.train_files,
             }
             yield line | ({"parts": steps.parts} if steps.parts is not None else {})
             for evaluation in evaluations:
@@ -116,14 +116,14 @@ def measure(
         yield {"kind": "profile", "hottest": bench.hottest_functions()}
     if validate:
         for variant in (S3PRL, STORED):
-            spent = bench.run_through(variant, steps=2 * bench.steps)
-            yield _validation_line(variant, 2 * bench.steps, spent)
+            spent = bench.run_through(variant, steps=2 * bench.setup.steps)
+            yield _validation_line(variant, 2 * bench.setup.steps, spent)
 
 
 def measure_whole(bench: Bench) -> Iterator[Line]:
     """Yield one run of SUPERB's number of steps on a corpus of SUPERB's size, stored features."""
     spent = bench.run_through(STORED, steps=None)
-    line = _validation_line(STORED, total_steps(bench.protocol), spent)
+    line = _validation_line(STORED, total_steps(bench.setup.protocol), spent)
     yield line | {"whole": True}
 
 
@@ -294,7 +294,7 @@ def main() -> None:
                 known = without(known, about)
                 _write(arguments.out, known)
             with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-                bench = Bench(
+                setup = Setup(
                     task,
                     load_upstream(upstream),
                     folder=Path(folder),
@@ -303,6 +303,7 @@ def main() -> None:
                     threads=arguments.threads,
                     whole=arguments.whole,
                 )
+                bench = Bench(setup)
                 lines = measure(
                     bench,
                     blocks=arguments.blocks,

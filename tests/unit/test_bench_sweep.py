@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import superbit.upstreams  # noqa: F401  (makes s3prl importable)
 
@@ -22,7 +23,12 @@ def load(name):
 
 
 @pytest.fixture(scope="module")
-def report():
+def formula():
+    return load("sweep_formula")
+
+
+@pytest.fixture(scope="module")
+def report(formula):
     return load("sweep_report")
 
 
@@ -32,8 +38,9 @@ def corpora():
 
 
 @pytest.fixture(scope="module")
-def bench(report, corpora):
+def bench(corpora, report):
     load("sweep_clocks")
+    load("sweep_setup")
     load("sweep_measuring")
     return load("bench_sweep")
 
@@ -69,19 +76,19 @@ def some_lines():
     ]
 
 
-def protocol(report, **changes):
+def protocol(formula, **changes):
     values = {"steps": 1000, "evaluations": {"dev": (2, 100)}, "stored_hours": 0.5} | changes
-    return report.Protocol(**values)
+    return formula.Protocol(**values)
 
 
-def merged(report, lines):
-    ((setting, tasks),) = report.merge(lines).items()
+def merged(formula, lines):
+    ((setting, tasks),) = formula.merge(lines).items()
     return setting, tasks
 
 
-def test_blocks_are_merged_by_their_median(report):
-    setting, tasks = merged(report, some_lines())
-    assert setting == report.Setting(upstream="vanilla", machine="m", threads=2, torch="2")
+def test_blocks_are_merged_by_their_median(formula):
+    setting, tasks = merged(formula, some_lines())
+    assert setting == formula.Setting(upstream="vanilla", machine="m", threads=2, torch="2")
     measured = tasks["KS"]
     assert measured.steps == {"s3prl": 3.0, "stored": 0.1}
     assert measured.spread["s3prl"] == (2.0, 4.0)
@@ -89,13 +96,13 @@ def test_blocks_are_merged_by_their_median(report):
     assert measured.epochs["s3prl"] == 0.5
 
 
-def test_lines_of_two_settings_or_tasks_stay_apart(report):
+def test_lines_of_two_settings_or_tasks_stay_apart(formula):
     lines = [
         steps_line("s3prl", 1.0),
         steps_line("s3prl", 2.0) | {"threads": 1},
         steps_line("s3prl", 3.0) | {"task": "ER"},
     ]
-    found = report.merge(lines)
+    found = formula.merge(lines)
     assert {setting.threads: sorted(tasks) for setting, tasks in found.items()} == {
         2: ["ER", "KS"],
         1: ["KS"],
@@ -103,28 +110,28 @@ def test_lines_of_two_settings_or_tasks_stay_apart(report):
     assert sorted(t.steps["s3prl"] for tasks in found.values() for t in tasks.values()) == [1, 2, 3]
 
 
-def test_the_formula_by_hand(report):
-    measured = merged(report, some_lines())[1]["KS"]
+def test_the_formula_by_hand(formula):
+    measured = merged(formula, some_lines())[1]["KS"]
     # 1,000 steps of 3 s, two evaluations of 1 + 100 × 0.5 s
-    assert report.seconds(measured, protocol(report), "s3prl") == pytest.approx(3000 + 2 * 51)
+    assert formula.seconds(measured, protocol(formula), "s3prl") == pytest.approx(3000 + 2 * 51)
     # half an hour of audio at 600 s, 1,000 steps of 0.1 s, two evaluations of 1 + 100 × 0.001 s
-    assert report.seconds(measured, protocol(report), "stored") == pytest.approx(300 + 100 + 2.2)
+    assert formula.seconds(measured, protocol(formula), "stored") == pytest.approx(300 + 100 + 2.2)
     # five runs share what is extracted; each starts its loader three times
-    five = protocol(report, runs=5, epochs=3)
-    assert report.seconds(measured, five, "stored") == pytest.approx(300 + 5 * (3 + 100 + 2.2))
-    assert report.seconds(measured, five, "s3prl") == pytest.approx(5 * (1.5 + 3000 + 102))
+    five = protocol(formula, runs=5, epochs=3)
+    assert formula.seconds(measured, five, "stored") == pytest.approx(300 + 5 * (3 + 100 + 2.2))
+    assert formula.seconds(measured, five, "s3prl") == pytest.approx(5 * (1.5 + 3000 + 102))
 
 
-def test_parts_add_up_and_the_head_is_what_is_left(report):
-    measured = merged(report, some_lines())[1]["KS"]
-    parts = report.cost_parts(measured, protocol(report), "stored")
+def test_parts_add_up_and_the_head_is_what_is_left(formula):
+    measured = merged(formula, some_lines())[1]["KS"]
+    parts = formula.cost_parts(measured, protocol(formula), "stored")
     assert parts["head"] == pytest.approx(1000 * (0.1 - 0.08))
     assert parts["upstream"] == pytest.approx(50)
     assert sum(parts.values()) == pytest.approx(402.2)
-    assert report.reason(parts).startswith("75 % of our time is computing the features once")
+    assert formula.reason(parts).startswith("75 % of our time is computing the features once")
 
 
-def test_search_has_one_pass_a_layer_with_s3prl_and_one_a_split_with_ours(report):
+def test_search_has_one_pass_a_layer_with_s3prl_and_one_a_split_with_ours(formula):
     lines = [
         evaluation_line("s3prl", "dev", 2.0, 0.1),
         evaluation_line("stored", "dev", 2.0, 0.01),
@@ -132,26 +139,26 @@ def test_search_has_one_pass_a_layer_with_s3prl_and_one_a_split_with_ours(report
         {**ABOUT, "kind": "search", "variant": "stored", "seconds_a_pair": 0.001},
         {**ABOUT, "kind": "extraction", "seconds_an_hour": 600.0, "layers": 13},
     ]
-    measured = merged(report, lines)[1]["KS"]
-    qbe = report.Protocol(steps=0, stored_hours=1.0, layers=13, queries=10, documents=90)
+    measured = merged(formula, lines)[1]["KS"]
+    qbe = formula.Protocol(steps=0, stored_hours=1.0, layers=13, queries=10, documents=90)
     theirs = 14 * (2 + 100 * 0.1) + 14 * 900 * 0.004
     ours = 600 + 2 * (2 + 100 * 0.01) + 14 * 900 * 0.001
-    assert report.seconds(measured, qbe, "s3prl") == pytest.approx(theirs)
-    assert report.seconds(measured, qbe, "stored") == pytest.approx(ours)
+    assert formula.seconds(measured, qbe, "s3prl") == pytest.approx(theirs)
+    assert formula.seconds(measured, qbe, "stored") == pytest.approx(ours)
 
 
-def test_what_is_not_measured_is_not_guessed(report):
+def test_what_is_not_measured_is_not_guessed(report, formula):
     lines = [line for line in some_lines() if line["kind"] != "extraction"]
-    setting, tasks = merged(report, lines)
-    assert report.seconds(tasks["KS"], protocol(report), "stored") is None
-    assert report.seconds(tasks["KS"], protocol(report), "live") is None
-    text = report.render({setting: tasks}, lambda task, measured: protocol(report))
+    setting, tasks = merged(formula, lines)
+    assert formula.seconds(tasks["KS"], protocol(formula), "stored") is None
+    assert formula.seconds(tasks["KS"], protocol(formula), "live") is None
+    text = report.render({setting: tasks}, lambda task, measured: protocol(formula))
     assert "KS: a figure is missing" in text
     assert "misses its goal" not in text
 
 
-def test_the_table_names_ratio_share_and_reason_of_a_missed_goal(report):
-    text = report.render(report.merge(some_lines()), lambda task, measured: protocol(report))
+def test_the_table_names_ratio_share_and_reason_of_a_missed_goal(report, formula):
+    text = report.render(formula.merge(some_lines()), lambda task, measured: protocol(formula))
     row = next(line for line in text.splitlines() if line.startswith("| KS"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[:6] == ["KS", "3", "", "0.1", "30×", "600"]
@@ -162,17 +169,17 @@ def test_the_table_names_ratio_share_and_reason_of_a_missed_goal(report):
     assert "Five rates: not measured" in text
 
 
-def test_five_rates_are_held_against_five_runs_and_against_one(report):
+def test_five_rates_are_held_against_five_runs_and_against_one(report, formula):
     lines = some_lines()
     five = "stored, five rates"
     lines += [steps_line(five, 0.12), evaluation_line(five, "dev", 1.0, 0.001)]
-    text = report.render(report.merge(lines), lambda task, measured: protocol(report))
+    text = report.render(formula.merge(lines), lambda task, measured: protocol(formula))
     # 5 × 3102 s against 300 + 120 + 2.2 s; one rate takes 402.2 s
     assert "36.7×; 1.05 times the cost of one rate (goal: at most 1.5, held)" in text
     assert "Five rates in all, 1 tasks: 36.7× (goal: ≥ 4×)" in text
 
 
-def test_a_validation_says_how_far_the_formula_is_off(report):
+def test_a_validation_says_how_far_the_formula_is_off(report, formula):
     lines = [
         *some_lines(),
         {
@@ -180,7 +187,7 @@ def test_a_validation_says_how_far_the_formula_is_off(report):
             "predicted": 9.0,
         },
     ]  # fmt: skip
-    text = report.render(report.merge(lines), lambda task, measured: protocol(report))
+    text = report.render(formula.merge(lines), lambda task, measured: protocol(formula))
     assert "One real run of KS, stored, 120 steps" in text
     assert "10 s; the formula says 9 s (-10 %)" in text
 
@@ -234,8 +241,8 @@ def test_audio_above_the_limit_is_links(corpora, tmp_path):
     assert 15 < seconds <= 20
 
 
-def test_superbs_numbers_go_into_the_formula(bench, report):
-    measured = report.Measured(layers=13)
+def test_superbs_numbers_go_into_the_formula(bench, formula):
+    measured = formula.Measured(layers=13)
     ks = bench.superb_protocol("KS", measured)
     assert (ks.steps, ks.runs) == (200_000, 1)
     # every 5,000 steps, and test once more in the end
@@ -265,3 +272,44 @@ def test_a_prediction_is_the_formula_at_the_runs_own_size(bench):
 def test_replacing_forgets_one_task_of_one_setting(bench):
     other_task, other_threads = ABOUT | {"task": "ER"}, ABOUT | {"threads": 1}
     assert bench.without([ABOUT, other_task, other_threads], ABOUT) == [other_task, other_threads]
+
+
+def test_a_whole_run_is_held_against_one_fold_of_superbs_numbers(bench):
+    lines = [
+        steps_line("stored", 1.0) | {"start": 0.0},
+        *(evaluation_line("stored", split, 0.0, 0.0) for split in ("dev", "test")),
+        {**ABOUT, "kind": "extraction", "seconds_an_hour": 100.0, "layers": 13},
+    ]
+    lines = [line | {"task": "ER"} for line in lines]
+    whole = {**ABOUT, "task": "ER", "kind": "validation", "variant": "stored", "whole": True}
+    predicted = bench.with_prediction(whole, lines)["predicted"]
+    assert predicted == pytest.approx(30_000 + 6.9 * 100)
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_what_passes_together_is_not_taken_for_the_start(bench, monkeypatch, together):
+    """Five batches of ten, a second each, and four for every two batches that pass together."""
+    clocks = load("sweep_clocks")
+    clock = [0.0]
+    monkeypatch.setattr(clocks, "now", lambda: clock[0])
+
+    class Head(torch.nn.Module):
+        def forward(self, split, features):
+            return features
+
+        def log_records(self):
+            return []
+
+    head = Head()
+
+    def evaluate():
+        clock[0] += 7.0
+        for batch in range(5):
+            if together == 2 and batch % 2 == 0:
+                clock[0] += 4.0
+            clock[0] += 1.0
+            head("dev", [None] * 10)
+
+    found = clocks.time_evaluation("dev", [head], evaluate, together=together)
+    assert found.seconds_an_utterance == pytest.approx(0.1 if together == 1 else 0.3)
+    assert found.start == pytest.approx(7.0 if together == 1 else 12.0 - 20 * 0.3)
