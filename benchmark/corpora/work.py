@@ -14,8 +14,11 @@ def write_atomically(path: Path, text: str) -> None:
     """Write ``text`` so that other processes see the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    finally:  # of a disk that is full nothing is left
+        partial.unlink(missing_ok=True)
 
 
 def read_text(path: Path) -> str:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from superbit.benchmark.corpora.work import write_atomically
-from superbit.benchmark.features.store import FeatureStore, folder_bytes
+from superbit.benchmark.features.store import FeatureStore, folder_bytes, whole_or_nothing
 from superbit.benchmark.records import canonical_json
 from superbit.upstreams.errors import InputError
 
@@ -73,6 +74,9 @@ def upstream_identity(upstream: LoadedUpstream) -> dict[str, Any]:
     if upstream.entry.ours:
         # Weights and config (padding included) say it all, under whatever name or path.
         what: dict[str, Any] = {"config": _config(upstream)}
+        policy = upstream.expert.model.policy
+        if policy is not None:  # how many bits is not in the weights
+            what["policy"] = policy.to_dict()
     else:
         what = {"spec": str(upstream.spec), "origin": upstream.entry.origin}
         if upstream.entry.origin == "s3prl":
@@ -118,17 +122,29 @@ def locked(folder: Path, *, stop: Callable[[], bool]) -> Iterator[bool]:
     except ImportError:  # Windows
         yield True
         return
-    with (folder / "lock").open("w") as lock:
+    with contextlib.ExitStack() as held:
         while True:
+            with whole_or_nothing(folder):
+                lock = held.enter_context((folder / "lock").open("w"))
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+                if _is_there(lock):
+                    break
             except BlockingIOError:
                 if stop():
                     yield False
                     return
                 time.sleep(0.2)
+            lock.close()
         yield True
+
+
+def _is_there(lock: IO[str]) -> bool:
+    """Whether the file that is locked is still the folder's: ``cache prune`` deletes both."""
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), os.stat(lock.name))
+    except FileNotFoundError:
+        return False
 
 
 def batch_deviation(upstream: nn.Module, rate: float, *, zeros_follow: bool = False) -> float:

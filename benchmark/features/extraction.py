@@ -31,6 +31,8 @@ SHARD_BYTES = 64 * 2**20
 # A chunk is at most so much audio, so that little is lost when the process is killed.
 CHUNK_SECONDS = 300.0
 _SHORT_CHUNK_SECONDS = 30.0
+# Less audio tells a rate too badly to take the place of one that is known.
+_TELLING_SECONDS = 60.0
 
 OnProgress = Callable[[float, float], None]
 
@@ -75,11 +77,11 @@ def extract(
         InterruptedRun: ``stop`` said so; the next call continues.
     """
     folder = settings.upstream_folder(upstream)
-    with whole_or_nothing(folder):
-        note_upstream(folder, upstream)
     with locked(folder, stop=stop) as ours:
         if not ours:
             raise InterruptedRun
+        with whole_or_nothing(folder):
+            note_upstream(folder, upstream)
         store = settings.store(upstream, kind)
         remove_leftovers(store.folder)
         missing = [wave for wave in waves if wave.key not in store]
@@ -177,6 +179,8 @@ def bytes_left(settings: CacheSettings) -> int | None:
 
 def _note_rate(folder: Path, *, audio: float, seconds: float, wall: float) -> None:
     """Remember how long extraction took, for the next plan."""
+    if audio < _TELLING_SECONDS and measured_rate(folder) is not None:
+        return
     with contextlib.suppress(OSError):
         write_atomically(
             folder / "rate.json",

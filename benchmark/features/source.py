@@ -6,6 +6,8 @@ Notation: L layers, F frames of all utterances of a batch one after the other, D
 from __future__ import annotations
 
 import contextlib
+import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,9 @@ from superbit.benchmark.features.store import CacheError, Features, FeatureStore
 from superbit.benchmark.features.waves import SAMPLE_RATE, KnownFiles, Transform, Wave, wave_key
 from superbit.upstreams import s3prl_patches
 from superbit.upstreams.errors import InputError
+
+# Recordings that a task reads whole for every crop: KS's six background noises of about a minute.
+_RECORDINGS_KEPT = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +105,8 @@ class FeatureSource:
     Args:
         zeros_follow: the upstream fills utterances with zeros up to the batch's longest; the store
             has their own frames, and a batch gets its zeros here.
+        alone: what the store lacks passes by itself: an utterance's features would depend on the
+            others of its batch, or on how long these are.
 
     Attributes:
         stored: utterances that came from the store so far.
@@ -113,8 +120,10 @@ class FeatureSource:
         files: KnownFiles,
         upstream: UpstreamFeatures,
         zeros_follow: bool = False,
+        alone: bool = False,
     ) -> None:
-        self._zeros_follow = zeros_follow
+        self._zeros_follow, self._alone = zeros_follow, alone or zeros_follow
+        self._recordings: OrderedDict[str, Any] = OrderedDict()
         self._store, self._files, self._upstream = store, files, upstream
         self.stored = self.live = 0
         self._buffer = torch.empty(0, device=upstream.device)
@@ -152,10 +161,9 @@ class FeatureSource:
     def looks_ahead(self) -> bool:
         """Whether waveforms of later batches may pass through the upstream with this one's.
 
-        Frames would take the memory of several batches, and an upstream whose zeros follow the
-        batch's longest takes each waveform alone.
+        Frames would take the memory of several batches.
         """
-        return self._upstream.pooled and not self._zeros_follow
+        return self._upstream.pooled and not self._alone
 
     def live_seconds(self, wavs: Sequence[Any]) -> float:
         """Seconds of audio in a batch that no store has."""
@@ -177,7 +185,7 @@ class FeatureSource:
         return found
 
     def _compute(self, waves: list[Tensor]) -> list[Tensor]:
-        if self._zeros_follow:  # as many as its own batch wants, not as these few do
+        if self._alone:
             return [self._upstream.compute([wave])[0] for wave in waves]
         return self._upstream.compute(waves)
 
@@ -194,8 +202,10 @@ class FeatureSource:
     def _answer(self, path: str, transform: Transform, read: Callable[[], Any]) -> Any:
         file = self._files.find(path)
         entry = self._store.find(wave_key(file, transform)) if file else None
-        if file is None or entry is None:
+        if file is None:
             return read()
+        if entry is None:
+            return self._decoded(wave_key(file, transform), read)
         wave = Wave(
             file=file,
             transform=transform,
@@ -204,6 +214,15 @@ class FeatureSource:
             flat=transform[0] == "cut",
         )
         return wave, entry.rate
+
+    def _decoded(self, key: str, read: Callable[[], Any]) -> Any:
+        """What ``read`` gives, from memory where it was read a few files ago."""
+        if key not in self._recordings:
+            self._recordings[key] = read()
+            if len(self._recordings) > _RECORDINGS_KEPT:
+                self._recordings.popitem(last=False)
+        self._recordings.move_to_end(key)
+        return copy.deepcopy(self._recordings[key])  # it is the caller's to change
 
     def _read(self, wav: Any) -> Tensor | None:
         if isinstance(wav, Computed):

@@ -49,6 +49,7 @@ class FeatureUse:
                     expert, rate=rate, pooled=self.kind == "pooled", device=device
                 ),
                 zeros_follow=self.cost.zeros_follow,
+                alone=not self.cost.invariant,
             )
 
         return source

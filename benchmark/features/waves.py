@@ -22,7 +22,7 @@ from superbit.benchmark.corpora import manifest
 SAMPLE_RATE = 16_000
 # Raised whenever the samples that a transform gives change (sox effects are superbit's own).
 TRANSFORM_REVISION = 1
-# Recordings that are cropped again and again, e.g. KS's six background noises of about a minute.
+# Stored recordings of which a task wants cuts, one after the other.
 _RECORDINGS_KEPT = 8
 
 Transform = tuple[Any, ...]

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from superbit.benchmark import checkpoints
+from superbit.benchmark.features import extraction
 from superbit.benchmark.features.store import FeatureStore
 from superbit.benchmark.results import ResultStore
 
@@ -46,6 +48,17 @@ def in_another_process(words):
 
 def shards(tmp_path, results="results"):
     return sorted((tmp_path / results / "work" / "features").glob("*/*/*.json"))
+
+
+def all_features(tmp_path, results):
+    """(kind, waveform) → bytes; each waveform is stored once."""
+    found = {}
+    for folder in {index.parent for index in shards(tmp_path, results)}:
+        store = FeatureStore(folder, dtype=folder.name.split("-")[1])
+        keys = [k for i in folder.glob("*.json") for k in json.loads(i.read_text())["entries"]]
+        assert len(keys) == len(set(keys)) == len(store)
+        found |= {(folder.name, key): store.read(key).tobytes() for key in keys}
+    return found
 
 
 def test_a_stored_sweep_gives_the_live_sweeps_numbers(superbit, words, hubconf, store, tmp_path):
@@ -115,13 +128,14 @@ def test_killed_in_extraction_and_continued(superbit, words, hubconf, store, tmp
     assert died.returncode == -9
     written = {index: index.read_bytes() for index in shards(tmp_path)}
     assert written
-    (hubconf.parent / "calls").write_text("")
     status, out, _ = superbit(*words(spec, "KS,PR"))
     assert status == 0, out
     assert {record.status for record in store.read_all()} == {"done"}
     for index, content in written.items():  # what was written before counts
         assert index.read_bytes() == content
     assert not list((tmp_path / "results" / "work" / "features").rglob("*.partial"))
+    superbit(*words(spec, "KS,PR", results="straight"))
+    assert all_features(tmp_path, "results") == all_features(tmp_path, "straight")
 
 
 def test_killed_in_training_continues_at_the_step_of_its_checkpoint(
@@ -138,7 +152,8 @@ def test_killed_in_training_continues_at_the_step_of_its_checkpoint(
     died = in_another_process(words(spec, "KS", *cache))
     died.communicate()
     assert died.returncode == -9
-    assert list(store.root.glob("work/runs/*/checkpoint.pt"))
+    (checkpoint,) = store.root.glob("work/runs/*/checkpoint.pt")
+    step = torch.load(checkpoint, weights_only=False)["progress"]["step"]
 
     resumed_at = []
     load = checkpoints.load
@@ -150,8 +165,8 @@ def test_killed_in_training_continues_at_the_step_of_its_checkpoint(
     monkeypatch.setattr(checkpoints, "load", noting)
     status, _, _ = superbit(*words(spec, "KS", *cache))
     assert status == 0
-    assert resumed_at[0] > 0
-    assert resumed_at[0] % 4 == 0  # save_step
+    assert step > 0
+    assert resumed_at == [step]
     (record,) = store.read_all()
     assert (record.value, record.metrics) == (straight.value, straight.metrics)
 
@@ -197,11 +212,12 @@ def test_a_damaged_shard_is_computed_anew(superbit, words, hubconf, store, tmp_p
     assert record.value == straight.value
 
 
-def test_a_full_disk(words, superbit, tmp_path):
+def test_a_full_disk(words, superbit, tmp_path, monkeypatch):
+    monkeypatch.setattr(extraction, "SHARD_BYTES", 2**20)
     small = tmp_path / "small"
     small.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", small], capture_output=True, check=False
     )
     if mounted.returncode:
         pytest.skip("a tmpfs needs the right to mount one")
@@ -211,9 +227,42 @@ def test_a_full_disk(words, superbit, tmp_path):
         assert "the disk is full: free some space" in err
         assert err.count("\n") == 1
         assert not list(small.rglob("*.partial"))
-        assert not list(small.rglob("*.bin"))
+        written = {file: file.read_bytes() for file in small.rglob("*.bin")}
+        assert len(written) > 1
+        subprocess.run(["mount", "-o", "remount,size=500m", small], check=True)
+        status, _, _ = superbit(*words("vanilla_nano", "PR", "--cache-dir", small))
+        assert status == 0
+        assert len(list(small.rglob("*.bin"))) > len(written)
+        assert {file: file.read_bytes() for file in written} == written
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+def test_an_upstream_that_depends_on_the_batch_is_stored_if_asked_for(
+    superbit, words, hubconf, store
+):
+    spec = f"{hubconf}:leaking"
+    _, out, _ = superbit(*words(spec, "KS", "--dry-run"))
+    assert "live: an utterance's features depend on its batch" in out
+    assert "--cache-any-upstream" in out
+    status, _, _ = superbit(*words(spec, "KS", "--cache-any-upstream"))
+    assert status == 0
+    (record,) = store.read_all()
+    assert record.provenance.features["stored"] > 0
+    assert 1e-3 < record.provenance.features["deviation"] < 1
+
+
+def test_a_plan_says_what_is_stored_and_what_it_costs(superbit, words, hubconf, tmp_path):
+    status, out, _ = superbit(*words(f"{hubconf}:energies", "KS,PR", "--dry-run"))
+    assert status == 0
+    assert not shards(tmp_path)
+    waveforms = 512
+    size = f"{waveforms * 1 * 8 * 4 / 1000:.1f} kB"  # one layer, eight wide, float32
+    assert f"KS   stored: mean over time of {waveforms} waveforms, 0.14 h of audio" in out
+    assert f"({waveforms} to compute, {size}); live: random crops of 8 files, 8.3 %" in out
+    assert "PR   stored: all frames of 228 waveforms, 0.15 h of audio" in out
+    assert "each waveform is used 1.5 times" in out
+    assert "1 h of audio takes" in out
 
 
 @pytest.mark.parametrize(

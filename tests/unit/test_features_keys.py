@@ -1,5 +1,8 @@
 """Features are shared by what gives the same features, and by nothing else."""
 
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +17,7 @@ from superbit.upstreams.expert import UpstreamExpert
 from superbit.upstreams.fingerprint import weights_sha256
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import HubertConfig
+from superbit.upstreams.quantization.policy import load_policy
 from superbit.upstreams.registry import LoadedUpstream, UpstreamEntry, load_upstream
 from superbit.upstreams.spec import UpstreamSpec
 
@@ -24,8 +28,9 @@ CONFIG = HubertConfig(
 SILENCE = ("effects", ("channels", "1"), ("silence", "1", "0.1"))
 
 
-def loaded(config=CONFIG, *, seed=0, revision="1", name="small", origin="superbit"):
+def loaded(config=CONFIG, *, seed=0, revision="1", name="small", origin="superbit", policy=None):
     expert = UpstreamExpert(untrained_model(config, seed=seed), untrained=True)
+    expert.model.policy = policy
     entry = UpstreamEntry(name=name, build=lambda **_: expert, origin=origin, revision=revision)
     return LoadedUpstream(
         spec=UpstreamSpec(name=name, untrained=True), entry=entry, expert=expert,
@@ -46,12 +51,36 @@ def test_two_names_of_one_model_share_a_folder(tmp_path):
         loaded(replace(CONFIG, heads=4)),  # the same weights, read in another way
         loaded(revision="2"),
         loaded(origin="elsewhere"),
+        loaded(policy=load_policy("w1a2")),  # the same tensors, read with other bits
     ],
-    ids=["weights", "padding", "config", "revision", "origin"],
+    ids=["weights", "padding", "config", "revision", "origin", "policy"],
 )
 def test_whatever_changes_features_changes_the_folder(other, tmp_path):
     settings = CacheSettings(folder=tmp_path)
     assert settings.upstream_folder(other) != settings.upstream_folder(loaded())
+
+
+def test_policies_do_not_share(tmp_path):
+    folders = {CacheSettings(folder=tmp_path).upstream_folder(loaded(policy=load_policy(name)))
+               for name in ("w1a1", "w1a2")}  # fmt: skip
+    assert len(folders) == 2
+
+
+def test_who_waits_for_a_folder_that_is_pruned_locks_the_new_one(tmp_path):
+    folder = tmp_path / "upstream"
+    waits = ThreadPoolExecutor(1)
+
+    def wait():
+        with cache.locked(folder, stop=lambda: False) as ours:
+            assert ours
+            with cache.locked(folder, stop=lambda: True) as another:
+                return another
+
+    with cache.locked(folder, stop=lambda: True):
+        waiting = waits.submit(wait)
+        time.sleep(0.5)
+        shutil.rmtree(folder)
+    assert waiting.result(timeout=30) is False
 
 
 def test_foreign_upstreams_of_other_names_share_nothing(tmp_path):

@@ -171,6 +171,14 @@ def test_presets_hold_the_papers_values():
         assert config.warm_up_updates == 0.08 * config.updates
         assert (config.learning_rate, config.betas, config.epsilon) == (5e-4, (0.9, 0.98), 1e-6)
         assert (config.unmasked_weight, config.layer_drop) == (0, 0.05)
+        assert (config.feature_penalty, config.front_end_gradient, config.temperature) == (
+            10,
+            0.1,
+            0.1,
+        )
+        assert (config.mask_probability, config.mask_span) == (0.8, 10)
+        assert (config.gradient_clip, config.weight_decay) == (10, 0.01)
+        assert (config.crop_samples, config.min_samples) == (250_000, 32_000)
     assert nano.unmasked_weight == 1
     assert {*first.models, *nano.models} == set(NAMED_SIZES)
     differ = {

@@ -20,12 +20,13 @@ def held_out(
     data: Batches,
     world: World,
     autocast: Callable[[], AbstractContextManager[None]],
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, float]:
     """Return what the objective measures over the held-out set, the same at every call.
 
     With labels, ``chance_accuracy`` and ``chance_loss`` are those of the best constant guess over
     the masked frames: the most frequent unit, and the entropy of the units' frequencies. Every rank
-    must call it; files that cannot be read are left out.
+    must call it. Files that cannot be read are left out, said, and counted as ``left_out_files``.
     """
     module = objective.module
     was_training = module.training
@@ -34,6 +35,8 @@ def held_out(
     counts = torch.zeros(objective.units or 1, device=world.device)
     for number in range(world.rank, data.per_epoch, world.size):
         batch = data[number]
+        for reason in batch.skipped:
+            say(f"left out of the held-out files: {reason}")
         masked, unmasked = batch.frames
         on_device = batch.to(world.device)
         with autocast():
@@ -47,7 +50,11 @@ def held_out(
         )
         counts += torch.bincount(on_device.units[on_device.mask], minlength=len(counts))
     module.train(was_training)
-    values = {k: v for k, v in meter.read().items() if k not in ("samples", "skipped")}
+    values = meter.read()
+    left_out = values.pop("skipped")
+    del values["samples"]
+    if left_out:
+        values["left_out_files"] = int(left_out)
     return values if objective.units is None else {**values, **chance(world.total(counts))}
 
 

@@ -155,6 +155,7 @@ class Trainer:
         set_learning_rate(self.optimizer, config, self.update)
         torch.manual_seed(seed_of(config.seed, self.update, world.rank, _DROPOUT))
         counts = self._counts(micro_batches)
+        statistics = [each.clone() for each in self._running_statistics()]
         measured = []
         for index, batch in enumerate(micro_batches):
             last = index == len(micro_batches) - 1
@@ -181,6 +182,9 @@ class Trainer:
                     skipped=len(batch.skipped),
                 )
         else:
+            # A NaN that a batch norm has taken in never leaves its running mean.
+            for each, before in zip(self._running_statistics(), statistics, strict=True):
+                each.copy_(before)
             self._skip()
         for _, batch in measured:
             for reason in batch.skipped:
@@ -289,6 +293,14 @@ class Trainer:
         dropped = random.random(len(layers)) < self.layer_drop
         return dropped_layers(layers, dropped.tolist())
 
+    def _running_statistics(self) -> list[torch.Tensor]:
+        return [
+            each
+            for module in self.objective.model.modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+            for each in module.buffers(recurse=False)
+        ]
+
     def _skip(self) -> None:
         self.nan_updates += 1
         self._nan_in_a_row += 1
@@ -303,7 +315,13 @@ class Trainer:
         self.skipped_files += int(values["skipped"])
 
     def _validate(self) -> None:
-        self._held_out = held_out(self.objective, self.valid_data, self.world, self.autocast)
+        self._held_out = held_out(
+            self.objective,
+            self.valid_data,
+            self.world,
+            self.autocast,
+            say=lambda line: None if self._held_out else self._say(line),
+        )
         self._log("held_out", self._held_out)
 
     def _log(self, event: str, values: dict[str, Any]) -> None:
