@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import yaml
 
 from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.hubert import Hubert
 from superbit.upstreams.pretraining import command, train
 from superbit.upstreams.pretraining.configuration import load_config, model_config
 from superbit.upstreams.pretraining.distributed import World
@@ -230,9 +232,12 @@ def ranks(size, code):
     return [in_process(code, env={**env, "RANK": str(rank)}) for rank in range(size)]
 
 
-def test_two_ranks_are_one_with_twice_the_batch(tmp_path, preset):
+@pytest.mark.parametrize("unmasked_weight", [0.5, 0.0])
+def test_two_ranks_are_one_with_twice_the_batch(tmp_path, preset, unmasked_weight):
+    """Without a weight on the others, a rank's share of masked frames is its weight."""
     corpus = write_corpus(tmp_path / "corpus", lengths=(4_800,) * 8, copies=1)
     changes = {**EQUAL, "model": {**MICRO["model"], **NO_DROPOUT}}
+    changes["unmasked_weight"] = unmasked_weight
     run(corpus, tmp_path / "one", preset(**{**changes, "batch_samples": 38_400}))
     # each of two ranks takes its half in two micro-batches, and some layers are left out
     left_out = [np.random.default_rng([0, u, train._LAYERS]).random(2) < 0.5 for u in range(3)]
@@ -293,8 +298,9 @@ def make_trainer(corpus, out, file, name="vanilla_nano"):
     return made[0]
 
 
-def test_a_nan_update_is_skipped_and_counted(corpus, tmp_path, preset):
-    trainer = make_trainer(corpus, tmp_path / "run", preset(layer_drop=0.0))
+@pytest.mark.parametrize("name", ["vanilla_nano", "conformer_nano"])  # without, with batch norm
+def test_a_nan_update_is_skipped_and_counted(corpus, tmp_path, preset, name):
+    trainer = make_trainer(corpus, tmp_path / "run", preset(layer_drop=0.0), name=name)
     meter = Meter(ONE)
     batch = trainer.train_data[0]
     assert np.isfinite(trainer.step([batch], meter))
@@ -323,6 +329,12 @@ def test_a_corrupt_file_is_skipped_and_counted(tmp_path, preset):
     assert outcome.skipped_files == 2
     assert sum("skipped: " in line for line in said) == 2
     assert checkpoint.load(tmp_path / "run/last").training["skipped_files"] == 2
+    (corpus / "valid-2.wav").write_bytes(b"no audio")
+    said.clear()
+    file = preset(updates=4, validate_every=2, save_every=2)
+    outcome = run(corpus, tmp_path / "again", file, say=said.append)
+    assert outcome.held_out["left_out_files"] == 1
+    assert sum("left out of the held-out files: " in line for line in said) == 1
     for file in corpus.glob("train-*.wav"):
         file.write_bytes(b"")
     with pytest.raises(InputError, match="no audio file could be read"):
@@ -418,6 +430,22 @@ def arguments(**changes):
         "devices": 32,
     }
     return argparse.Namespace(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("preset_name", "name"),
+    [(p, n) for p in ("phase1", "phase2", "nano") for n in load_config(p).models],
+)
+def test_every_preset_and_size_says_how_long(capsys, preset_name, name):
+    given = arguments(preset=preset_name, model=name, dry_run=True, hardware="a100", devices=8)
+    assert command.pretrain_command(given) == 0
+    said = capsys.readouterr().out
+    config = load_config(preset_name)
+    with torch.device("meta"):
+        model = Hubert(model_config(config, name, preset_name))
+    parameters = sum(each.numel() for each in model.parameters())
+    assert f"{parameters:,} parameters, {config.updates:,} updates" in said
+    assert re.search(r"[\d.,]+ (hours|minutes|seconds)", said)
 
 
 def test_a_dry_run_says_how_long(capsys):
