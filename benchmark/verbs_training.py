@@ -83,7 +83,7 @@ def _add_units(verbs: Verbs[argparse.ArgumentParser]) -> None:
     fit.set_defaults(verb=carried_out_by("upstreams.pretraining.command:units_fit_command"))
 
     label = units_verbs.add_parser("label", help="the unit of every frame, as a .km file")
-    label.add_argument("--units", type=Path, required=True, metavar="DIR")
+    label.add_argument("--units", type=Path, required=True, metavar="FILE")
     label.add_argument("--shard", type=int, default=0, metavar="N")
     label.add_argument("--shards", type=int, default=1, metavar="N")
     label.add_argument("--jobs", type=int, default=1, metavar="N")
