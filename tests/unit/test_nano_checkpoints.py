@@ -2,6 +2,7 @@
 
 import configparser
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from safetensors import safe_open
 
 from superbit.upstreams import checkpoint, expert
 from superbit.upstreams.hubert_config import NAMED_SIZES
-from superbit.upstreams.pretraining import nano
+from superbit.upstreams.pretraining import nano, train
 from superbit.upstreams.pretraining.nano_package import LARGEST_BYTES, VARIANTS
 from superbit.upstreams.pretraining.nano_recipe import Recipe, estimated_total
 
@@ -124,6 +125,36 @@ def test_what_is_done_is_not_done_again(made, capsys):
     assert "update 3 of 3" not in said
     assert all(file.read_bytes() == before for file, before in shipped)
     assert (places.work / NAME / "units.safetensors").stat().st_mtime_ns == units
+
+
+def test_stopped_in_every_stage_it_gives_the_same(made, speech, tmp_path, monkeypatch):
+    places = nano.Places(speech=speech, work=tmp_path / "work", out=tmp_path / "out")
+    shutil.copytree(made[0].mfcc_labels, places.mfcc_labels)
+    shutil.copy(made[0].mfcc_units, places.mfcc_units)
+    settings = {**SMALL, "save_every": 1, "validate_every": 1}
+    taken, step = [], train.Trainer.step
+
+    def stops(trainer, *arguments):
+        taken.append((trainer.folder.path.name, trainer.update))
+        if len(taken) in (2, 6, 9):
+            raise RuntimeError("stopped")
+        return step(trainer, *arguments)
+
+    monkeypatch.setattr(train.Trainer, "step", stops)
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="stopped"):
+            nano.make_encoder(NAME, RECIPE, places, settings, "cpu")
+    nano.make_encoder(NAME, RECIPE, places, settings, "cpu")
+    assert taken == [
+        ("phase1", 0), ("phase1", 1),
+        ("phase1", 1), ("phase1", 2), ("phase2", 0), ("phase2", 1),
+        ("phase2", 1), ("w1a1", 0), ("w1a1", 1),
+        ("w1a1", 1),
+    ]  # fmt: skip
+    for file in places.out.rglob("model.safetensors"):
+        straight = made[0].out / file.relative_to(places.out)
+        assert file.read_bytes() == straight.read_bytes()
+    assert len(list(places.out.rglob("model.safetensors"))) == 2
 
 
 def test_the_two_sparse_ones_differ_by_their_seed():
