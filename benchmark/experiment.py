@@ -223,7 +223,7 @@ class Experiment:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from what :meth:`state` returned; exact with ``num_workers: 0``.
+        """Continue from what :meth:`state` returned, to the bit.
 
         The state may hold more candidates than there are here.
         """

@@ -147,7 +147,7 @@ def _add_sweep(verbs: Verbs[argparse.ArgumentParser]) -> None:
     _add_cache_folder(verb)
     verb.add_argument("--no-cache", action="store_true", help="run the upstream on every batch")
     verb.add_argument(
-        "--cache-budget", metavar="SIZE", help="at most so much in the cache, e.g. 200GB"
+        "--cache-budget", metavar="SIZE", help="what the plan may fill of it, e.g. 200GB"
     )
     verb.add_argument(
         "--cache-precision",

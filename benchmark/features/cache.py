@@ -40,7 +40,8 @@ class CacheSettings:
 
     Attributes:
         folder: of all features.
-        budget_bytes: at most so much in ``folder``, with what is there already; ``None``: no limit.
+        budget_bytes: what a plan may fill in ``folder``, with what is there already; ``None``: no
+            limit. Two sweeps that plan at once do not see each other's.
         precision: of frames; means over time are always float32.
         any_upstream: also features of upstreams whose output depends on the batch.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,7 +46,10 @@ def prune_command(arguments: argparse.Namespace) -> int:
             if not ours:
                 print(f"in use, left alone: {upstream} ({folder.name})")
                 continue
-            shutil.rmtree(folder)
+            # Under its own name no newcomer may find what is about to go, a lock among it.
+            doomed = folder.with_name(f".{folder.name}.{os.getpid()}.deleted")
+            folder.rename(doomed)
+            shutil.rmtree(doomed)
         left, freed = left - size, freed + size
         print(f"deleted: {upstream} ({size_text(size)})")
     print(f"{size_text(freed)} freed.")

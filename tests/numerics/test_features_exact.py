@@ -285,7 +285,8 @@ def test_silence_crops_of_several_batches_pass_together(bench, monkeypatch):
     assert_same(live, stored, tolerance=1e-5, items=runs.items)
     silences = sum(names.count("_background_noise_") for names in map(str, stored[0].batches))
     assert stored[2].live == silences > 0
-    assert len(passes) == 2 + 2  # of training, twelve batches; and an evaluation each way
+    # Twelve batches of training are two groups; dev is evaluated twice, its five batches together.
+    assert len(passes) == 2 + 2
 
 
 def test_a_resumed_run_computes_ahead_in_the_same_groups(bench):

@@ -1,7 +1,7 @@
 """Hours of SUPERB's tasks with s3prl's own Runner and with stored features, from timed steps.
 
     python tests/perf/bench_sweep.py [--tasks KS,…] [--upstreams vanilla,vanilla_nano] [--steps N]
-        [--blocks N] [--threads N] [--validate] [--replace | --whole] [--out FILE] | --report
+        [--blocks N] [--threads N] [--validate | --whole] [--replace] [--out FILE] | --report
 
 Each task gets noise of the real corpora's lengths in their layouts, at the full protocol's batch
 sizes. A block is N steps of s3prl's Runner, of our loop live, of our loop on stored features, and
@@ -116,25 +116,14 @@ def measure(
         yield {"kind": "profile", "hottest": bench.hottest_functions()}
     if validate:
         for variant in (S3PRL, STORED):
-            spent = bench.run_through(variant, steps=2 * bench.setup.steps)
-            yield _validation_line(variant, 2 * bench.setup.steps, spent)
+            run = bench.run_through(variant, steps=2 * bench.setup.steps)
+            yield {"kind": "validation", "variant": variant, **run}
 
 
 def measure_whole(bench: Bench) -> Iterator[Line]:
     """Yield one run of SUPERB's number of steps on a corpus of SUPERB's size, stored features."""
-    spent = bench.run_through(STORED, steps=None)
-    line = _validation_line(STORED, total_steps(bench.setup.protocol), spent)
-    yield line | {"whole": True}
-
-
-def _validation_line(variant: str, steps: int, spent: dict[str, float]) -> Line:
-    return {
-        "kind": "validation",
-        "variant": variant,
-        "steps": steps,
-        "measured": sum(spent.values()),
-        "measured_parts": spent,
-    }
+    run = bench.run_through(STORED, steps=None)
+    yield {"kind": "validation", "variant": STORED, "whole": True, **run}
 
 
 def _evaluation_line(variant: str, evaluation: EvaluationTime) -> Line:
@@ -145,23 +134,13 @@ def with_prediction(line: Line, before: Sequence[Line]) -> Line:
     """Add to a validation what the formula says, from the lines measured before it."""
     task = line["task"]
     measured = merge(before)[Setting.of(line)][task]
-    if line.get("whole"):
-        protocol = dataclasses.replace(superb_protocol(task, measured), runs=1)
-        return line | {"predicted": seconds(measured, protocol, line["variant"])}
     config = resolve(task, scale="superb")
-    of_task = [each for each in before if each["task"] == task]
-    utterances = {e["split"]: e["utterances"] for e in of_task if e["kind"] == "evaluation"}
-    config["runner"] |= {"total_steps": line["steps"], "eval_step": line["steps"]}
-    config["runner"].pop("test_step", None)
-    files = [each["files"] for each in of_task if each["kind"] == "steps"][-1]
-    hours = [each["hours"] for each in of_task if each["kind"] == "extraction"][-1]
+    config["runner"]["total_steps"] = line["steps"]
     protocol = Protocol(
         steps=line["steps"],
-        epochs=max(1.0, training_draws(task, config) / files),
-        evaluations={
-            split: (times, utterances[split]) for split, times in splits_read(task, config) if times
-        },
-        stored_hours=hours,
+        epochs=max(1.0, training_draws(task, config) / line["files"]),
+        evaluations={split: tuple(each) for split, each in line["evaluations"].items()},
+        stored_hours=line["hours"],
     )
     return line | {"predicted": seconds(measured, protocol, line["variant"])}
 
@@ -209,14 +188,19 @@ def without(lines: Sequence[Line], about: dict[str, Any]) -> list[Line]:
     ]
 
 
-def _predictable(about: dict[str, Any], known: Sequence[Line]) -> bool:
-    """Whether the formula can tell hours on stored features; QbE has no steps to run."""
-    measured = merge(known).get(Setting.of(about), {}).get(about["task"])
-    return (
-        measured is not None
-        and about["task"] != "QbE"
-        and seconds(measured, superb_protocol(about["task"], measured), STORED) is not None
-    )
+def _require_formula(arguments: argparse.Namespace) -> None:
+    """End the program where the formula lacks a figure of what is to be run as a whole."""
+    merged = merge(read_lines(arguments.out))
+    for upstream in arguments.upstreams.split(","):
+        for task in arguments.tasks.split(","):
+            if task == "QbE":
+                sys.exit("--whole: QbE trains nothing; leave it out of --tasks.")
+            measured = merged.get(Setting.of(_about(task, upstream)), {}).get(task) or Measured()
+            if seconds(measured, superb_protocol(task, measured), STORED) is None:
+                sys.exit(
+                    f"--whole compares with the formula, and {arguments.out} lacks {upstream}'s "
+                    f"{task}: measure it first, without --whole."
+                )
 
 
 def _write(file: Path, lines: Sequence[Line]) -> None:
@@ -251,19 +235,19 @@ def _arguments() -> argparse.Namespace:
         help="of distinct audio to train on, at most",
     )
     parser.add_argument("--threads", type=int, default=2, metavar="N")
-    parser.add_argument(
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument(
         "--validate",
         action="store_true",
         help="also run the tasks from beginning to end, and compare the formula",
     )
-    either = parser.add_mutually_exclusive_group()
     either.add_argument(
         "--whole",
         action="store_true",
         help="instead run the tasks once on stored features at SUPERB's number of steps and "
         "corpus sizes, and compare the formula from what was measured before",
     )
-    either.add_argument(
+    parser.add_argument(
         "--replace",
         action="store_true",
         help="forget what was measured of these tasks in this setting",
@@ -281,16 +265,13 @@ def main() -> None:
     variants = arguments.variants.split(",")
     if STORED in variants and five_rates_exist():
         variants.append(FIVE)
+    if arguments.whole:
+        _require_formula(arguments)
     for upstream in [] if arguments.report else arguments.upstreams.split(","):
         for task in arguments.tasks.split(","):
             about = _about(task, upstream)
             known = read_lines(arguments.out)
-            if arguments.whole and not _predictable(about, known):
-                sys.exit(
-                    f"--whole compares with the formula, and {arguments.out} lacks {upstream}'s "
-                    f"{task}: measure it first, without --whole."
-                )
-            if arguments.replace:
+            if arguments.replace and not arguments.whole:
                 known = without(known, about)
                 _write(arguments.out, known)
             with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:

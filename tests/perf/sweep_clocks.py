@@ -169,16 +169,15 @@ def time_evaluation(
     if utterances is not None:
         layers = len(counts) // utterances
         ends, counts = ends[::layers], counts[::layers]
-    every = sum(counts)
-    last = (len(counts) - 1) // together * together
-    if last > 0:
-        each = (ends[last] - ends[0]) / sum(counts[1 : last + 1])
-    else:
-        each = (ends[0] - began) / every
+    every, whole = sum(counts), end - began - scoring
+    # The first of the last batches that passed together in full number: from the first batch to it
+    # lie as many passes as heads of so many batches.
+    last = (len(counts) // together - 1) * together
+    each = (ends[last] - ends[0]) / sum(counts[1 : last + 1]) if last > 0 else whole / every
     return EvaluationTime(
         split=split,
         utterances=every,
-        start=max(0.0, ends[0] - began - sum(counts[:together]) * each) + end - ends[-1] - scoring,
+        start=max(0.0, whole - every * each),
         seconds_an_utterance=each + (0.0 if search_follows else scoring / every),
         scoring=scoring,
     )

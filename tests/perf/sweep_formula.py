@@ -95,7 +95,7 @@ class Measured:
             verifies once.
         layers: of the upstream.
         profile: hottest functions of our step.
-        validations: (variant, predicted, measured).
+        validations: lines of real runs, with what the formula predicts.
     """
 
     steps: dict[str, float] = field(default_factory=dict)

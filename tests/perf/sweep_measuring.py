@@ -207,8 +207,8 @@ class Bench:
             spent = now() - began
         yield STORED, ours, spent / pairs
 
-    def run_through(self, variant: str, *, steps: int | None) -> dict[str, float]:
-        """Train and test from beginning to end; return the seconds of each part.
+    def run_through(self, variant: str, *, steps: int | None) -> dict[str, Any]:
+        """Train and test from beginning to end; return the seconds of each part, and what it was.
 
         Building upstream, datasets and head is left out.
 
@@ -221,22 +221,37 @@ class Bench:
         if steps is None and "test_step" in ours:
             config["runner"]["test_step"] = ours["test_step"]
         split = BINDINGS[self.task].test
-        spent = {}
+        spent: dict[str, float] = {}
+        hours = 0.0
         train: Callable[[], object]
         test: Callable[[], object]
         if variant == S3PRL:
             runner = self.setup.runner(config, seed=SEED)
+            head = runner.downstream.model
             train, test = runner.train, lambda: _s3prls(runner, split)
         else:
-            spent["extraction"] = self.extract("run_through")["seconds"]
+            extraction = self.extract("run_through")
+            spent["extraction"], hours = extraction["seconds"], extraction["hours"]
             experiment = self.setup.experiment(config, STORED, seed=SEED, cache="run_through")
+            head = experiment.head
             train, test = experiment.train, lambda: experiment.evaluate(split)
         with Reporter().quiet():
             for what, act in (("training", train), ("test", test)):
                 began = now()
                 act()
                 spent[what] = now() - began
-        return spent
+        return {
+            "steps": config["runner"]["total_steps"],
+            "measured": sum(spent.values()),
+            "measured_parts": spent,
+            "hours": hours,
+            "files": self.setup.train_files,
+            "evaluations": {
+                each: [times, len(head.get_dataloader(each).dataset)]
+                for each, times in splits_read(self.task, config)
+                if times
+            },
+        }
 
     def _evaluations(self, trained: Any, wanted: bool) -> list[EvaluationTime]:
         """Time every split that the protocol evaluates."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import itertools
 import math
 import os
@@ -21,6 +22,7 @@ from superbit.benchmark.configs import resolve
 from superbit.benchmark.corpora.manifest import build_manifest
 from superbit.benchmark.corpora.paths import load_paths
 from superbit.benchmark.experiment import Experiment
+from superbit.benchmark.features.ahead import BATCHES
 from superbit.benchmark.features.cache import CacheSettings
 from superbit.benchmark.features.demand import kind_of, training_draws
 from superbit.benchmark.features.preparing import cost_of
@@ -51,7 +53,8 @@ class Setup:
         steps: of a block.
         minutes: of distinct audio to train on, at most.
         threads: of torch, and processes of the extraction.
-        whole: as many utterances as SUPERB's corpus, each of its own audio.
+        whole: about as many utterances as SUPERB's corpus, each of its own audio; dev and test
+            alike have those of the larger.
     """
 
     def __init__(
@@ -98,8 +101,13 @@ class Setup:
 
     @property
     def stored_steps(self) -> int:
-        """Measured steps of a block on stored features."""
-        return 3 * self.steps if self.task in FAST_TASKS else self.steps
+        """Measured steps of a block on stored features.
+
+        Of tasks whose batches pass through the upstream together, a multiple of so many.
+        """
+        if self.task not in FAST_TASKS:
+            return self.steps
+        return math.ceil(3 * self.steps / BATCHES) * BATCHES
 
     @property
     def stored_warm_up(self) -> int:
@@ -193,7 +201,8 @@ class Setup:
         """Let frames come from disk: a real store of frames is larger than memory."""
         if self.kind == "pooled":
             return
-        for shard in self.folder.glob("cache/*/*/*.bin"):
+        gc.collect()  # what an earlier run still maps stays in memory
+        for shard in self.folder.glob("*/*/*/*.bin"):
             with shard.open("rb") as file:
                 os.fsync(file.fileno())
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

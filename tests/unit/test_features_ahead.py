@@ -55,7 +55,9 @@ def test_what_comes_after_a_resume_is_computed_in_the_same_groups():
         resumed = Ahead(batches(20, live=5), source)
         resumed.skip(count)
         assert list(resumed) == wanted[count:]
-        assert source.passes == straight.passes[count // 7 :][: 3 if count < 20 else 0]
+        # The group that it stopped in is computed again as a whole, unless nothing of it is left.
+        left = straight.passes[count // 7 :] if count < 20 else []
+        assert source.passes == left
 
 
 def test_a_batch_is_given_before_the_next_group_is_read():

@@ -57,12 +57,13 @@ def test_a_recording_is_decoded_once_however_many_crops_are_taken(make):
     assert len(reads) == 4
 
 
-def test_few_recordings_are_kept(make):
+@pytest.mark.parametrize(("recordings", "decoded"), [(8, 8), (9, 18)])
+def test_few_recordings_are_kept(make, recordings, decoded):
     source, reads = make(), []
     for _ in range(2):
-        for index in range(9):
+        for index in range(recordings):
             source._answer(NOISE.path, ("cut", index, 10), lambda: reads.append("read"))
-    assert len(reads) == 18
+    assert len(reads) == decoded
 
 
 @pytest.mark.parametrize("alone", [True, False])
