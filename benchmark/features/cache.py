@@ -75,7 +75,8 @@ def upstream_identity(upstream: LoadedUpstream) -> dict[str, Any]:
     if upstream.entry.ours:
         # Weights and config (padding included) say it all, under whatever name or path.
         what: dict[str, Any] = {"config": _config(upstream)}
-        policy = upstream.expert.model.policy
+        model: Any = upstream.expert.model
+        policy = model.policy
         if policy is not None:  # how many bits is not in the weights
             what["policy"] = policy.to_dict()
     else:
