@@ -23,8 +23,9 @@ from torch import nn
 from superbit.benchmark import heads, side_by_side
 from superbit.benchmark.batches import Batches, reading
 from superbit.benchmark.candidate import Candidate
+from superbit.benchmark.features.mixing import WeightedSums
 from superbit.benchmark.features.source import FeatureSource
-from superbit.benchmark.feed import Feed, Hidden
+from superbit.benchmark.feed import Feed, LiveSums
 from superbit.benchmark.lean import lean
 from superbit.benchmark.rng import seed_everything
 from superbit.benchmark.side_by_side import Result
@@ -181,8 +182,8 @@ class Experiment:
             if self.stop():
                 raise InterruptedRun
             with torch.no_grad():
-                hidden = self._feed.read(wavs)
-                forward = partial(self._forward, split, hidden, others, records, index)
+                sums = self._sums(wavs, among)
+                forward = partial(_forward, split, sums, others, records, index)
                 self.each(forward, among=among)
         if not records:
             raise InputError(f"split {split!r} is empty: there is nothing to evaluate on.")
@@ -235,29 +236,22 @@ class Experiment:
     # --- one step ---------------------------------------------------------------------------------
 
     def _backward(self, wavs: Any, others: list[Any]) -> None:
-        hidden = self._feed.read(wavs)
+        sums = self._sums(wavs)
 
         def backward(candidate: Candidate) -> None:
-            features = self._feed.features(candidate.featurizer, hidden)
+            features = sums.of(candidate.featurizer)
             if self.augment is not None:
                 features, _ = self.augment(features)
             candidate.backward(features, others)
 
         self.each(backward)
+        sums.backward()
         self.progress.batch += 1
         self.progress.backward_steps += 1
 
-    def _forward(
-        self,
-        split: str,
-        hidden: Hidden,
-        others: list[Any],
-        records: dict[str, Any],
-        index: int,
-        candidate: Candidate,
-    ) -> None:
-        features = self._feed.features(candidate.featurizer, hidden)
-        candidate.head(split, features, *others, records=records[candidate.name], batch_id=index)
+    def _sums(self, wavs: Any, among: Sequence[Candidate] | None = None) -> WeightedSums | LiveSums:
+        acting = side_by_side.going_on(self.candidates, among)
+        return self._feed.sums(self._feed.read(wavs), [each.featurizer for each in acting])
 
     def _evaluation_is_due(self) -> bool:
         step = self.progress.step
@@ -289,6 +283,18 @@ class Experiment:
         self.upstream.eval()
         for candidate in self.candidates:
             candidate.training_mode(False)
+
+
+def _forward(
+    split: str,
+    sums: WeightedSums | LiveSums,
+    others: list[Any],
+    records: dict[str, Any],
+    index: int,
+    candidate: Candidate,
+) -> None:
+    features = sums.of(candidate.featurizer)
+    candidate.head(split, features, *others, records=records[candidate.name], batch_id=index)
 
 
 def _remember(evaluations: dict[str, Evaluation], candidate: Candidate) -> None:

@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from superbit.benchmark.features.source import Batch, FeatureSource, weighted_sum
+from superbit.benchmark.features.mixing import Batch, WeightedSums
+from superbit.benchmark.features.source import FeatureSource
 from superbit.upstreams.errors import InputError
 
 # Stored hidden states; or waveforms and what the upstream gave for them.
 Hidden = Batch | tuple[list[Tensor], Any]
+
+
+class LiveSums:
+    """Weighted sums by s3prl's featurizers themselves, of what the upstream gave for waveforms."""
+
+    def __init__(self, waves: list[Tensor], output: Any) -> None:
+        self._waves, self._output = waves, output
+
+    def of(self, featurizer: nn.Module) -> list[Tensor]:
+        """Return one featurizer's sums, (frames, dim) an utterance.
+
+        Raises:
+            InputError: the upstream gave NaN or infinity.
+        """
+        features: list[Tensor] = featurizer(self._waves, self._output)
+        # Weights that diverged are not the upstream's fault.
+        if not _finite(features) and _finite(featurizer.parameters()):
+            raise InputError(
+                "the upstream gave NaN or infinity: 'superbit check' says for which input."
+            )
+        return features
+
+    def backward(self) -> None:
+        """Nothing: gradients go through these sums by themselves."""
 
 
 class Feed:
@@ -33,31 +59,17 @@ class Feed:
         with torch.no_grad():
             return batch, self.upstream(batch)
 
-    def features(self, featurizer: Any, hidden: Hidden) -> list[Tensor]:
-        """Return the weighted sum of layers, (frames, dim) an utterance.
-
-        Raises:
-            InputError: the upstream gave NaN or infinity.
-        """
+    def sums(self, hidden: Hidden, featurizers: Sequence[nn.Module]) -> WeightedSums | LiveSums:
+        """Return the weighted sums of layers of each featurizer."""
         if isinstance(hidden, Batch):
-            return weighted_sum(featurizer, hidden)
-        features: list[Tensor] = featurizer(*hidden)
-        # Weights that diverged are not the upstream's fault.
-        if not _finite(features) and _finite(featurizer.parameters()):
-            raise InputError(
-                "the upstream gave NaN or infinity: 'superbit check' says for which input."
-            )
-        return features
+            return WeightedSums(hidden, featurizers)
+        return LiveSums(*hidden)
 
     def layers(self, featurizer: Any, wavs: Any) -> list[list[Tensor]]:
         """Return every layer's features of a batch."""
         if self.source is not None:
             gathered = self.source.gather(wavs)
-            # Copies: these are kept until the whole split is read.
-            return [
-                [features.clone() for features in gathered.layer(index)]
-                for index in range(len(gathered.states))
-            ]
+            return [gathered.layer(index) for index in range(gathered.layers)]
         batch = self._waveforms(wavs)
         with torch.no_grad():
             states = self.upstream(batch)["hidden_states"]

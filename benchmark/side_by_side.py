@@ -18,6 +18,13 @@ from superbit.benchmark.training_state import InterruptedRun
 Result = TypeVar("Result")
 
 
+def going_on(
+    candidates: Sequence[Candidate], among: Sequence[Candidate] | None = None
+) -> list[Candidate]:
+    """Return those that go on, or of ``among`` only."""
+    return [each for each in among or candidates if each.goes_on]
+
+
 def each(
     candidates: Sequence[Candidate],
     act: Callable[[Candidate], Result],
@@ -31,13 +38,13 @@ def each(
     Args:
         among: only these.
     """
-    waiting = [c for c in among or candidates if c.goes_on]
-    if len(waiting) == 1:
-        (only,) = waiting
+    acting = going_on(candidates, among)
+    if len(acting) == 1:
+        (only,) = acting
         return {only.name: act(only)}
     before, after, drawn = Draws(), None, True
     results: dict[str, Result] = {}
-    for candidate in waiting:
+    for candidate in acting:
         # Nothing to go back from where the first one drew nothing.
         if results and drawn:
             before.restore()
@@ -52,7 +59,7 @@ def each(
         if after is None:
             after = Draws()
             drawn = after.differ(before)
-    if after is not None and not waiting[-1].goes_on:
+    if after is not None and not acting[-1].goes_on:
         after.restore()
     return results
 

@@ -1,7 +1,7 @@
 """What no store has, computed for several batches at a time.
 
 A batch of KS holds two or three crops of silence. The weights of a large encoder take longer to
-read than so little audio takes to pass: one pass over the crops of eight batches saves a third.
+read than so little audio takes to pass: one pass over the crops of eight batches saves half.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What feeds an experiment: stored features where there are some, the upstream for the rest.
 
-Notation: L layers, F frames of all utterances of a batch one after the other, D width.
+Notation: L layers, D width.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from superbit.benchmark.features.mixing import Batch, Room
 from superbit.benchmark.features.store import CacheError, Features, FeatureStore
 from superbit.benchmark.features.waves import SAMPLE_RATE, KnownFiles, Transform, Wave, wave_key
 from superbit.upstreams import s3prl_patches
@@ -25,42 +26,11 @@ _RECORDINGS_KEPT = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
-    """A batch's hidden states, without gradient: any number of heads can train on it.
-
-    Attributes:
-        states: (L, F, D), the utterances one after the other, without padding.
-        frames: of each utterance; one where the mean over time is stored.
-    """
-
-    states: Tensor
-    frames: list[int]
-
-    def layer(self, index: int) -> list[Tensor]:
-        """One layer's features, (frames, D) an utterance."""
-        return list(self.states[index].split(self.frames))
-
-
-@dataclass(frozen=True, kw_only=True)
 class Computed:
     """In a waveform's place, its hidden states of an earlier pass, (L, frames, D)."""
 
     states: Tensor
     samples: int
-
-
-def weighted_sum(featurizer: nn.Module, batch: Batch) -> list[Tensor]:
-    """s3prl's weighted sum of layers with the featurizer's own weights, (frames, D) an utterance.
-
-    The same sum as ``Featurizer.forward``, as one product over frames that are there, where
-    s3prl's copies all layers twice, padding included.
-    """
-    if len(batch.states) == 1:  # s3prl weighs nothing then
-        return batch.layer(0)
-    layers, _, dim = batch.states.shape
-    weights = torch.softmax(featurizer.weights, dim=-1)  # type: ignore[arg-type]
-    mixed = weights @ batch.states.reshape(layers, -1)
-    return list(mixed.view(-1, dim).split(batch.frames))
 
 
 class UpstreamFeatures:
@@ -126,7 +96,7 @@ class FeatureSource:
         self._recordings: OrderedDict[str, Any] = OrderedDict()
         self._store, self._files, self._upstream = store, files, upstream
         self.stored = self.live = 0
-        self._buffer = torch.empty(0, device=upstream.device)
+        self._room = Room(upstream.device)
 
     @property
     def damaged(self) -> int:
@@ -142,7 +112,7 @@ class FeatureSource:
     def gather(self, wavs: Sequence[Any]) -> Batch:
         """Return the hidden states of a batch: stored waveforms by name, others as samples.
 
-        The memory is used again by the next call: be done with a batch before that.
+        Its memory is used again by the next: be done with a batch before that.
         """
         found: list[Tensor | None] = [self._read(wav) for wav in wavs]
         missing = [index for index, states in enumerate(found) if states is None]
@@ -155,7 +125,9 @@ class FeatureSource:
         self.live += live
         self.stored += len(wavs) - live
         batch = [states for states in found if states is not None]
-        return self._joined(self._with_zeros(wavs, batch) if self._zeros_follow else batch)
+        if self._zeros_follow:
+            batch = self._with_zeros(wavs, batch)
+        return Batch(batch, room=self._room)
 
     @property
     def looks_ahead(self) -> bool:
@@ -231,20 +203,6 @@ class FeatureSource:
             return None
         states = self._store.read(wav.key)
         return None if states is None else torch.from_numpy(states)
-
-    def _joined(self, found: list[Tensor]) -> Batch:
-        """Put (L, frames, D) of each utterance into one tensor of float32."""
-        frames = [states.shape[1] for states in found]
-        layers, _, dim = found[0].shape
-        size = layers * sum(frames) * dim
-        if self._buffer.numel() < size:  # fresh memory costs more than what is written into it
-            self._buffer = torch.empty(size, device=self._upstream.device)
-        joined = self._buffer[:size].view(layers, -1, dim)
-        start = 0
-        for states, count in zip(found, frames, strict=True):
-            joined[:, start : start + count] = states
-            start += count
-        return Batch(states=joined, frames=frames)
 
     def _heal(self, computed: list[tuple[Any, Tensor]]) -> None:
         """Write anew what was found damaged."""

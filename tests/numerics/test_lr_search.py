@@ -12,7 +12,7 @@ from superbit.benchmark import rng
 from superbit.benchmark.bindings import BINDINGS, Places
 from superbit.benchmark.configs import resolve
 from superbit.benchmark.experiment import Experiment
-from superbit.benchmark.features.source import Batch
+from superbit.benchmark.features.mixing import Batch, Room
 from superbit.benchmark.procedures import PROCEDURES
 from superbit.benchmark.rng import seed_everything
 from superbit.benchmark.session import Session
@@ -77,7 +77,7 @@ class StoredBands:
             wav = torch.as_tensor(wav, dtype=torch.float32)
             layers = self.upstream([wav])["hidden_states"]
             found.append(torch.stack([layer[0, : round(len(wav) / self.rate)] for layer in layers]))
-        return Batch(states=torch.cat(found, dim=1), frames=[each.shape[1] for each in found])
+        return Batch(found, room=Room("cpu"))
 
 
 @dataclass

@@ -53,7 +53,14 @@ class Clock:
                 yield
 
         vars(source)["reading"] = timed_reading
-        vars(source)["gather"] = self._timed("gathering", source.gather)
+        gather = self._timed("gathering", source.gather)
+
+        def timed_gather(wavs: Any) -> Any:
+            batch = gather(wavs)
+            vars(batch)["chunk"] = self._timed("gathering", batch.chunk)  # comes from disk there
+            return batch
+
+        vars(source)["gather"] = timed_gather
         vars(source)["compute_ahead"] = self._timed("gathering", source.compute_ahead)
         vars(upstream)["compute"] = self._timed("upstream", upstream.compute)
 
