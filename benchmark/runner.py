@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from superbit.benchmark import recording
+from superbit.benchmark import denormals, recording
 from superbit.benchmark.bindings import BINDINGS, Places
 from superbit.benchmark.candidate import Candidate
 from superbit.benchmark.checkpoints import LABEL, run_folder
@@ -115,7 +115,7 @@ def _run_claimed(
             "planned: run the sweep again."
         )
     (run_dir / LABEL).write_text(f"{first.task} × {first.upstream}\n", encoding="utf-8")
-    with _output_to(run_dir / "log.txt"), _denormals_as_zero():
+    with _output_to(run_dir / "log.txt"), denormals.as_zero():
         candidates, tested, features = _train_and_test(
             job, upstream=upstream, context=context, run_dir=run_dir, on_step=on_step
         )
@@ -189,18 +189,6 @@ def _train_and_test(
     if use is None or experiment.source is None:
         return experiment.candidates, tested, None
     return experiment.candidates, tested, use.describe(experiment.source)
-
-
-@contextlib.contextmanager
-def _denormals_as_zero() -> Iterator[None]:
-    """A BLSTM's gradients decay below 1e-38, where CPUs compute many times slower: taken as 0."""
-    import torch
-
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
 
 
 @contextlib.contextmanager

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from sweep_clocks import Clock
 from sweep_corpora import LENGTHS, make_corpus
 from sweep_formula import FIVE, LIVE
 
+from superbit.benchmark import denormals
 from superbit.benchmark.bindings import BINDINGS, Places
 from superbit.benchmark.configs import resolve
 from superbit.benchmark.corpora.manifest import build_manifest
@@ -144,7 +144,7 @@ class Setup:
     def runner(self, config: dict[str, Any], *, seed: int, layer: int | None = None) -> Any:
         from s3prl.downstream.runner import Runner
 
-        torch.set_flush_denormal(False)  # s3prl leaves it at that
+        denormals.flush(False)  # s3prl leaves it at that
         config.setdefault("runner", {})
         args = argparse.Namespace(
             upstream=self.upstream.spec.name, upstream_ckpt=None, upstream_model_config=None,
@@ -162,7 +162,7 @@ class Setup:
     def experiment(
         self, config: dict[str, Any], variant: str, *, seed: int, cache: str = "cache"
     ) -> Experiment:
-        torch.set_flush_denormal(True)  # as each of our runs does
+        denormals.flush(True)  # as each of our runs does
         if "runner" in config:
             config["runner"].pop("max_keep")
         extra: dict[str, Any] = {"learning_rates": RATES} if variant == FIVE else {}
