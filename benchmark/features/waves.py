@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from superbit.benchmark.corpora import manifest
+from superbit.upstreams import s3prl_compat
 
 SAMPLE_RATE = 16_000
 # Raised whenever the samples that a transform gives change (sox effects are superbit's own).
@@ -128,6 +129,7 @@ def read_samples(path: str, transform: Transform) -> NDArray[np.float32]:
         import soundfile
 
         return soundfile.read(path, start=arguments[0], stop=arguments[1])[0].astype(np.float32)
+    s3prl_compat.apply()  # a process that extracts a foreign upstream may not have met s3prl
     import torchaudio
 
     if kind == "load":

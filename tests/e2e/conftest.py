@@ -21,7 +21,7 @@ ASR:
 # Frame energies through a fixed matrix: an upstream that costs nothing. What it does besides is
 # decided by the file beside it, so that a test can make the same upstream fail or die.
 HUBCONF = """
-import os, signal
+import multiprocessing, os, signal
 from pathlib import Path
 import torch
 
@@ -47,13 +47,15 @@ class Energies(torch.nn.Module):
         order = HERE / "order"
         try:
             what, _, when = order.read_text().partition(" ")
-            if calls < int(when):
+            if calls < int(when) or (what == "orphan" and not multiprocessing.parent_process()):
                 return
             order.unlink()  # of several processes only one can
         except FileNotFoundError:
             return
         if what == "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        if what == "orphan":
+            os.kill(os.getppid(), signal.SIGKILL)
         if what == "interrupt":
             os.kill(os.getpid(), signal.SIGINT)
         if what == "fail":

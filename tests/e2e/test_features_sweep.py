@@ -138,6 +138,33 @@ def test_killed_in_extraction_and_continued(superbit, words, hubconf, store, tmp
     assert all_features(tmp_path, "results") == all_features(tmp_path, "straight")
 
 
+def test_killed_while_other_processes_extract_and_continued(
+    superbit, words, hubconf, store, tmp_path
+):
+    spec = f"{hubconf}:energies"
+    (hubconf.parent / "order").write_text("orphan 60")
+    script = (
+        "import sys; from superbit.benchmark import cli; "
+        "from superbit.benchmark.features import extraction, storing; "
+        "storing._SECONDS_WORTH_PROCESSES = 0; extraction._SHORT_CHUNK_SECONDS = 5; "
+        "cli.main(sys.argv[1:])"
+    )
+    two = words(spec, "KS", "--jobs", "2")
+    died = subprocess.run(
+        [sys.executable, "-c", script, *map(str, two)], capture_output=True, text=True
+    )
+    assert died.returncode == -9, died.stderr
+    written = {index: index.read_bytes() for index in shards(tmp_path)}
+    assert written
+    status, out, _ = superbit(*words(spec, "KS"))
+    assert status == 0, out
+    assert [record.status for record in store.read_all()] == ["done"]
+    for index, content in written.items():
+        assert index.read_bytes() == content
+    superbit(*words(spec, "KS", results="straight"))
+    assert all_features(tmp_path, "results") == all_features(tmp_path, "straight")
+
+
 def test_killed_in_training_continues_at_the_step_of_its_checkpoint(
     superbit, words, hubconf, store, monkeypatch, tmp_path
 ):
