@@ -266,12 +266,14 @@ def main() -> None:
     if STORED in variants and five_rates_exist():
         variants.append(FIVE)
     if arguments.whole:
+        if arguments.replace:
+            sys.exit("--replace would forget what --whole compares with: leave one of them out.")
         _require_formula(arguments)
     for upstream in [] if arguments.report else arguments.upstreams.split(","):
         for task in arguments.tasks.split(","):
             about = _about(task, upstream)
             known = read_lines(arguments.out)
-            if arguments.replace and not arguments.whole:
+            if arguments.replace:
                 known = without(known, about)
                 _write(arguments.out, known)
             with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:

@@ -99,6 +99,11 @@ class Trainer:
         self._say, self._scalars = say, scalars
         self.objective, self.layer_drop = objective, objective.layer_drop
         objective.to(world.device)
+        self._batch_norms = [
+            module
+            for module in objective.model.modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        ]
         self.optimizer = make_optimizer(config, objective.parameter_groups())
         self.update = 0  # updates done
         self.taken = 0  # micro-batches taken by all ranks
@@ -294,12 +299,7 @@ class Trainer:
         return dropped_layers(layers, dropped.tolist())
 
     def _running_statistics(self) -> list[torch.Tensor]:
-        return [
-            each
-            for module in self.objective.model.modules()
-            if isinstance(module, nn.modules.batchnorm._BatchNorm)
-            for each in module.buffers(recurse=False)
-        ]
+        return [each for norm in self._batch_norms for each in norm.buffers(recurse=False)]
 
     def _skip(self) -> None:
         self.nan_updates += 1
