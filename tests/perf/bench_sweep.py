@@ -106,6 +106,7 @@ def measure(
                 "block": block,
                 "steps": steps.steps,
                 "seconds_a_step": steps.seconds_a_step,
+                "single": steps.single,
                 "start": steps.start,
                 "files": bench.setup.train_files,
             }
@@ -212,6 +213,8 @@ def _write(file: Path, lines: Sequence[Line]) -> None:
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _rounded(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,12 +20,14 @@ class Steps:
     """How long a block's steps took.
 
     Attributes:
+        single: seconds of each step in turn: training changes what a step costs (denormals).
         start: seconds that the start and the end of a loader took besides the steps.
         parts: of a step, seconds each; only of a run on stored features.
     """
 
     steps: int
     seconds_a_step: float
+    single: list[float]
     start: float
     parts: dict[str, float] | None = None
 
@@ -116,6 +119,7 @@ def timed_steps(
     return Steps(
         steps=steps,
         seconds_a_step=each,
+        single=[after - before for before, after in itertools.pairwise(ends[warm_up - 1 :])],
         start=max(0.0, ends[warm_up - 1] - began - warm_up * each) + ended - ends[-1],
         parts=parts,
     )

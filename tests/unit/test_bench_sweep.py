@@ -316,3 +316,10 @@ def test_what_passes_together_is_not_taken_for_the_start(bench, monkeypatch, tog
     found = clocks.time_evaluation("dev", [head], evaluate, together=together)
     assert found.seconds_an_utterance == pytest.approx(0.1 if together == 1 else 0.3)
     assert found.start == pytest.approx(7.0)
+
+
+def test_steps_are_timed_one_by_one(bench):
+    steps = load("sweep_clocks").timed_steps(0.0, [3.0, 4.0, 6.0], 6.5, warm_up=1, steps=2)
+    assert steps.single == [1.0, 2.0]
+    assert steps.seconds_a_step == 1.5
+    assert steps.start == 2.0  # 3 s to the end of a first step of 1.5, and half a second behind
