@@ -64,7 +64,10 @@ def extract(
     stop: Callable[[], bool] = lambda: False,
     on_progress: OnProgress = lambda done, total: None,
 ) -> int:
-    """Compute what the store lacks of ``waves``; return how many were computed.
+    """Compute what the store lacks of ``waves``; return how many of them it lacked.
+
+    Ends early where the cache holds more than its budget, which another sweep may fill as well:
+    what is not stored then is computed live.
 
     Args:
         invariant: utterances may share a batch; else each passes alone.
@@ -106,11 +109,15 @@ def extract(
             )
         )
         done, busy, began = 0.0, 0.0, time.monotonic()
+
+        def ends() -> bool:
+            return stop() or is_over_budget(settings)
+
         try:
             computed = (
-                workers.compute(chunks, job, str(upstream.spec), stop=stop)
+                workers.compute(chunks, job, str(upstream.spec), stop=ends)
                 if workers
-                else compute_here(chunks, job, upstream.expert, stop=stop)
+                else compute_here(chunks, job, upstream.expert, stop=ends)
             )
             for seconds, cost in computed:
                 done, busy = done + seconds, busy + cost
@@ -118,7 +125,7 @@ def extract(
         finally:
             if done:
                 _note_rate(folder, audio=done, seconds=busy, wall=time.monotonic() - began)
-    if done < total - 1e-6:
+    if done < total - 1e-6 and stop():
         raise InterruptedRun
     return len(missing)
 
@@ -175,6 +182,12 @@ def bytes_left(settings: CacheSettings) -> int | None:
     if settings.budget_bytes is None:
         return None
     return max(0, settings.budget_bytes - folder_bytes(settings.folder))
+
+
+def is_over_budget(settings: CacheSettings) -> bool:
+    """Whether more is stored than the budget allows."""
+    budget = settings.budget_bytes
+    return budget is not None and folder_bytes(settings.folder) > budget
 
 
 def _note_rate(folder: Path, *, audio: float, seconds: float, wall: float) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from superbit.benchmark.features.cache import CacheSettings
 from superbit.benchmark.features.demand import Kind
-from superbit.benchmark.features.extraction import Shape, extract
+from superbit.benchmark.features.extraction import Shape, extract, is_over_budget
 from superbit.benchmark.features.planning import Cost, Need
 from superbit.benchmark.features.preparing import FeaturePlan
 from superbit.benchmark.features.source import FeatureSource, UpstreamFeatures
@@ -170,6 +170,15 @@ class _Extraction:
                 stop=self.stop,
                 on_progress=_Pace(self.reporter, f"features of {name} for {of_tasks}").show,
             )
+        if is_over_budget(self.plan.settings):
+            store = self.plan.settings.store(upstream, kind)
+            lacking = sum(key not in store for key in waves)
+            if lacking:
+                self.reporter.line(
+                    f"features of {name} for {of_tasks}: the cache is full by now (another sweep "
+                    f"may fill it as well): {lacking:,} of {len(waves):,} waveforms stay live; a "
+                    "larger --cache-budget would hold them."
+                )
 
 
 class _Pace:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from superbit.benchmark import checkpoints
-from superbit.benchmark.features import extraction
+from superbit.benchmark.features import extraction, workers
 from superbit.benchmark.features.store import FeatureStore
 from superbit.benchmark.results import ResultStore
 
@@ -163,6 +163,32 @@ def test_killed_while_other_processes_extract_and_continued(
         assert index.read_bytes() == content
     superbit(*words(spec, "KS", results="straight"))
     assert all_features(tmp_path, "results") == all_features(tmp_path, "straight")
+
+
+def test_a_cache_that_another_sweep_fills_meanwhile(
+    superbit, words, hubconf, store, tmp_path, monkeypatch
+):
+    spec, cache = f"{hubconf}:energies", tmp_path / "shared"
+    monkeypatch.setattr(extraction, "CHUNK_SECONDS", 20.0)
+    compute_chunk = workers.compute_chunk
+
+    def and_another_fills(*arguments):
+        with (cache / "another").open("wb") as file:
+            file.truncate(extraction.SHARD_BYTES)
+        return compute_chunk(*arguments)
+
+    monkeypatch.setattr(workers, "compute_chunk", and_another_fills)
+    status, _, err = superbit(
+        *words(spec, "KS", "--cache-dir", cache, "--cache-budget", extraction.SHARD_BYTES)
+    )
+    assert status == 0
+    assert "the cache is full by now" in err
+    (record,) = store.read_all()
+    used = record.provenance.features
+    assert 0 < used["stored"] < used["live"]
+    superbit(*words(spec, "KS", "--no-cache", results="live"))
+    (live,) = ResultStore(tmp_path / "live").read_all()
+    assert record.value == live.value
 
 
 def test_killed_in_training_continues_at_the_step_of_its_checkpoint(
