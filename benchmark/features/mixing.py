@@ -28,9 +28,9 @@ class Room:
         self._numbers = torch.empty(0, device=device)
 
     @property
-    def on_cpu(self) -> bool:
-        """Whether it is a core that computes here."""
-        return self._numbers.device.type == "cpu"
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self._numbers.device
 
     def take(self, *shape: int) -> Tensor:
         """Return a tensor of float32 with anything in it; the next call gives the same memory."""
@@ -60,13 +60,16 @@ class Batch:
 
     def layer(self, index: int) -> list[Tensor]:
         """A copy of one layer's features, float32 (frames, D) an utterance."""
-        device = self._room.take(0).device
-        return [each[index].to(device, torch.float32, copy=True) for each in self._states]
+        return [
+            each[index].to(self._room.device, torch.float32, copy=True) for each in self._states
+        ]
 
     def chunks(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield frames and their (L, frames, D) as float32; the next one takes its memory."""
         total = self._starts[-1]
-        size = max(1, _CHUNK_BYTES // (4 * self.layers * self.dim)) if self._room.on_cpu else total
+        size = max(1, total)
+        if self._room.device.type == "cpu":
+            size = max(1, _CHUNK_BYTES // (4 * self.layers * self.dim))
         for start in range(0, total, size):
             frames = slice(start, min(start + size, total))
             yield frames, self.chunk(frames)
