@@ -79,6 +79,10 @@ class Batch:
         if self._only is not None:
             return self._only
         chunk = self._room.take(self.layers, frames.stop - frames.start, self.dim)
+        if chunk.shape[1] == self._starts[-1]:  # all there is: it need not be written again
+            self._only = chunk
+            if all(each.device == chunk.device for each in self._states):
+                return torch.cat(self._states, dim=1, out=chunk)
         index, at = bisect_right(self._starts, frames.start) - 1, frames.start
         while at < frames.stop:
             first = at - self._starts[index]
@@ -86,8 +90,6 @@ class Batch:
             written = slice(at - frames.start, at - frames.start + count)
             chunk[:, written] = self._states[index][:, first : first + count]
             index, at = index + 1, at + count
-        if chunk.shape[1] == self._starts[-1]:  # all there is: it need not be written again
-            self._only = chunk
         return chunk
 
 
