@@ -251,7 +251,7 @@ class Experiment:
 
     def _sums(self, wavs: Any, among: Sequence[Candidate] | None = None) -> WeightedSums | LiveSums:
         acting = side_by_side.going_on(self.candidates, among)
-        return self._feed.sums(self._feed.read(wavs), [each.featurizer for each in acting])
+        return self._feed.sums(wavs, [each.featurizer for each in acting])
 
     def _evaluation_is_due(self) -> bool:
         step = self.progress.step

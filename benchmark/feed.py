@@ -8,12 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from superbit.benchmark.features.mixing import Batch, WeightedSums
+from superbit.benchmark.features.mixing import WeightedSums
 from superbit.benchmark.features.source import FeatureSource
 from superbit.upstreams.errors import InputError
-
-# Stored hidden states; or waveforms and what the upstream gave for them.
-Hidden = Batch | tuple[list[Tensor], Any]
 
 
 class LiveSums:
@@ -51,19 +48,13 @@ class Feed:
     def __init__(self, upstream: nn.Module, *, source: FeatureSource | None, device: str) -> None:
         self.upstream, self.source, self._device = upstream, source, device
 
-    def read(self, wavs: Any) -> Hidden:
-        """Return a batch's hidden states, without gradient; done with before the next call."""
+    def sums(self, wavs: Any, featurizers: Sequence[nn.Module]) -> WeightedSums | LiveSums:
+        """Return a batch's weighted sums by each featurizer; done with before the next call."""
         if self.source is not None:
-            return self.source.gather(wavs)
+            return WeightedSums(self.source.gather(wavs), featurizers)
         batch = self._waveforms(wavs)
         with torch.no_grad():
-            return batch, self.upstream(batch)
-
-    def sums(self, hidden: Hidden, featurizers: Sequence[nn.Module]) -> WeightedSums | LiveSums:
-        """Return the weighted sums of layers of each featurizer."""
-        if isinstance(hidden, Batch):
-            return WeightedSums(hidden, featurizers)
-        return LiveSums(*hidden)
+            return LiveSums(batch, self.upstream(batch))
 
     def layers(self, featurizer: Any, wavs: Any) -> list[list[Tensor]]:
         """Return every layer's features of a batch."""
