@@ -14,7 +14,7 @@ def _bind_mixtures(section: Section, places: Places) -> None:
 
 
 def _bind_verification(section: Section, places: Places) -> None:
-    from superbit.benchmark.corpora import voxceleb1
+    from superbit.benchmark.corpora.voxceleb1_dev_trials import dev_trials
 
     corpus, datarc = places.paths.section("voxceleb1"), section["datarc"]
     lengths = places.work_dir / "trimmed_lengths"
@@ -22,7 +22,7 @@ def _bind_verification(section: Section, places: Places) -> None:
     datarc["file_path"] = str(corpus.root)
     # s3prl never reads this key; superbit's patch of its dataset remembers lengths there.
     datarc["train_meta_data"] = str(lengths)
-    datarc["dev_meta_data"] = str(voxceleb1.dev_trials(corpus, places.work_dir))
+    datarc["dev_meta_data"] = str(dev_trials(corpus, places.work_dir))
     datarc["test_meta_data"] = str(corpus.trials)
 
 

@@ -8,11 +8,8 @@ et al., Interspeech 2021), tasks SID and ASV; corpus: Nagrani et al., Interspeec
 
 from __future__ import annotations
 
-import hashlib
 import os
-import random
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +24,7 @@ from superbit.benchmark.corpora.layout import (
     existing_folder,
 )
 from superbit.benchmark.corpora.paths import VoxCeleb1Paths
-from superbit.benchmark.corpora.work import read_text, write_atomically
+from superbit.benchmark.corpora.work import read_text
 from superbit.upstreams.errors import InputError
 
 IDENTIFICATION = ("train", "dev", "test")
@@ -58,9 +55,6 @@ _PARTS = ("dev", "test")
 _FIRST_SPEAKER = 10_001
 _SPLIT_OF_NUMBER = {"1": "train", "2": "dev", "3": "test"}
 _FILE = re.compile(r"id(\d{5})/[^/]+/[^/]+\.wav")
-_DEV_TRIALS = 2_000
-# Raised when the same corpus would get other trials.
-_DEV_TRIALS_SEED = 1
 
 
 class Trial(NamedTuple):
@@ -111,6 +105,31 @@ def files(section: VoxCeleb1Paths) -> CorpusFiles:
             CorpusFile(key="trials", path=section.trials),
         ),
     )
+
+
+def files_of_part(section: VoxCeleb1Paths, part: str) -> dict[str, CorpusFile]:
+    """Every file of ``root/<part>/wav`` by its name relative to that folder.
+
+    Args:
+        part: ``dev`` or ``test``.
+
+    Raises:
+        InputError: the folder is missing or empty.
+    """
+    folder = existing_folder(
+        section.root / part / "wav", f"the {part} part of VoxCeleb1, folders idNNNNN/<video>"
+    )
+    found = {}
+    # os.scandir: a hundred and fifty thousand Path objects from glob take ten times as long.
+    for speaker in _folders(folder):
+        for video in _folders(speaker.path):
+            for entry in os.scandir(video.path):
+                if entry.name.endswith(".wav"):
+                    name = f"{speaker.name}/{video.name}/{entry.name}"
+                    found[name] = CorpusFile(key=f"{part}/wav/{name}", path=Path(entry.path))
+    if not found:
+        raise InputError(f"{folder} is empty: it should hold idNNNNN/<video>/NNNNN.wav.")
+    return found
 
 
 def check(section: VoxCeleb1Paths, *, batch_size: int | None = None) -> CorpusReport:
@@ -165,47 +184,6 @@ def check(section: VoxCeleb1Paths, *, batch_size: int | None = None) -> CorpusRe
         problems=problems.sentences(),
         published=PUBLISHED,
     )
-
-
-def dev_trials(section: VoxCeleb1Paths, work_dir: str | os.PathLike[str]) -> Path:
-    """Write trials over the speakers of ``dev/wav``; s3prl's ASV wants such a list to start.
-
-    Half of them are of the same speaker, at most 2,000 in all, drawn by a fixed seed: the same
-    files give the same trials. Lines ``0|1 a.wav b.wav``, relative to ``dev/wav``. The corpus
-    itself is never written to.
-
-    Args:
-        work_dir: a folder of ours.
-
-    Raises:
-        InputError: ``dev/wav`` is missing, or has not two speakers, one of them with two files.
-    """
-    of_speaker: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(_scan(section, "dev")):
-        of_speaker[name.split("/")[0]].append(name)
-    number = min(_DEV_TRIALS // 2, *_pairs([len(names) for names in of_speaker.values()]))
-    if number == 0:
-        raise InputError(
-            f"{section.root / 'dev' / 'wav'} gives no trials: it should have two speakers or more "
-            "with two files or more."
-        )
-    draw = random.Random(_DEV_TRIALS_SEED)
-    several = [names for names in of_speaker.values() if len(names) > 1]
-    everyone = list(of_speaker.values())
-    drawn: dict[Trial, None] = {}
-    while len(drawn) < number:
-        drawn[Trial(True, *sorted(draw.sample(draw.choice(several), 2)))] = None
-    while len(drawn) < 2 * number:
-        pair = sorted(draw.choice(names) for names in draw.sample(everyone, 2))
-        drawn[Trial(False, *pair)] = None
-    lines = [f"{int(trial.same)} {trial.first} {trial.second}\n" for trial in drawn]
-    draw.shuffle(lines)
-    text = "".join(lines)
-    name = hashlib.sha256(text.encode()).hexdigest()[:16]
-    path = Path(work_dir) / "dev_trials" / f"voxceleb1-{name}.txt"
-    if not path.is_file():
-        write_atomically(path, text)
-    return path
 
 
 def _raise(_kind: str, sentence: str) -> None:
@@ -265,24 +243,6 @@ def _read_trials(section: VoxCeleb1Paths, report: Callable[[str, str], None]) ->
     return tuple(found)
 
 
-def _scan(section: VoxCeleb1Paths, part: str) -> dict[str, CorpusFile]:
-    """Every file of ``root/<part>/wav`` by its name relative to that folder."""
-    folder = existing_folder(
-        section.root / part / "wav", f"the {part} part of VoxCeleb1, folders idNNNNN/<video>"
-    )
-    found = {}
-    # os.scandir: a hundred and fifty thousand Path objects from glob take ten times as long.
-    for speaker in _folders(folder):
-        for video in _folders(speaker.path):
-            for entry in os.scandir(video.path):
-                if entry.name.endswith(".wav"):
-                    name = f"{speaker.name}/{video.name}/{entry.name}"
-                    found[name] = CorpusFile(key=f"{part}/wav/{name}", path=Path(entry.path))
-    if not found:
-        raise InputError(f"{folder} is empty: it should hold idNNNNN/<video>/NNNNN.wav.")
-    return found
-
-
 def _folders(folder: str | os.PathLike[str]) -> Iterable[os.DirEntry[str]]:
     return [entry for entry in os.scandir(folder) if entry.is_dir()]
 
@@ -294,7 +254,7 @@ def _audio(
     report: Callable[[str, str], None],
 ) -> dict[str, tuple[CorpusFile, ...]]:
     existing_folder(section.root, "the folder that holds dev/wav and test/wav")
-    parts = {part: _scan(section, part) for part in _PARTS}
+    parts = {part: files_of_part(section, part) for part in _PARTS}
     # The same rule as for speakers: dev and test have none in common.
     everything = parts["test"] | parts["dev"]
     audio = {}
@@ -351,10 +311,3 @@ def _check_speakers(
             f"{section.root} has {speaker} in dev/wav and in the trials on test/wav; no speaker "
             "should be in both.",
         )
-
-
-def _pairs(files_of_speakers: list[int]) -> tuple[int, int]:
-    """(pairs of files of one speaker, pairs of files of two speakers)."""
-    same = sum(count * (count - 1) // 2 for count in files_of_speakers)
-    every = sum(files_of_speakers)
-    return same, every * (every - 1) // 2 - same

@@ -1,9 +1,4 @@
-"""Noise as long as the real corpora's utterances, in their layouts: for measuring time only.
-
-Mean lengths are those of ``benchmark/features/sizes.py`` (hours by utterances); how they spread is
-stated in :data:`LENGTHS`. Lengths are evenly spaced quantiles in random order, so that few files
-have the mean and the tail of many.
-"""
+"""The real corpora's layouts with noise in place of speech: for measuring time only."""
 
 from __future__ import annotations
 
@@ -12,13 +7,10 @@ import hashlib
 import io
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import soundfile
+from sweep_noise import Voice
 
 from superbit.benchmark.corpora import (
     audio_snips,
@@ -28,86 +20,10 @@ from superbit.benchmark.corpora import (
     quesst14,
     speech_commands,
 )
-from superbit.benchmark.features.sizes import SIZES
 from superbit.benchmark.tasks import TASKS
 
-SAMPLE_RATE = 16_000
 SPLITS = ("train", "dev", "test")
 WORDS_A_SECOND = 2.7  # of read English
-# Longer than the 0.1 s from which sox takes silence for such.
-_PAUSE_SECONDS = 0.3
-# VoxCeleb1's audio that ASV's silence trimming leaves (306 of 340 hours).
-VOICED_SHARE = 0.9
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lengths:
-    """How long a corpus's utterances are, in seconds.
-
-    Attributes:
-        tail: ``"exponential"`` above the shortest, cut at the longest, as of talk; or
-            ``"bounded"``, a power of an even spread, as of read speech of limited length.
-    """
-
-    shortest: float
-    mean: float
-    longest: float
-    tail: str = "exponential"
-
-    def quantiles(self, count: int) -> np.ndarray:
-        """``count`` lengths at evenly spaced quantiles, rising."""
-        places = (np.arange(count) + 0.5) / count
-        if self.shortest == self.longest:
-            return np.full(count, self.mean)
-        if self.tail == "bounded":
-            power = (self.longest - self.mean) / (self.mean - self.shortest)
-            return self.shortest + (self.longest - self.shortest) * places**power
-        above = self.mean - self.shortest
-        return np.minimum(self.shortest - above * np.log1p(-places), self.longest)
-
-
-def _mean(task: str, split: str) -> float:
-    count, hours = SIZES[task][split]
-    return 3600 * hours / count
-
-
-# By corpus and split; dev and test alike.
-LENGTHS: dict[str, dict[str, Lengths]] = {
-    # 1 to 16 s, half of them above 13 s; dev and test are not cut at 16 s
-    "librispeech": {
-        "train": Lengths(shortest=1.0, mean=_mean("PR", "train"), longest=16.0, tail="bounded"),
-        "test": Lengths(shortest=1.5, mean=_mean("PR", "test"), longest=35.0),
-    },
-    "speech_commands": {
-        "train": Lengths(shortest=1.0, mean=1.0, longest=1.0),
-        "test": Lengths(shortest=1.0, mean=1.0, longest=1.0),
-        "noise": Lengths(shortest=60.0, mean=66.0, longest=95.0),
-    },
-    # 4 s and more, mean 8.2 s, 39 % above the 8 s from which SID and ASV crop
-    "voxceleb1": {
-        "train": Lengths(shortest=4.0, mean=_mean("SID", "train"), longest=145.0),
-        "test": Lengths(shortest=4.0, mean=_mean("SID", "test"), longest=145.0),
-    },
-    "fluent_speech_commands": {
-        "train": Lengths(shortest=1.2, mean=_mean("IC", "train"), longest=10.0),
-        "test": Lengths(shortest=1.2, mean=_mean("IC", "test"), longest=10.0),
-    },
-    "iemocap": {"train": Lengths(shortest=0.6, mean=_mean("ER", "train"), longest=34.0)},
-    "audio_snips": {
-        "train": Lengths(shortest=1.2, mean=_mean("SF", "train"), longest=7.5, tail="bounded"),
-        "test": Lengths(shortest=1.2, mean=_mean("SF", "test"), longest=7.5, tail="bounded"),
-    },
-    # mode max: the longer of two utterances of LibriSpeech
-    "libri2mix": {
-        "train": Lengths(shortest=5.0, mean=_mean("SD", "train"), longest=16.8, tail="bounded"),
-        "test": Lengths(shortest=5.0, mean=_mean("SD", "test"), longest=35.0),
-    },
-    # documents, and queries of a word or two; together the 4.2 h of sizes.py
-    "quesst14": {
-        "train": Lengths(shortest=1.5, mean=6.1, longest=30.0),
-        "test": Lengths(shortest=0.8, mean=1.5, longest=4.0),
-    },
-}
 
 
 def make_corpus(
@@ -129,69 +45,17 @@ def make_corpus(
     """
     corpus = TASKS[task].corpus
     folder.mkdir(parents=True, exist_ok=True)
-    text = _LAYOUTS[corpus](folder, train, evaluated, _Voice(corpus, seed, distinct_seconds))
+    text = _LAYOUTS[corpus](folder, train, evaluated, Voice(corpus, seed, distinct_seconds))
     paths = folder / "paths.yaml"
     paths.write_text(f"{corpus}: {{{text}}}\n")
     return paths
-
-
-class _Voice:
-    """Writes noise that rises and falls as syllables do, of the lengths of a corpus."""
-
-    def __init__(self, corpus: str, seed: int, distinct_seconds: float) -> None:
-        self.corpus, self.random = corpus, np.random.default_rng(seed)
-        self._left = distinct_seconds
-        self._written: list[tuple[Path, float]] = []
-        self._links = 0
-
-    def lengths(self, split: str, count: int) -> Iterator[float]:
-        """``count`` lengths of a split in random order."""
-        known = LENGTHS[self.corpus]
-        if split not in known:
-            split = "test" if split != "train" and "test" in known else "train"
-        drawn = known[split].quantiles(count)
-        return iter(self.random.permutation(drawn).tolist())
-
-    def write(self, path: Path, seconds: float, *, alone: bool = False) -> float:
-        """Write a file; return its length in seconds, whole samples.
-
-        Args:
-            alone: of its own kind: no other file is a link to it.
-        """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if self._left < seconds and self._written and not alone:
-            earlier, length = self._written[self._links % len(self._written)]
-            self._links += 1
-            os.link(earlier, path)
-            return length
-        sound = speech_like(
-            round(seconds * SAMPLE_RATE), self.random, pauses=self.corpus == "voxceleb1"
-        )
-        soundfile.write(path, sound, SAMPLE_RATE, subtype="PCM_16")
-        length = len(sound) / SAMPLE_RATE
-        if not alone:
-            self._left -= length
-            self._written.append((path, length))
-        return length
-
-
-def speech_like(samples: int, random: np.random.Generator, *, pauses: bool) -> np.ndarray:
-    """Noise with four swells a second, float32; never silent but for pauses, a tenth of it."""
-    seconds = np.arange(samples) / SAMPLE_RATE
-    swell = 0.6 + 0.4 * np.sin(2 * math.pi * 4 * seconds + random.uniform(0, 2 * math.pi))
-    sound = (0.1 * swell * random.standard_normal(samples)).clip(-0.99, 0.99)
-    if pauses:
-        period = _PAUSE_SECONDS / (1 - VOICED_SHARE)
-        within = (seconds + random.uniform(0, period)) % period
-        sound[within < _PAUSE_SECONDS] = 0.0
-    return sound.astype(np.float32)
 
 
 def _count(split: str, train: int, evaluated: int) -> int:
     return train if split == "train" else evaluated
 
 
-def _librispeech(folder: Path, train: int, evaluated: int, voice: _Voice) -> str:
+def _librispeech(folder: Path, train: int, evaluated: int, voice: Voice) -> str:
     (folder / "lexicon.txt").write_text("WORD W ER1 D\nWORDS W ER1 D Z\n")
     for number, split in enumerate(librispeech.SPLITS):
         part = "train" if split == librispeech.TRAIN else "test"
@@ -213,7 +77,7 @@ def _words(seconds: float) -> int:
     return max(1, round(WORDS_A_SECOND * seconds))
 
 
-def _speech_commands(folder: Path, train: int, evaluated: int, voice: _Voice) -> str:
+def _speech_commands(folder: Path, train: int, evaluated: int, voice: Voice) -> str:
     words = (*speech_commands.KEYWORDS, "bed")
     names = {split: _hashed(split) for split in ("train", "dev")}
     for split in ("train", "dev"):
@@ -240,7 +104,7 @@ def _hashed(split: str) -> Iterator[str]:
             yield name
 
 
-def _voxceleb1(folder: Path, train: int, evaluated: int, voice: _Voice) -> str:
+def _voxceleb1(folder: Path, train: int, evaluated: int, voice: Voice) -> str:
     """Two files a speaker. SID's splits are of the speakers of dev/wav, trials of test/wav."""
     split_lines, of_trials = [], []
     for number, split in enumerate((*SPLITS, "trials"), start=1):
@@ -265,7 +129,7 @@ def _voxceleb1(folder: Path, train: int, evaluated: int, voice: _Voice) -> str:
     return "root: VoxCeleb1, identification_split: split.txt, trials: trials.txt"
 
 
-def _fluent_speech_commands(folder: Path, train: int, evaluated: int, voice: _Voice) -> str:
+def _fluent_speech_commands(folder: Path, train: int, evaluated: int, voice: Voice) -> str:
     root = folder / "fluent"
     intents = list(itertools.product(("activate", "change"), ("lights", "music"), ("none", "den")))
     for split in fluent_speech_commands.SPLITS:
@@ -282,7 +146,7 @@ def _fluent_speech_commands(folder: Path, train: int, evaluated: int, voice: _Vo
     return "root: fluent"
 
 
-def _iemocap(folder: Path, train: int, evaluated: int, voice: _Voice) -> str:
+def _iemocap(folder: Path, train: int, evaluated: int, voice: Voice) -> str:
     """Fold 1 trains on four fifths of four sessions."""
     each = max(evaluated, math.ceil(train / 0.8 / (len(iemocap.SESSIONS) - 1)))
     for session, name in enumerate(iemocap.SESSIONS, start=1):
@@ -301,7 +165,7 @@ def _iemocap(folder: Path, train: int, evaluated: int, voice: _Voice) -> str:
     return "root: IEMOCAP"
 
 
-def _audio_snips(folder: Path, train: int, evaluated: int, voice: _Voice) -> str:
+def _audio_snips(folder: Path, train: int, evaluated: int, voice: Voice) -> str:
     root, lines = folder / "snips", []
     for split, speakers in audio_snips.SPEAKERS.items():
         count = _count(split, train, evaluated)
@@ -316,7 +180,7 @@ def _audio_snips(folder: Path, train: int, evaluated: int, voice: _Voice) -> str
     return "root: snips"
 
 
-def _libri2mix(folder: Path, train: int, evaluated: int, voice: _Voice) -> str:
+def _libri2mix(folder: Path, train: int, evaluated: int, voice: Voice) -> str:
     """One speaker talks all the time, the other one in the second half."""
     for split in SPLITS:
         tables: dict[str, list[str]] = {
@@ -339,7 +203,7 @@ def _libri2mix(folder: Path, train: int, evaluated: int, voice: _Voice) -> str:
     return ", ".join(f"{split}_dir: {split}" for split in SPLITS)
 
 
-def _quesst14(folder: Path, train: int, evaluated: int, voice: _Voice) -> str:
+def _quesst14(folder: Path, train: int, evaluated: int, voice: Voice) -> str:
     """The first query of a split is in the first document, and so on."""
     scoring = folder / "quesst" / "scoring"
     scoring.mkdir(parents=True)
@@ -388,7 +252,7 @@ def _write_truth(
     )
 
 
-_LAYOUTS: dict[str, Callable[[Path, int, int, _Voice], str]] = {
+_LAYOUTS: dict[str, Callable[[Path, int, int, Voice], str]] = {
     "librispeech": _librispeech,
     "speech_commands": _speech_commands,
     "voxceleb1": _voxceleb1,

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from sweep_clocks import Clock
-from sweep_corpora import LENGTHS, make_corpus
+from sweep_corpora import make_corpus
 from sweep_formula import FIVE, LIVE
+from sweep_noise import LENGTHS
 
 from superbit.benchmark import denormals
 from superbit.benchmark.bindings import BINDINGS, Places

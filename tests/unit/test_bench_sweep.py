@@ -33,7 +33,12 @@ def report(formula):
 
 
 @pytest.fixture(scope="module")
-def corpora():
+def noise():
+    return load("sweep_noise")
+
+
+@pytest.fixture(scope="module")
+def corpora(noise):
     return load("sweep_corpora")
 
 
@@ -198,8 +203,8 @@ def test_every_task_has_a_goal(report):
     assert set(report.GOALS) == set(TASKS)
 
 
-def test_lengths_have_the_mean_of_superbs_hours(corpora):
-    for corpus, splits in corpora.LENGTHS.items():
+def test_lengths_have_the_mean_of_superbs_hours(noise):
+    for corpus, splits in noise.LENGTHS.items():
         for split, lengths in splits.items():
             drawn = lengths.quantiles(400)
             where = f"{corpus} {split}"
@@ -208,8 +213,8 @@ def test_lengths_have_the_mean_of_superbs_hours(corpora):
             assert (drawn <= lengths.longest).all(), where
 
 
-def test_two_fifths_of_voxceleb1_are_above_the_crop(corpora):
-    drawn = corpora.LENGTHS["voxceleb1"]["train"].quantiles(1000)
+def test_two_fifths_of_voxceleb1_are_above_the_crop(noise):
+    drawn = noise.LENGTHS["voxceleb1"]["train"].quantiles(1000)
     assert (drawn > 8).mean() == pytest.approx(0.39, abs=0.01)
 
 
@@ -224,13 +229,13 @@ def test_layouts_are_what_the_checks_want(corpora, task, tmp_path):
     assert catalog.find(corpus).check(load_paths(file).section(corpus)).problems == ()
 
 
-def test_asv_trims_a_tenth(corpora, tmp_path):
+def test_asv_trims_a_tenth(noise, tmp_path):
     from s3prl.downstream.sv_voxceleb1 import dataset
 
-    sound = corpora.speech_like(30 * 16_000, np.random.default_rng(0), pauses=True)
+    sound = noise.speech_like(30 * 16_000, np.random.default_rng(0), pauses=True)
     soundfile.write(tmp_path / "a.wav", sound, 16_000, subtype="PCM_16")
     trimmed = dataset.apply_effects_file(str(tmp_path / "a.wav"), dataset.EFFECTS)[0].shape[-1]
-    assert trimmed / len(sound) == pytest.approx(corpora.VOICED_SHARE, abs=0.02)
+    assert trimmed / len(sound) == pytest.approx(noise.VOICED_SHARE, abs=0.02)
 
 
 def test_audio_above_the_limit_is_links(corpora, tmp_path):

@@ -20,6 +20,7 @@ from superbit.benchmark.corpora.embedded import sizes
 from superbit.benchmark.corpora.embedded.make import make_corpora
 from superbit.benchmark.corpora.manifest import build_manifest
 from superbit.benchmark.corpora.paths import load_paths
+from superbit.benchmark.corpora.voxceleb1_dev_trials import dev_trials
 from superbit.upstreams import s3prl_compat
 from superbit.upstreams.errors import InputError
 
@@ -97,7 +98,7 @@ def test_trials_are_balanced_over_speakers_that_training_does_not_hear(section):
 
 
 def test_dev_trials(section, tmp_path):
-    path = voxceleb1.dev_trials(section, tmp_path / "a")
+    path = dev_trials(section, tmp_path / "a")
     lines = [line.split() for line in path.read_text().splitlines()]
     assert 200 <= len(lines) == len(set(map(tuple, lines))) <= 2_000
     assert Counter(label for label, _, _ in lines) == {
@@ -109,7 +110,7 @@ def test_dev_trials(section, tmp_path):
         assert (speaker_of(first) == speaker_of(second)) is (label == "1")
         assert (section.root / "dev/wav" / first).is_file()
         assert (section.root / "dev/wav" / second).is_file()
-    again = voxceleb1.dev_trials(section, tmp_path / "b")
+    again = dev_trials(section, tmp_path / "b")
     assert (again.name, again.read_text()) == (path.name, path.read_text())
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
@@ -119,12 +120,12 @@ def test_dev_trials_of_the_smallest_corpus(tmp_path, speakers, number):
     for speaker, count in speakers.items():
         for index in range(count):
             corpus_faults.write_noise(tmp_path / "dev/wav" / speaker / "v" / f"{index}.wav")
-    made = voxceleb1.dev_trials(section_of(tmp_path), tmp_path / "work").read_text().splitlines()
+    made = dev_trials(section_of(tmp_path), tmp_path / "work").read_text().splitlines()
     assert len(made) == number
     assert "1 id10001/v/0.wav id10001/v/1.wav" in made
     shutil.rmtree(tmp_path / "dev/wav/id10002")
     with pytest.raises(InputError, match="it should have two speakers or more"):
-        voxceleb1.dev_trials(section_of(tmp_path), tmp_path / "work")
+        dev_trials(section_of(tmp_path), tmp_path / "work")
 
 
 def test_s3prls_sid_reads_the_same(section, tmp_path, monkeypatch):
@@ -159,7 +160,7 @@ def test_s3prls_asv_reads_the_same_and_keeps_every_utterance(section, tmp_path):
     assert [int(label) for label, _, _ in theirs.pair_table] == [
         trial.same for trial in voxceleb1.trials(section)
     ]
-    made = voxceleb1.dev_trials(section, tmp_path)
+    made = dev_trials(section, tmp_path)
     dev = SpeakerVerifi_test(vad, str(section.root / "dev/wav"), str(made))
     assert set(dev.dataset) <= {str(file.path) for file in files.audio["verification-dev"]}
     for file in files.audio["verification-dev"][::4]:
