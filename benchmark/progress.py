@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import time
@@ -11,6 +12,12 @@ from typing import TextIO
 
 # Seconds between two lines where there is no terminal to draw a bar on.
 _LINE_INTERVAL = 10.0
+
+
+@functools.cache
+def _nowhere() -> TextIO:
+    # Never closed: a log handler that a library makes within the block outlives it.
+    return open(os.devnull, "w")
 
 
 class Reporter:
@@ -31,12 +38,8 @@ class Reporter:
     @contextlib.contextmanager
     def quiet(self) -> Iterator[TextIO]:
         """Keep what libraries print away from the terminal; gives the real standard output."""
-        out = sys.stdout
-        with (
-            open(os.devnull, "w") as nowhere,
-            contextlib.redirect_stdout(nowhere),
-            contextlib.redirect_stderr(nowhere),
-        ):
+        out, nowhere = sys.stdout, _nowhere()
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
             yield out
 
     @contextlib.contextmanager
