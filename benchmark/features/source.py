@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from superbit.benchmark.features.mixing import Batch, Room
+from superbit.benchmark.features.passes import passes
 from superbit.benchmark.features.store import CacheError, Features, FeatureStore
 from superbit.benchmark.features.waves import SAMPLE_RATE, KnownFiles, Transform, Wave, wave_key
 from superbit.upstreams import s3prl_patches
@@ -151,15 +152,19 @@ class FeatureSource:
             if not isinstance(wav, Wave)
         ]
         if live:
-            computed = self._upstream.compute([_samples(wavs[index]) for wavs, index in live])
+            computed = self._compute([_samples(wavs[index]) for wavs, index in live])
             for (wavs, index), states in zip(live, computed, strict=True):
                 wavs[index] = Computed(states=states, samples=len(wavs[index]))
         return found
 
     def _compute(self, waves: list[Tensor]) -> list[Tensor]:
-        if self._alone:
-            return [self._upstream.compute([wave])[0] for wave in waves]
-        return self._upstream.compute(waves)
+        if not self._alone and self._upstream.device != "cpu":
+            return self._upstream.compute(waves)
+        computed: dict[int, Tensor] = {}
+        for indices in passes([len(wave) for wave in waves], together=not self._alone):
+            states = self._upstream.compute([waves[index] for index in indices])
+            computed |= zip(indices, states, strict=True)
+        return [computed[index] for index in range(len(waves))]
 
     def _with_zeros(self, wavs: Sequence[Any], states: list[Tensor]) -> list[Tensor]:
         """Lengthen (L, frames, D) of each utterance as the upstream does in this batch."""

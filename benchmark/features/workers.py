@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from superbit.benchmark.features.passes import passes
 from superbit.benchmark.features.source import UpstreamFeatures
 from superbit.benchmark.features.store import CacheError, Features, write_shard
-from superbit.benchmark.features.waves import SAMPLE_RATE, Wave
+from superbit.benchmark.features.waves import Wave
 from superbit.upstreams.machine import end_with_parent
 
-# Samples of one forward, padding included.
-BATCH_SAMPLES = 30 * SAMPLE_RATE
 # Seconds of audio, and those that they took.
 Computed = Iterator[tuple[float, float]]
 
@@ -41,7 +40,8 @@ def compute_chunk(chunk: Sequence[Wave], job: ChunkJob, upstream: Any) -> tuple[
     began = time.process_time() if job.device == "cpu" else time.perf_counter()
     features = UpstreamFeatures(upstream, rate=job.rate, pooled=job.pooled, device=job.device)
     found = []
-    for batch in batched(chunk, invariant=job.invariant):
+    for indices in passes([wave.samples for wave in chunk], together=job.invariant):
+        batch = [chunk[index] for index in indices]
         states = features.compute([wave.decode() for wave in batch])
         for wave, state in zip(batch, states, strict=True):
             array = state.cpu().numpy()
@@ -58,18 +58,6 @@ def compute_chunk(chunk: Sequence[Wave], job: ChunkJob, upstream: Any) -> tuple[
     write_shard(job.folder, found)
     clock = time.process_time() if job.device == "cpu" else time.perf_counter()
     return sum(wave.seconds for wave in chunk), clock - began
-
-
-def batched(chunk: Sequence[Wave], *, invariant: bool) -> Iterator[list[Wave]]:
-    """Cut a chunk, longest first, into forward passes."""
-    batch: list[Wave] = []
-    for wave in chunk:
-        if batch and (not invariant or (len(batch) + 1) * batch[0].samples > BATCH_SAMPLES):
-            yield batch
-            batch = []
-        batch.append(wave)
-    if batch:
-        yield batch
 
 
 def compute_here(

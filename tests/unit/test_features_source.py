@@ -75,6 +75,20 @@ def test_features_that_depend_on_the_batch_are_computed_by_themselves(make, alon
     assert (source.live, source.stored) == (3, 0)
 
 
+@pytest.mark.parametrize(("device", "passes"), [("cpu", [2, 3, 1]), ("cuda", [6])])
+def test_many_seconds_take_several_passes_on_a_cpu(make, device, passes):
+    """At most thirty seconds each, padding included, longest first; the order is the batch's."""
+    source = make()
+    source._upstream.device = device
+    source._upstream.compute = lambda waves: (
+        passed.append(len(waves)) or [torch.full((2, 1, 3), float(len(wave))) for wave in waves]
+    )
+    passed, seconds = [], [8, 15, 2, 8, 14, 9]
+    gathered = source.gather([torch.zeros(each * 16_000) for each in seconds])
+    assert passed == passes
+    assert [int(each[0, 0]) for each in gathered.layer(1)] == [each * 16_000 for each in seconds]
+
+
 def test_what_was_computed_ahead_is_live(make):
     source = make()
     (batch,) = source.compute_ahead([[torch.zeros(16_000), torch.zeros(8_000)]])
