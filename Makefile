@@ -4,6 +4,8 @@ VENV ?= .venv
 # Options for pip, e.g. PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_ARGS ?=
 JOBS ?= 2
+# Processes of "make test": auto is one a core.
+TEST_JOBS ?= auto
 # Options of a benchmark, e.g. BENCH_ARGS="--tasks KS --steps 20"
 BENCH_ARGS ?=
 DEMO ?= results/local
@@ -71,7 +73,7 @@ embedded-tables: $(INSTALLED)
 	  $(BIN)/superbit $$arguments --results $(EMBEDDED) > $(EMBEDDED)/$$file || exit 1; done
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_JOBS)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

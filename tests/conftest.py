@@ -10,11 +10,22 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.fixture(scope="session")
-def tiny_paths_file(tmp_path_factory) -> Path:
-    """The paths file of tiny embedded corpora, synthesized once a session."""
+def shared_folder(tmp_path_factory) -> Path:
+    """A folder that all of pytest-xdist's workers share for one session."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def tiny_paths_file(shared_folder) -> Path:
+    """The paths file of tiny embedded corpora, read only, synthesized once for all workers."""
+    from filelock import FileLock
+
+    pytest.importorskip("espeakng_loader", reason="embedded corpora need the extra 'embedded'")
     from superbit.benchmark.corpora.embedded.make import make_corpora
 
-    return make_corpora(tmp_path_factory.mktemp("corpora"), size="tiny")
+    with FileLock(shared_folder / "embedded-tiny.lock"):
+        return make_corpora(shared_folder / "embedded-tiny", size="tiny")
 
 
 @pytest.fixture(scope="session")

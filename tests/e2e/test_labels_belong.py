@@ -18,20 +18,12 @@ from sklearn.preprocessing import StandardScaler
 import superbit.upstreams
 from superbit.benchmark.corpora import librispeech, speech_commands
 from superbit.benchmark.corpora.audio import read_audio
-from superbit.benchmark.corpora.embedded.make import make_corpora
-from superbit.benchmark.corpora.paths import load_paths
 
 pytest.importorskip("espeakng_loader", reason="embedded corpora need the extra 'embedded'")
 
 STANDARD_ERRORS = 5.0
 # Shuffled labels: a difference from chance this large comes once in 15,000 tries.
 CHANCE = 4.0
-
-
-@pytest.fixture(scope="session")
-def paths(tmp_path_factory):
-    # The same folder in every test file: made once a session.
-    return load_paths(make_corpora(tmp_path_factory.getbasetemp() / "embedded-tiny", size="tiny"))
 
 
 @cache
@@ -49,8 +41,8 @@ def filterbank(samples):
 class Commands:
     """Speech Commands: mean and standard deviation over time of every item, and its class."""
 
-    def __init__(self, paths):
-        files = speech_commands.files(paths.speech_commands)
+    def __init__(self, tiny_paths):
+        files = speech_commands.files(tiny_paths.speech_commands)
         random = np.random.default_rng(0)
         train = [self.item(file, speech_commands.class_of) for file in files.audio["train"]]
         for file in files.audio["noise"]:
@@ -79,8 +71,8 @@ class Commands:
 
 
 @pytest.fixture(scope="module")
-def commands(paths):
-    return Commands(paths)
+def commands(tiny_paths):
+    return Commands(tiny_paths)
 
 
 def test_keywords_belong_to_their_clips(commands):
@@ -99,8 +91,8 @@ def test_shuffled_keywords_are_at_chance(commands, seed):
 class Speech:
     """LibriSpeech: what an utterance sounds like without its order, its words and phones."""
 
-    def __init__(self, paths):
-        section = paths.librispeech
+    def __init__(self, tiny_paths):
+        section = tiny_paths.librispeech
         lexicon = librispeech.read_lexicon(section)
         self.splits = {}
         spoken = {
@@ -157,8 +149,8 @@ class Speech:
 
 
 @pytest.fixture(scope="module")
-def speech(paths):
-    return Speech(paths)
+def speech(tiny_paths):
+    return Speech(tiny_paths)
 
 
 def share_of_each_phone(split):

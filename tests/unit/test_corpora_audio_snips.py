@@ -17,8 +17,7 @@ from superbit.benchmark.corpora.audio import read_audio
 from superbit.benchmark.corpora.audio_snips import words_and_slots
 from superbit.benchmark.corpora.embedded import audio_snips as embedded
 from superbit.benchmark.corpora.embedded import sizes
-from superbit.benchmark.corpora.embedded.make import make_corpora
-from superbit.benchmark.corpora.paths import AudioSnipsPaths, load_paths
+from superbit.benchmark.corpora.paths import AudioSnipsPaths
 from superbit.benchmark.ctc_corpus.snips import SnipsDataset
 from superbit.benchmark.scoring.dtw import score_queries, standardize
 from superbit.upstreams import s3prl_compat
@@ -36,14 +35,8 @@ CHANCE = 4.0
 
 
 @pytest.fixture(scope="session")
-def paths(tmp_path_factory):
-    # The same folder in every test file: made once a session.
-    return load_paths(make_corpora(tmp_path_factory.getbasetemp() / "embedded-tiny", size="tiny"))
-
-
-@pytest.fixture(scope="session")
-def section(paths):
-    return paths.section("audio_snips")
+def section(tiny_paths):
+    return tiny_paths.section("audio_snips")
 
 
 @pytest.fixture

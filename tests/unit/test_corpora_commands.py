@@ -7,7 +7,6 @@ import pytest
 
 from superbit.benchmark.corpora import catalog
 from superbit.benchmark.corpora.commands import check_command, make_command
-from superbit.benchmark.corpora.embedded.make import make_corpora
 from superbit.benchmark.corpora.manifest import build_manifest
 from superbit.benchmark.corpora.paths import load_paths
 from superbit.upstreams.errors import InputError
@@ -15,21 +14,17 @@ from superbit.upstreams.errors import InputError
 pytest.importorskip("espeakng_loader", reason="embedded corpora need the extra 'embedded'")
 
 
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    # The same folder in every test file: made once a session.
-    return make_corpora(tmp_path_factory.getbasetemp() / "embedded-tiny", size="tiny")
-
-
-def test_make_says_where_the_paths_file_is(tiny, capsys):
-    make_command(tiny.parent, "tiny", 0)
+def test_make_says_where_the_paths_file_is(tiny_paths_file, capsys):
+    make_command(tiny_paths_file.parent, "tiny", 0)
     out = capsys.readouterr().out
-    assert f"Paths file: {tiny}\n" in out
+    assert f"Paths file: {tiny_paths_file}\n" in out
     assert "size tiny, seed 0" in out
 
 
-def test_check_prints_counts_beside_superbs_and_the_manifest_hash(tiny, tmp_path, capsys):
-    assert check_command(tiny, tmp_path) == 0
+def test_check_prints_counts_beside_superbs_and_the_manifest_hash(
+    tiny_paths_file, tmp_path, capsys
+):
+    assert check_command(tiny_paths_file, tmp_path) == 0
     out = capsys.readouterr().out
     row = next(line for line in out.splitlines() if "train-clean-100" in line)
     assert re.findall(r"[\d,.]*\d", row.replace("train-clean-100", ""))[:3] == [
@@ -38,16 +33,16 @@ def test_check_prints_counts_beside_superbs_and_the_manifest_hash(tiny, tmp_path
         "14",
     ]
     for name in ("librispeech", "speech_commands"):
-        sha256 = build_manifest(name, load_paths(tiny), work_dir=tmp_path).sha256
+        sha256 = build_manifest(name, load_paths(tiny_paths_file), work_dir=tmp_path).sha256
         assert f"manifest sha256 {sha256}" in out
     assert "synthesized" in out
     assert "problem" not in out
 
 
 def test_check_of_broken_corpora_reports_every_fault_and_where_to_get_the_pieces(
-    tiny, tmp_path, capsys
+    tiny_paths_file, tmp_path, capsys
 ):
-    copy = shutil.copytree(tiny.parent, tmp_path / "copy")
+    copy = shutil.copytree(tiny_paths_file.parent, tmp_path / "copy")
     shutil.rmtree(copy / "LibriSpeech/dev-clean")
     clip = next((copy / "speech_commands/test/yes").iterdir())
     clip.write_bytes(clip.read_bytes()[:-100])
@@ -60,11 +55,11 @@ def test_check_of_broken_corpora_reports_every_fault_and_where_to_get_the_pieces
     assert "speech_commands_test_set_v0.01.tar.gz" in out
 
 
-def test_check_names_the_corpora_that_are_not_in_the_file(tiny, tmp_path, capsys):
-    file = tiny.parent.parent / "only.yaml"
+def test_check_names_the_corpora_that_are_not_in_the_file(tiny_paths_file, tmp_path, capsys):
+    file = tiny_paths_file.parent.parent / "only.yaml"
     file.write_text(
-        f"librispeech:\n  root: {tiny.parent}/LibriSpeech\n"
-        f"  lexicon: ['{tiny.parent}/librispeech-lexicon.txt']\n"
+        f"librispeech:\n  root: {tiny_paths_file.parent}/LibriSpeech\n"
+        f"  lexicon: ['{tiny_paths_file.parent}/librispeech-lexicon.txt']\n"
     )
     assert check_command(file, tmp_path) == 0
     others = [name for name in catalog.CORPORA if name != "librispeech"]

@@ -21,26 +21,14 @@ from superbit.benchmark.corpora.embedded.espeak import Espeak
 from superbit.benchmark.corpora.embedded.make import make_corpora
 from superbit.benchmark.corpora.lexicon import phone_inventory
 from superbit.benchmark.corpora.manifest import build_manifest
-from superbit.benchmark.corpora.paths import load_paths
 from superbit.upstreams.errors import InputError
 
 pytest.importorskip("espeakng_loader", reason="embedded corpora need the extra 'embedded'")
 
 
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    """The paths file of corpora that every test file of this session may share, read only."""
-    return make_corpora(tmp_path_factory.getbasetemp() / "embedded-tiny", size="tiny")
-
-
-@pytest.fixture(scope="session")
-def paths(tiny):
-    return load_paths(tiny)
-
-
 @pytest.fixture
-def copy(tiny, tmp_path):
-    return shutil.copytree(tiny.parent, tmp_path / "copy")
+def copy(tiny_paths_file, tmp_path):
+    return shutil.copytree(tiny_paths_file.parent, tmp_path / "copy")
 
 
 @pytest.fixture
@@ -56,13 +44,13 @@ def speaker_table(file):
         return list(csv.DictReader(lines))
 
 
-def test_same_seed_same_files_elsewhere(tiny, paths, tmp_path):
+def test_same_seed_same_files_elsewhere(tiny_paths_file, tiny_paths, tmp_path):
     again = make_corpora(tmp_path / "again", size="tiny").parent
-    theirs, ours = contents(again), contents(tiny.parent)
+    theirs, ours = contents(again), contents(tiny_paths_file.parent)
     assert theirs == ours
     assert len(ours) > 500
     for name in ("librispeech", "voxceleb1"):
-        manifest = build_manifest(name, paths, work_dir=tmp_path / "work")
+        manifest = build_manifest(name, tiny_paths, work_dir=tmp_path / "work")
         assert manifest.kind == "synthesized"
         assert manifest.recipe == f"embedded v{recipe.VERSION}, tiny, seed 0"
 
@@ -76,8 +64,8 @@ def contents(root):
     }
 
 
-def test_layout_and_counts(tiny, paths):
-    report = librispeech.check(paths.librispeech, batch_size=32)
+def test_layout_and_counts(tiny_paths_file, tiny_paths):
+    report = librispeech.check(tiny_paths.librispeech, batch_size=32)
     assert report.problems == ()
     for split in report.splits:
         plan = sizes.LIBRISPEECH["tiny"][split.name]
@@ -85,14 +73,14 @@ def test_layout_and_counts(tiny, paths):
         assert split.speakers == plan.speakers
         seconds = split.hours * 3600 / split.utterances
         assert 1.5 < seconds < 3.5
-    report = speech_commands.check(paths.speech_commands, batch_size=32)
+    report = speech_commands.check(tiny_paths.speech_commands, batch_size=32)
     assert report.problems == ()
-    audio = [p for p in tiny.parent.rglob("*") if p.suffix in (".wav", ".flac")]
+    audio = [p for p in tiny_paths_file.parent.rglob("*") if p.suffix in (".wav", ".flac")]
     assert len(audio) == sizes.audio_files("tiny")
 
 
-def test_at_least_eight_items_a_class_in_every_split(paths):
-    files = speech_commands.files(paths.speech_commands)
+def test_at_least_eight_items_a_class_in_every_split(tiny_paths):
+    files = speech_commands.files(tiny_paths.speech_commands)
     for split in ("train", "dev", "test"):
         folders = [file.key.split("/")[1] for file in files.audio[split]]
         if split != "test":
@@ -103,16 +91,16 @@ def test_at_least_eight_items_a_class_in_every_split(paths):
         assert min(counts.values()) >= 8, (split, counts)
 
 
-def test_clips_last_a_second_and_noises_several(paths):
-    files = speech_commands.files(paths.speech_commands)
+def test_clips_last_a_second_and_noises_several(tiny_paths):
+    files = speech_commands.files(tiny_paths.speech_commands)
     for split in ("train", "dev", "test"):
         assert {len(read_audio(file.path)[0]) for file in files.audio[split]} == {16_000}
     assert all(len(read_audio(file.path)[0]) >= 3 * 16_000 for file in files.audio["noise"])
 
 
 @pytest.mark.parametrize("corpus", [librispeech, speech_commands])
-def test_levels_are_those_of_recordings(paths, corpus):
-    files = corpus.files(paths.section(corpus.__name__.rpartition(".")[2]))
+def test_levels_are_those_of_recordings(tiny_paths, corpus):
+    files = corpus.files(tiny_paths.section(corpus.__name__.rpartition(".")[2]))
     dev = files.audio["dev-clean" if corpus is librispeech else "dev"]
     peaks = [np.abs(read_audio(file.path)[0]).max() for file in dev]
     assert max(peaks) < 1
@@ -120,8 +108,8 @@ def test_levels_are_those_of_recordings(paths, corpus):
     assert max(peaks) / min(peaks) > 3  # gain varies
 
 
-def test_words_stand_at_many_places(paths):
-    files = speech_commands.files(paths.speech_commands)
+def test_words_stand_at_many_places(tiny_paths):
+    files = speech_commands.files(tiny_paths.speech_commands)
     centers = []
     for file in files.audio["train"]:
         power = read_audio(file.path)[0].reshape(50, -1).var(axis=1)
@@ -131,12 +119,12 @@ def test_words_stand_at_many_places(paths):
     assert np.percentile(centers, 90) > 0.6
 
 
-def test_speakers_of_librispeech_are_disjoint(tiny, paths):
+def test_speakers_of_librispeech_are_disjoint(tiny_paths_file, tiny_paths):
     speakers = {
-        split: {path.parts[-3] for path, _ in librispeech.utterances(paths.librispeech, split)}
+        split: {path.parts[-3] for path, _ in librispeech.utterances(tiny_paths.librispeech, split)}
         for split in librispeech.SPLITS
     }
-    table = speaker_table(tiny.parent / "LibriSpeech/speakers.csv")
+    table = speaker_table(tiny_paths_file.parent / "LibriSpeech/speakers.csv")
     assert {split: {r["speaker"] for r in table if r["split"] == split} for split in speakers} == (
         speakers
     )
@@ -148,8 +136,8 @@ def test_speakers_of_librispeech_are_disjoint(tiny, paths):
     assert all(len(splits) == 1 for splits in splits_of_voice.values())
 
 
-def test_speakers_of_speech_commands_are_disjoint(tiny, paths):
-    files = speech_commands.files(paths.speech_commands)
+def test_speakers_of_speech_commands_are_disjoint(tiny_paths_file, tiny_paths):
+    files = speech_commands.files(tiny_paths.speech_commands)
     names = {
         split: {speech_commands.speaker_of(f.path.name) for f in files.audio[split]}
         for split in ("train", "dev")
@@ -159,32 +147,32 @@ def test_speakers_of_speech_commands_are_disjoint(tiny, paths):
     assert len(set.union(*names.values())) == sum(map(len, names.values()))
     # Speakers of the test are of the tenth that the rule keeps out of train and dev.
     assert {speech_commands.split_of(f"{name}_nohash_0.wav") for name in names["test"]} == {None}
-    table = speaker_table(tiny.parent / "speech_commands/speakers.csv")
+    table = speaker_table(tiny_paths_file.parent / "speech_commands/speakers.csv")
     assert {split: {r["speaker"] for r in table if r["split"] == split} for split in names} == names
     voices = [(row["accent"], row["variant"]) for row in table]
     assert len(set(voices)) == len(voices)
 
 
-def test_transcripts_are_upper_case_and_the_lexicon_covers_them(paths):
-    lexicon = librispeech.read_lexicon(paths.librispeech)
+def test_transcripts_are_upper_case_and_the_lexicon_covers_them(tiny_paths):
+    lexicon = librispeech.read_lexicon(tiny_paths.librispeech)
     words = Counter()
     for split in librispeech.SPLITS:
         spoken = Counter()
-        for audio, text in librispeech.utterances(paths.librispeech, split):
+        for audio, text in librispeech.utterances(tiny_paths.librispeech, split):
             assert text == text.upper()
             assert librispeech.to_phones(audio, text, lexicon)
             spoken.update(text.split())
         words += spoken
     assert set(words) == set(lexicon.phones) == {w.upper() for w in texts.VOCABULARY}
-    train = librispeech.utterances(paths.librispeech, librispeech.TRAIN)
+    train = librispeech.utterances(tiny_paths.librispeech, librispeech.TRAIN)
     assert {word for _, text in train for word in text.split()} == set(words)
     assert 60 <= len(words) <= 120
     assert {letter for word in words for letter in word} == set("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
-def test_lexicon_knows_english(paths):
+def test_lexicon_knows_english(tiny_paths):
     # By hand, after the CMU dictionary, with stress folded to 1.
-    phones = librispeech.read_lexicon(paths.librispeech).phones
+    phones = librispeech.read_lexicon(tiny_paths.librispeech).phones
     by_hand = {
         "THE": "DH AH1",
         "A": "AH1",
@@ -226,9 +214,9 @@ def test_another_seed_gives_other_corpora():
         voices.draw_speakers([str(i) for i in range(9_999)], np.random.default_rng(0))
 
 
-def test_complete_corpora_are_used_again_at_once(tiny, no_workers):
+def test_complete_corpora_are_used_again_at_once(tiny_paths_file, no_workers):
     start = time.perf_counter()
-    assert make_corpora(tiny.parent, size="tiny") == tiny
+    assert make_corpora(tiny_paths_file.parent, size="tiny") == tiny_paths_file
     assert time.perf_counter() - start < 1
 
 

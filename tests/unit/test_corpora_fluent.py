@@ -18,7 +18,6 @@ from superbit.benchmark.corpora import fluent_speech_commands
 from superbit.benchmark.corpora.audio import read_audio
 from superbit.benchmark.corpora.embedded import sizes
 from superbit.benchmark.corpora.embedded.fluent_speech_commands import PHRASINGS
-from superbit.benchmark.corpora.embedded.make import make_corpora
 from superbit.benchmark.corpora.manifest import build_manifest
 from superbit.benchmark.corpora.paths import load_paths
 from superbit.upstreams import s3prl_compat
@@ -35,15 +34,8 @@ SPLITS = ("train", "valid", "test")
 
 
 @pytest.fixture(scope="session")
-def paths(tmp_path_factory):
-    pytest.importorskip("espeakng_loader", reason="embedded corpora need the extra 'embedded'")
-    # The same folder in every test file: made once a session.
-    return load_paths(make_corpora(tmp_path_factory.getbasetemp() / "embedded-tiny", size="tiny"))
-
-
-@pytest.fixture(scope="session")
-def section(paths):
-    return paths.fluent_speech_commands
+def section(tiny_paths):
+    return tiny_paths.fluent_speech_commands
 
 
 def read_table(section, split):
@@ -66,8 +58,8 @@ def test_layout_and_counts(section):
     assert sum(plan.values()) * 15 == len(list(section.root.glob("wavs/speakers/*/*.wav")))
 
 
-def test_every_file_is_in_the_hash(paths, section, tmp_path):
-    manifest = build_manifest("fluent_speech_commands", paths, work_dir=tmp_path)
+def test_every_file_is_in_the_hash(tiny_paths, section, tmp_path):
+    manifest = build_manifest("fluent_speech_commands", tiny_paths, work_dir=tmp_path)
     assert manifest.files == len(list(section.root.rglob("*.wav"))) + 3
     assert manifest.kind == "synthesized"
 

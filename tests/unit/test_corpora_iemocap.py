@@ -17,7 +17,6 @@ from sklearn.preprocessing import StandardScaler
 from superbit.benchmark.corpora import iemocap
 from superbit.benchmark.corpora.audio import read_audio
 from superbit.benchmark.corpora.embedded import sizes
-from superbit.benchmark.corpora.embedded.make import make_corpora
 from superbit.benchmark.corpora.manifest import build_manifest
 from superbit.benchmark.corpora.paths import load_paths
 from superbit.upstreams import s3prl_compat
@@ -34,15 +33,8 @@ SESSIONS = tuple(f"Session{number}" for number in range(1, 6))
 
 
 @pytest.fixture(scope="session")
-def paths(tmp_path_factory):
-    pytest.importorskip("espeakng_loader", reason="embedded corpora need the extra 'embedded'")
-    # The same folder in every test file: made once a session.
-    return load_paths(make_corpora(tmp_path_factory.getbasetemp() / "embedded-tiny", size="tiny"))
-
-
-@pytest.fixture(scope="session")
-def section(paths):
-    return paths.iemocap
+def section(tiny_paths):
+    return tiny_paths.iemocap
 
 
 def test_layout_and_counts(section):
@@ -64,8 +56,8 @@ def test_layout_and_counts(section):
     assert wavs == 5 * (8 * plan.sentences + plan.others)
 
 
-def test_other_emotions_are_not_in_the_hash(paths, section, tmp_path):
-    manifest = build_manifest("iemocap", paths, work_dir=tmp_path)
+def test_other_emotions_are_not_in_the_hash(tiny_paths, section, tmp_path):
+    manifest = build_manifest("iemocap", tiny_paths, work_dir=tmp_path)
     assert manifest.files == 5 * 8 * sizes.IEMOCAP["tiny"].sentences + 10
     assert manifest.kind == "synthesized"
 

@@ -13,8 +13,7 @@ from superbit.benchmark.corpora import catalog, libri2mix
 from superbit.benchmark.corpora.audio import read_audio
 from superbit.benchmark.corpora.embedded import libri2mix as embedded
 from superbit.benchmark.corpora.embedded import sizes
-from superbit.benchmark.corpora.embedded.make import make_corpora
-from superbit.benchmark.corpora.paths import Libri2MixPaths, load_paths
+from superbit.benchmark.corpora.paths import Libri2MixPaths
 from superbit.benchmark.scoring.diarization import diarization_errors, read_rttm
 from superbit.upstreams import s3prl_compat
 from superbit.upstreams.errors import InputError
@@ -31,14 +30,8 @@ def section_of(root):
 
 
 @pytest.fixture(scope="session")
-def paths(tmp_path_factory):
-    # The same folder in every test file: made once a session.
-    return load_paths(make_corpora(tmp_path_factory.getbasetemp() / "embedded-tiny", size="tiny"))
-
-
-@pytest.fixture(scope="session")
-def section(paths):
-    return paths.section("libri2mix")
+def section(tiny_paths):
+    return tiny_paths.section("libri2mix")
 
 
 @pytest.fixture

@@ -16,9 +16,8 @@ from superbit.benchmark.corpora import catalog, quesst14
 from superbit.benchmark.corpora.audio import read_audio
 from superbit.benchmark.corpora.embedded import quesst14 as embedded
 from superbit.benchmark.corpora.embedded import sizes
-from superbit.benchmark.corpora.embedded.make import make_corpora
 from superbit.benchmark.corpora.manifest import build_manifest
-from superbit.benchmark.corpora.paths import CorpusPaths, Quesst14Paths, load_paths
+from superbit.benchmark.corpora.paths import CorpusPaths, Quesst14Paths
 from superbit.benchmark.scoring.dtw import score_queries, standardize
 from superbit.benchmark.scoring.term_detection import (
     collect_trials,
@@ -35,14 +34,8 @@ SPLITS = ("dev", "eval")
 
 
 @pytest.fixture(scope="session")
-def paths(tmp_path_factory):
-    # The same folder in every test file: made once a session.
-    return load_paths(make_corpora(tmp_path_factory.getbasetemp() / "embedded-tiny", size="tiny"))
-
-
-@pytest.fixture(scope="session")
-def section(paths):
-    return paths.section("quesst14")
+def section(tiny_paths):
+    return tiny_paths.section("quesst14")
 
 
 @pytest.fixture

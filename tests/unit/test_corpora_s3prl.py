@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 
 from superbit.benchmark.corpora import librispeech, speech_commands
-from superbit.benchmark.corpora.embedded.make import make_corpora
-from superbit.benchmark.corpora.paths import load_paths
 from superbit.upstreams import s3prl_compat
 
 pytest.importorskip("espeakng_loader", reason="embedded corpora need the extra 'embedded'")
@@ -16,17 +14,11 @@ pytest.importorskip("s3prl", reason="the peer")
 s3prl_compat.install()
 
 
-@pytest.fixture(scope="session")
-def paths(tmp_path_factory):
-    # The same folder in every test file: made once a session.
-    return load_paths(make_corpora(tmp_path_factory.getbasetemp() / "embedded-tiny", size="tiny"))
-
-
-def test_split_of_speech_commands_is_s3prls(paths):
+def test_split_of_speech_commands_is_s3prls(tiny_paths):
     from s3prl.downstream.speech_commands.expert import split_dataset
 
-    train, dev = split_dataset(paths.speech_commands.root)
-    files = speech_commands.files(paths.speech_commands)
+    train, dev = split_dataset(tiny_paths.speech_commands.root)
+    files = speech_commands.files(tiny_paths.speech_commands)
     for theirs, split in ((train, "train"), (dev, "dev")):
         assert sorted(Path(path) for _, path in theirs) == sorted(
             file.path for file in files.audio[split]
@@ -47,7 +39,7 @@ def test_split_rule_on_names_of_every_kind(tmp_path, seed):
     assert {name for name in names if speech_commands.split_of(name) == "dev"} == dev
 
 
-def test_class_counts_are_those_that_s3prl_sees(paths):
+def test_class_counts_are_those_that_s3prl_sees(tiny_paths):
     from s3prl.downstream.speech_commands.dataset import (
         CLASSES,
         SpeechCommandsDataset,
@@ -55,7 +47,7 @@ def test_class_counts_are_those_that_s3prl_sees(paths):
     )
     from s3prl.downstream.speech_commands.expert import split_dataset
 
-    section = paths.speech_commands
+    section = tiny_paths.speech_commands
     rc = {
         "speech_commands_root": str(section.root),
         "speech_commands_test_root": str(section.test_root),
@@ -75,11 +67,11 @@ def test_class_counts_are_those_that_s3prl_sees(paths):
     assert {len(dev[index][0]) for index in silence} == {16_000}
 
 
-def test_s3prls_asr_takes_every_utterance_from_the_length_buckets(paths, tmp_path):
+def test_s3prls_asr_takes_every_utterance_from_the_length_buckets(tiny_paths, tmp_path):
     from s3prl.downstream.asr.dataset import SequenceDataset
     from s3prl.downstream.asr.dictionary import Dictionary
 
-    section = paths.librispeech
+    section = tiny_paths.librispeech
     buckets = librispeech.write_length_buckets(section, librispeech.SPLITS, tmp_path)
     dictionary = Dictionary()
     for letter in "|ABCDEFGHIJKLMNOPQRSTUVWXYZ":

@@ -17,7 +17,6 @@ from sklearn.preprocessing import StandardScaler
 from superbit.benchmark.corpora import voxceleb1
 from superbit.benchmark.corpora.audio import read_audio
 from superbit.benchmark.corpora.embedded import sizes
-from superbit.benchmark.corpora.embedded.make import make_corpora
 from superbit.benchmark.corpora.manifest import build_manifest
 from superbit.benchmark.corpora.paths import load_paths
 from superbit.benchmark.corpora.voxceleb1_dev_trials import dev_trials
@@ -34,15 +33,8 @@ STANDARD_ERRORS = 5.0
 
 
 @pytest.fixture(scope="session")
-def paths(tmp_path_factory):
-    pytest.importorskip("espeakng_loader", reason="embedded corpora need the extra 'embedded'")
-    # The same folder in every test file: made once a session.
-    return load_paths(make_corpora(tmp_path_factory.getbasetemp() / "embedded-tiny", size="tiny"))
-
-
-@pytest.fixture(scope="session")
-def section(paths):
-    return paths.voxceleb1
+def section(tiny_paths):
+    return tiny_paths.voxceleb1
 
 
 def speaker_of(name):
@@ -67,8 +59,8 @@ def test_layout_and_counts(section):
     assert len(list(section.root.rglob("*.wav"))) == plan.files
 
 
-def test_each_file_once_in_the_hash(paths, section, tmp_path):
-    manifest = build_manifest("voxceleb1", paths, work_dir=tmp_path)
+def test_each_file_once_in_the_hash(tiny_paths, section, tmp_path):
+    manifest = build_manifest("voxceleb1", tiny_paths, work_dir=tmp_path)
     assert manifest.files == len(list(section.root.rglob("*.wav"))) + 2
     assert manifest.kind == "synthesized"
 
