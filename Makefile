@@ -80,11 +80,11 @@ test-slow: $(INSTALLED)
 
 # Prints JSON lines as those in results/bench/corpus_check.jsonl.
 bench-corpus: $(INSTALLED)
-	$(BIN)/python tests/perf/bench_corpus_check.py
+	$(BIN)/python -m superbit.benchmark.bench.corpus_check
 
 # Appends to results/bench/sweep.jsonl and prints the table of all that is there.
 bench-sweep: $(INSTALLED)
-	$(BIN)/python tests/perf/bench_sweep.py $(BENCH_ARGS)
+	$(BIN)/python -m superbit.benchmark.bench.sweep $(BENCH_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -1,54 +1,13 @@
 """The sweep benchmark's formula, merging and table, and its corpora's lengths."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import soundfile
 import torch
 
 import superbit.upstreams  # noqa: F401  (makes s3prl importable)
-
-PERF = Path(__file__).parents[1] / "perf"
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, PERF / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where dataclasses look for the types of their fields
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def formula():
-    return load("sweep_formula")
-
-
-@pytest.fixture(scope="module")
-def report(formula):
-    return load("sweep_report")
-
-
-@pytest.fixture(scope="module")
-def noise():
-    return load("sweep_noise")
-
-
-@pytest.fixture(scope="module")
-def corpora(noise):
-    return load("sweep_corpora")
-
-
-@pytest.fixture(scope="module")
-def bench(corpora, report):
-    load("sweep_clocks")
-    load("sweep_setup")
-    load("sweep_measuring")
-    return load("bench_sweep")
-
+from superbit.benchmark.bench import clocks, corpora, formula, noise, report
+from superbit.benchmark.bench import sweep as bench
 
 ABOUT = {"task": "KS", "upstream": "vanilla", "machine": "m", "threads": 2, "torch": "2"}
 
@@ -81,18 +40,18 @@ def some_lines():
     ]
 
 
-def protocol(formula, **changes):
+def protocol(**changes):
     values = {"steps": 1000, "evaluations": {"dev": (2, 100)}, "stored_hours": 0.5} | changes
     return formula.Protocol(**values)
 
 
-def merged(formula, lines):
+def merged(lines):
     ((setting, tasks),) = formula.merge(lines).items()
     return setting, tasks
 
 
-def test_blocks_are_merged_by_their_median(formula):
-    setting, tasks = merged(formula, some_lines())
+def test_blocks_are_merged_by_their_median():
+    setting, tasks = merged(some_lines())
     assert setting == formula.Setting(upstream="vanilla", machine="m", threads=2, torch="2")
     measured = tasks["KS"]
     assert measured.steps == {"s3prl": 3.0, "stored": 0.1}
@@ -101,7 +60,7 @@ def test_blocks_are_merged_by_their_median(formula):
     assert measured.epochs["s3prl"] == 0.5
 
 
-def test_lines_of_two_settings_or_tasks_stay_apart(formula):
+def test_lines_of_two_settings_or_tasks_stay_apart():
     lines = [
         steps_line("s3prl", 1.0),
         steps_line("s3prl", 2.0) | {"threads": 1},
@@ -115,28 +74,28 @@ def test_lines_of_two_settings_or_tasks_stay_apart(formula):
     assert sorted(t.steps["s3prl"] for tasks in found.values() for t in tasks.values()) == [1, 2, 3]
 
 
-def test_the_formula_by_hand(formula):
-    measured = merged(formula, some_lines())[1]["KS"]
+def test_the_formula_by_hand():
+    measured = merged(some_lines())[1]["KS"]
     # 1,000 steps of 3 s, two evaluations of 1 + 100 × 0.5 s
-    assert formula.seconds(measured, protocol(formula), "s3prl") == pytest.approx(3000 + 2 * 51)
+    assert formula.seconds(measured, protocol(), "s3prl") == pytest.approx(3000 + 2 * 51)
     # half an hour of audio at 600 s, 1,000 steps of 0.1 s, two evaluations of 1 + 100 × 0.001 s
-    assert formula.seconds(measured, protocol(formula), "stored") == pytest.approx(300 + 100 + 2.2)
+    assert formula.seconds(measured, protocol(), "stored") == pytest.approx(300 + 100 + 2.2)
     # five runs share what is extracted; each starts its loader three times
-    five = protocol(formula, runs=5, epochs=3)
+    five = protocol(runs=5, epochs=3)
     assert formula.seconds(measured, five, "stored") == pytest.approx(300 + 5 * (3 + 100 + 2.2))
     assert formula.seconds(measured, five, "s3prl") == pytest.approx(5 * (1.5 + 3000 + 102))
 
 
-def test_parts_add_up_and_the_head_is_what_is_left(formula):
-    measured = merged(formula, some_lines())[1]["KS"]
-    parts = formula.cost_parts(measured, protocol(formula), "stored")
+def test_parts_add_up_and_the_head_is_what_is_left():
+    measured = merged(some_lines())[1]["KS"]
+    parts = formula.cost_parts(measured, protocol(), "stored")
     assert parts["head"] == pytest.approx(1000 * (0.1 - 0.08))
     assert parts["upstream"] == pytest.approx(50)
     assert sum(parts.values()) == pytest.approx(402.2)
     assert formula.reason(parts).startswith("75 % of our time is computing the features once")
 
 
-def test_search_has_one_pass_a_layer_with_s3prl_and_one_a_split_with_ours(formula):
+def test_search_has_one_pass_a_layer_with_s3prl_and_one_a_split_with_ours():
     lines = [
         evaluation_line("s3prl", "dev", 2.0, 0.1),
         evaluation_line("stored", "dev", 2.0, 0.01),
@@ -144,7 +103,7 @@ def test_search_has_one_pass_a_layer_with_s3prl_and_one_a_split_with_ours(formul
         {**ABOUT, "kind": "search", "variant": "stored", "seconds_a_pair": 0.001},
         {**ABOUT, "kind": "extraction", "seconds_an_hour": 600.0, "layers": 13},
     ]
-    measured = merged(formula, lines)[1]["KS"]
+    measured = merged(lines)[1]["KS"]
     qbe = formula.Protocol(steps=0, stored_hours=1.0, layers=13, queries=10, documents=90)
     theirs = 14 * (2 + 100 * 0.1) + 14 * 900 * 0.004
     ours = 600 + 2 * (2 + 100 * 0.01) + 14 * 900 * 0.001
@@ -152,18 +111,18 @@ def test_search_has_one_pass_a_layer_with_s3prl_and_one_a_split_with_ours(formul
     assert formula.seconds(measured, qbe, "stored") == pytest.approx(ours)
 
 
-def test_what_is_not_measured_is_not_guessed(report, formula):
+def test_what_is_not_measured_is_not_guessed():
     lines = [line for line in some_lines() if line["kind"] != "extraction"]
-    setting, tasks = merged(formula, lines)
-    assert formula.seconds(tasks["KS"], protocol(formula), "stored") is None
-    assert formula.seconds(tasks["KS"], protocol(formula), "live") is None
-    text = report.render({setting: tasks}, lambda task, measured: protocol(formula))
+    setting, tasks = merged(lines)
+    assert formula.seconds(tasks["KS"], protocol(), "stored") is None
+    assert formula.seconds(tasks["KS"], protocol(), "live") is None
+    text = report.render({setting: tasks}, lambda task, measured: protocol())
     assert "KS: a figure is missing" in text
     assert "misses its goal" not in text
 
 
-def test_the_table_names_ratio_share_and_reason_of_a_missed_goal(report, formula):
-    text = report.render(formula.merge(some_lines()), lambda task, measured: protocol(formula))
+def test_the_table_names_ratio_share_and_reason_of_a_missed_goal():
+    text = report.render(formula.merge(some_lines()), lambda task, measured: protocol())
     row = next(line for line in text.splitlines() if line.startswith("| KS"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[:6] == ["KS", "3", "", "0.1", "30×", "600"]
@@ -174,17 +133,17 @@ def test_the_table_names_ratio_share_and_reason_of_a_missed_goal(report, formula
     assert "Five rates: not measured" in text
 
 
-def test_five_rates_are_held_against_five_runs_and_against_one(report, formula):
+def test_five_rates_are_held_against_five_runs_and_against_one():
     lines = some_lines()
     five = "stored, five rates"
     lines += [steps_line(five, 0.12), evaluation_line(five, "dev", 1.0, 0.001)]
-    text = report.render(formula.merge(lines), lambda task, measured: protocol(formula))
+    text = report.render(formula.merge(lines), lambda task, measured: protocol())
     # 5 × 3102 s against 300 + 120 + 2.2 s; one rate takes 402.2 s
     assert "36.7×; 1.05 times the cost of one rate (goal: at most 1.5, held)" in text
     assert "Five rates in all, 1 tasks: 36.7× (goal: ≥ 4×)" in text
 
 
-def test_a_validation_says_how_far_the_formula_is_off(report, formula):
+def test_a_validation_says_how_far_the_formula_is_off():
     lines = [
         *some_lines(),
         {
@@ -192,18 +151,18 @@ def test_a_validation_says_how_far_the_formula_is_off(report, formula):
             "predicted": 9.0,
         },
     ]  # fmt: skip
-    text = report.render(formula.merge(lines), lambda task, measured: protocol(formula))
+    text = report.render(formula.merge(lines), lambda task, measured: protocol())
     assert "One real run of KS, stored, 120 steps" in text
     assert "10 s; the formula says 9 s (-10 %)" in text
 
 
-def test_every_task_has_a_goal(report):
+def test_every_task_has_a_goal():
     from superbit.benchmark.tasks import TASKS
 
     assert set(report.GOALS) == set(TASKS)
 
 
-def test_lengths_have_the_mean_of_superbs_hours(noise):
+def test_lengths_have_the_mean_of_superbs_hours():
     for corpus, splits in noise.LENGTHS.items():
         for split, lengths in splits.items():
             drawn = lengths.quantiles(400)
@@ -213,13 +172,13 @@ def test_lengths_have_the_mean_of_superbs_hours(noise):
             assert (drawn <= lengths.longest).all(), where
 
 
-def test_two_fifths_of_voxceleb1_are_above_the_crop(noise):
+def test_two_fifths_of_voxceleb1_are_above_the_crop():
     drawn = noise.LENGTHS["voxceleb1"]["train"].quantiles(1000)
     assert (drawn > 8).mean() == pytest.approx(0.39, abs=0.01)
 
 
 @pytest.mark.parametrize("task", ["PR", "KS", "SID", "IC", "ER", "SF", "SD", "QbE"])
-def test_layouts_are_what_the_checks_want(corpora, task, tmp_path):
+def test_layouts_are_what_the_checks_want(task, tmp_path):
     from superbit.benchmark.corpora import catalog
     from superbit.benchmark.corpora.paths import load_paths
     from superbit.benchmark.tasks import TASKS
@@ -229,7 +188,7 @@ def test_layouts_are_what_the_checks_want(corpora, task, tmp_path):
     assert catalog.find(corpus).check(load_paths(file).section(corpus)).problems == ()
 
 
-def test_asv_trims_a_tenth(noise, tmp_path):
+def test_asv_trims_a_tenth(tmp_path):
     from s3prl.downstream.sv_voxceleb1 import dataset
 
     sound = noise.speech_like(30 * 16_000, np.random.default_rng(0), pauses=True)
@@ -238,7 +197,7 @@ def test_asv_trims_a_tenth(noise, tmp_path):
     assert trimmed / len(sound) == pytest.approx(noise.VOICED_SHARE, abs=0.02)
 
 
-def test_audio_above_the_limit_is_links(corpora, tmp_path):
+def test_audio_above_the_limit_is_links(tmp_path):
     corpora.make_corpus("IC", tmp_path, train=60, evaluated=8, distinct_seconds=20)
     inodes = {path.stat().st_ino: path for path in tmp_path.rglob("train*/*.wav")}
     assert len(list(tmp_path.rglob("train*/*.wav"))) == 60
@@ -246,7 +205,7 @@ def test_audio_above_the_limit_is_links(corpora, tmp_path):
     assert 15 < seconds <= 20
 
 
-def test_superbs_numbers_go_into_the_formula(bench, formula):
+def test_superbs_numbers_go_into_the_formula():
     measured = formula.Measured(layers=13)
     ks = bench.superb_protocol("KS", measured)
     assert (ks.steps, ks.runs) == (200_000, 1)
@@ -262,7 +221,7 @@ def test_superbs_numbers_go_into_the_formula(bench, formula):
     assert (qbe.steps, qbe.layers, qbe.queries, qbe.documents) == (0, 13, 138, 2_438)
 
 
-def test_a_prediction_is_the_formula_at_the_runs_own_size(bench):
+def test_a_prediction_is_the_formula_at_the_runs_own_size():
     lines = [*some_lines(), evaluation_line("stored", "test", 0.5, 0.002)]
     line = {
         **ABOUT, "kind": "validation", "variant": "stored", "steps": 40, "measured": 1.0,
@@ -274,12 +233,12 @@ def test_a_prediction_is_the_formula_at_the_runs_own_size(bench):
     assert predicted == pytest.approx(by_hand)
 
 
-def test_replacing_forgets_one_task_of_one_setting(bench):
+def test_replacing_forgets_one_task_of_one_setting():
     other_task, other_threads = ABOUT | {"task": "ER"}, ABOUT | {"threads": 1}
     assert bench.without([ABOUT, other_task, other_threads], ABOUT) == [other_task, other_threads]
 
 
-def test_a_whole_run_is_held_against_one_fold_of_superbs_numbers(bench):
+def test_a_whole_run_is_held_against_one_fold_of_superbs_numbers():
     lines = [
         steps_line("stored", 1.0) | {"start": 0.0},
         *(evaluation_line("stored", split, 0.0, 0.0) for split in ("dev", "test")),
@@ -295,9 +254,8 @@ def test_a_whole_run_is_held_against_one_fold_of_superbs_numbers(bench):
 
 
 @pytest.mark.parametrize("together", [1, 2])
-def test_what_passes_together_is_not_taken_for_the_start(bench, monkeypatch, together):
+def test_what_passes_together_is_not_taken_for_the_start(monkeypatch, together):
     """Five batches of ten: a second each, and two for what passes together with its neighbour."""
-    clocks = load("sweep_clocks")
     clock = [0.0]
     monkeypatch.setattr(clocks, "now", lambda: clock[0])
 
@@ -323,8 +281,8 @@ def test_what_passes_together_is_not_taken_for_the_start(bench, monkeypatch, tog
     assert found.start == pytest.approx(7.0)
 
 
-def test_steps_are_timed_one_by_one(bench):
-    steps = load("sweep_clocks").timed_steps(0.0, [3.0, 4.0, 6.0], 6.5, warm_up=1, steps=2)
+def test_steps_are_timed_one_by_one():
+    steps = clocks.timed_steps(0.0, [3.0, 4.0, 6.0], 6.5, warm_up=1, steps=2)
     assert steps.single == [1.0, 2.0]
     assert steps.seconds_a_step == 1.5
     assert steps.start == 2.0  # 3 s to the end of a first step of 1.5, and half a second behind

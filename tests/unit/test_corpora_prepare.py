@@ -2,7 +2,6 @@
 
 import os
 import re
-import runpy
 import shutil
 import sys
 import tempfile
@@ -21,7 +20,6 @@ from superbit.benchmark.tasks import TASKS
 from superbit.upstreams.errors import InputError
 
 pytest.importorskip("espeakng_loader", reason="embedded corpora need the extra 'embedded'")
-BENCH = Path(__file__).parents[1] / "perf" / "bench_corpus_check.py"
 
 
 def states(folder):
@@ -242,7 +240,8 @@ def test_without_s3prl_the_missing_package_is_named(
 @pytest.mark.parametrize("corpus", ["voxceleb1", "librispeech", "audio_snips"])
 @pytest.mark.parametrize("audio", ["empty", "one sample"])
 def test_every_file_of_a_whole_layout_is_seen(corpus, audio):
-    make_layout = runpy.run_path(str(BENCH))["make_layout"]
+    from superbit.benchmark.bench.corpus_check import make_layout
+
     # pytest would keep 150,000 files of each of the last sessions.
     with tempfile.TemporaryDirectory() as folder:
         paths = make_layout(Path(folder), corpus=corpus, audio=audio)

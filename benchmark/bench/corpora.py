@@ -7,11 +7,10 @@ import hashlib
 import io
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from sweep_noise import Voice
-
+from superbit.benchmark.bench.noise import Voice
 from superbit.benchmark.corpora import (
     audio_snips,
     fluent_speech_commands,
@@ -227,7 +226,7 @@ def _quesst14(folder: Path, train: int, evaluated: int, voice: Voice) -> str:
 
 
 def _write_truth(
-    folder: Path, split: str, documents: dict[str, float], queries: Sequence[str]
+    folder: Path, split: str, documents: dict[str, float], queries: Iterable[str]
 ) -> None:
     folder.mkdir()
     held = dict(zip(documents, queries, strict=False))

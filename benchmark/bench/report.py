@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from sweep_formula import (
+from superbit.benchmark.bench.formula import (
     FIVE,
     LIVE,
     S3PRL,

@@ -1,6 +1,6 @@
 """How long ``corpus check`` takes on layouts with the full number of files.
 
-    python tests/perf/bench_corpus_check.py [--corpus NAME] [--audio empty] [--out DIR]
+    python -m superbit.benchmark.bench.corpus_check [--corpus NAME] [--audio empty] [--out DIR]
 
 Makes the layouts of VoxCeleb1, LibriSpeech and Audio SNIPS below a temporary folder, with as many
 files as SUPERB's copies have, empty or of one sample, checks each, and prints a JSON line a check.

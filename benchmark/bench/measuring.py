@@ -12,11 +12,13 @@ import math
 import pstats
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from sweep_clocks import (
+
+from superbit.benchmark.bench.clocks import (
     EvaluationTime,
     Steps,
     now,
@@ -24,9 +26,8 @@ from sweep_clocks import (
     time_evaluation,
     timed_steps,
 )
-from sweep_formula import LIVE, PARTS, S3PRL, STORED
-from sweep_setup import DOCUMENTS, FAST_TASKS, Setup
-
+from superbit.benchmark.bench.formula import LIVE, PARTS, S3PRL, STORED
+from superbit.benchmark.bench.setup import DOCUMENTS, FAST_TASKS, Setup
 from superbit.benchmark.bindings import BINDINGS
 from superbit.benchmark.configs import total_steps
 from superbit.benchmark.experiment import Experiment
@@ -77,7 +78,7 @@ class Bench:
         experiment = self.setup.experiment(
             self.setup.config(steps=warm_up + steps), variant, seed=SEED + block
         )
-        if stored:
+        if experiment.source is not None:
             # A run verifies a checksum once and reads it a hundred times: see `extract`.
             experiment.source._store._checked |= set(self._stored)
         clock = self.setup.clock if stored else None
@@ -269,9 +270,7 @@ class Bench:
                 def evaluate(split: str) -> None:
                     _s3prls(trained, split)
 
-            found.append(
-                self._evaluation(split, heads, lambda e=evaluate, s=split: e(s), ours=ours)
-            )
+            found.append(self._evaluation(split, heads, partial(evaluate, split), ours=ours))
         return found
 
     def _evaluation(

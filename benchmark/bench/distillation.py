@@ -1,7 +1,7 @@
 """By how much distillation lowers a 1-bit twin's hidden-state error, for the five nano encoders.
 
-    python tests/perf/bench_distillation.py [--encoders NAME,…] [--starts START,…] [--steps N]
-        [--corpora DIR] [--out FILE]
+    python -m superbit.benchmark.bench.distillation [--encoders NAME,…] [--starts START,…]
+        [--steps N] [--corpora DIR] [--out FILE]
 
 Teachers have random weights. Their twins are calibrated on embedded speech, then learn the hidden
 states of crops of it; the error is that on speakers who are in none of it. Appends a JSON line an
@@ -116,6 +116,10 @@ def crops(utterances: Sequence[Tensor], *, seed: int = 0) -> Iterator[Distillati
         yield DistillationBatch(waveforms=torch.stack(rows))
 
 
+def _blocks(model: Hubert) -> nn.Module:
+    return model.encoder.get_submodule("layers")
+
+
 @torch.no_grad()
 def random_teacher(name: str, start: str) -> Hubert:
     """Return an FP32 model with random weights, always the same for a name and a start."""
@@ -123,7 +127,7 @@ def random_teacher(name: str, start: str) -> Hubert:
     if start == "fan_in":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
-            for module in model.encoder.layers.modules():
+            for module in _blocks(model).modules():
                 if isinstance(module, nn.Linear):
                     nn.init.normal_(module.weight, std=module.in_features**-0.5)
     return model
@@ -133,7 +137,7 @@ def random_teacher(name: str, start: str) -> Hubert:
 def without_blocks(name: str, start: str) -> Hubert:
     """Return that teacher with every block's output at zero: only residual sums and norms act."""
     model = random_teacher(name, start)
-    for module_name, module in model.encoder.layers.named_modules():
+    for module_name, module in _blocks(model).named_modules():
         if module_name.endswith(LAST_LAYERS):
             for parameter in module.parameters():
                 parameter.zero_()

@@ -1,6 +1,6 @@
 """What each layer of an encoder holds: words and speakers, by a linear probe of every hidden state.
 
-    python tests/perf/probe_layers.py --paths results/local/corpora/paths.yaml \
+    python -m superbit.benchmark.bench.layers --paths results/local/corpora/paths.yaml \
         --upstreams vanilla_nano,vanilla_nano+untrained [--out FILE]
 
 A logistic regression on the mean over time of one hidden state at a time, standardized, trained on

@@ -1,7 +1,8 @@
 """Hours of SUPERB's tasks with s3prl's own Runner and with stored features, from timed steps.
 
-    python tests/perf/bench_sweep.py [--tasks KS,…] [--upstreams vanilla,vanilla_nano] [--steps N]
-        [--blocks N] [--threads N] [--validate | --whole] [--replace] [--out FILE] | --report
+    python -m superbit.benchmark.bench.sweep [--tasks KS,…] [--upstreams vanilla,vanilla_nano]
+        [--steps N] [--blocks N] [--threads N] [--validate | --whole] [--replace] [--out FILE]
+        | --report
 
 Each task gets noise of the real corpora's lengths in their layouts, at the full protocol's batch
 sizes. A block is N steps of s3prl's Runner, of our loop live, of our loop on stored features, and
@@ -25,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sweep_formula import (
+
+from superbit.benchmark.bench.formula import (
     FIVE,
     LIVE,
     S3PRL,
@@ -37,10 +39,9 @@ from sweep_formula import (
     merge,
     seconds,
 )
-from sweep_measuring import Bench, EvaluationTime, five_rates_exist
-from sweep_report import GOALS, render
-from sweep_setup import Setup
-
+from superbit.benchmark.bench.measuring import Bench, EvaluationTime, five_rates_exist
+from superbit.benchmark.bench.report import GOALS, render
+from superbit.benchmark.bench.setup import Setup
 from superbit.benchmark.configs import resolve, total_steps
 from superbit.benchmark.corpora import quesst14
 from superbit.benchmark.features.demand import splits_read, training_draws

@@ -12,12 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sweep_clocks import Clock
-from sweep_corpora import make_corpus
-from sweep_formula import FIVE, LIVE
-from sweep_noise import LENGTHS
-
 from superbit.benchmark import denormals
+from superbit.benchmark.bench.clocks import Clock
+from superbit.benchmark.bench.corpora import make_corpus
+from superbit.benchmark.bench.formula import FIVE, LIVE
+from superbit.benchmark.bench.noise import LENGTHS
 from superbit.benchmark.bindings import BINDINGS, Places
 from superbit.benchmark.configs import resolve
 from superbit.benchmark.corpora.manifest import build_manifest

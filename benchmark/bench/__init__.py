@@ -1,0 +1,1 @@
+"""Benchmark scripts: ``python -m superbit.benchmark.bench.sweep`` and its neighbours."""
