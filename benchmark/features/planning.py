@@ -7,7 +7,7 @@ left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from superbit.benchmark.features.cache import TOLERANCE
@@ -208,8 +208,16 @@ def _use(decision: Decision) -> str:
     return f"each waveform is used {times / need.waveforms:,.1f} times"
 
 
-def decision_lines(decisions: Sequence[Decision], costs: dict[str, Cost]) -> Iterator[str]:
-    """The decisions as text: one line an upstream, one a task, what it adds up to."""
+def decision_lines(
+    decisions: Sequence[Decision],
+    costs: Mapping[str, Cost],
+    unknown: Mapping[tuple[str, str], str] | None = None,
+) -> Iterator[str]:
+    """The decisions as text: one line an upstream, one a task, what it adds up to.
+
+    Args:
+        unknown: by upstream and task, why nobody knows what the runs will ask for.
+    """
     for upstream, cost in costs.items():
         pace = "measured at extraction" if cost.measured else "from two short passes"
         yield (
@@ -219,6 +227,9 @@ def decision_lines(decisions: Sequence[Decision], costs: dict[str, Cost]) -> Ite
         for decision in decisions:
             if decision.need.upstream == upstream:
                 yield "  " + _line(decision)
+        for (name, task), why in (unknown or {}).items():
+            if name == upstream:
+                yield f"  {task:<4} live: its datasets cannot be walked through: {why}"
     stored = [d for d in decisions if d.store]
     without = sum(d.without for d in decisions)
     remaining = sum(d.extraction + d.live for d in stored) + sum(
