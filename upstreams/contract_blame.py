@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Those that every run needs, in the order in which they are measured.
 RULES_OF_A_SWEEP = ("hidden-states", "downsample-rate", "frame-count", "finite")
+# Of one who does not know the upstream's spec.
+_CHECK = "'superbit check'"
 
 
 class BrokenContract(BrokenUpstream):
@@ -33,12 +35,15 @@ def breaks(rule: str, seen: str, *, spec: str = "", then: str = "") -> BrokenCon
         spec: of the upstream, where it is known.
         then: what a run ended in.
     """
-    check = f"'superbit check {spec}'" if spec else "'superbit check'"
     ended = f"; it ended in {then}" if then else ""
     return BrokenContract(
         f"the upstream breaks the contract's rule {rule}: {seen}; needed: {_rule(rule).needed}"
-        f"{ended}; {check} tells more."
+        f"{ended}; {_check(spec)} tells more."
     )
+
+
+def _check(spec: str) -> str:
+    return f"'superbit check {spec}'" if spec else _CHECK
 
 
 def blamed(error: BaseException, upstream: nn.Module, *, spec: str) -> BaseException:
@@ -47,6 +52,10 @@ def blamed(error: BaseException, upstream: nn.Module, *, spec: str) -> BaseExcep
     The error is the cause of what is returned. Whatever the upstream does meanwhile, this does not
     raise.
     """
+    if isinstance(error, BrokenContract):
+        named = BrokenContract(str(error).replace(_CHECK, _check(spec)))
+        named.__cause__ = error.__cause__
+        return named
     # A sentence already, or the machine's trouble.
     if isinstance(error, InputError | OSError | MemoryError):
         return error
