@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -144,6 +145,8 @@ def make_plan(
         InputError: an unknown upstream, task or key; a corpus that is missing or broken; no
             upstream can be built.
     """
+    from superbit.upstreams.contract_blame import blamed
+
     tasks = list({task.name: task for task in map(find_task, request.tasks)}.values())
     configs = {task.name: _configs(task, request) for task in tasks}
     seeds = {name: _seeds(request, several[0]) for name, several in configs.items()}
@@ -153,22 +156,29 @@ def make_plan(
         for corpus, size in sizes.items()
     }
     upstreams = load_each(request.upstreams, reporter=reporter)
-    runs = [
-        (_unplanned if isinstance(upstream, Unbuilt) else _planned)(
-            upstream,
-            task,
-            fold=fold,
-            seed=seed,
-            one_of_seeds=len(seeds[task.name]) > 1,
-            configs=configs[task.name],
-            manifest=manifests[task.corpus],
-            store=store,
-        )
-        for task in tasks
-        for upstream in upstreams.values()
-        for seed in seeds[task.name]
-        for fold in (range(1, task.folds + 1) if task.folds else [None])
-    ]
+    runs = []
+    for task in tasks:
+        for name, seed, fold in product(
+            upstreams, seeds[task.name], range(1, task.folds + 1) if task.folds else [None]
+        ):
+            asked: dict[str, Any] = {
+                "fold": fold,
+                "seed": seed,
+                "one_of_seeds": len(seeds[task.name]) > 1,
+                "configs": configs[task.name],
+                "manifest": manifests[task.corpus],
+            }
+            upstream = upstreams[name]
+            if not isinstance(upstream, Unbuilt):
+                try:
+                    runs.append(_planned(upstream, task, store=store, **asked))
+                    continue
+                except (Exception, SystemExit) as error:  # its identity may ask it for something
+                    if _is_the_users(error):
+                        raise
+                    reason = blamed(error, upstream.expert, spec=str(upstream.spec))
+                    upstream = upstreams[name] = Unbuilt(spec=upstream.spec, error=reason)
+            runs.append(_unplanned(upstream, task, **asked))
     by_spec = {str(upstream.spec): upstream for upstream in upstreams.values()}
     return Plan(
         runs=tuple(runs),
@@ -196,6 +206,11 @@ def load_each(specs: Sequence[str], *, reporter: Reporter) -> dict[str, LoadedUp
     return found
 
 
+def _is_the_users(error: BaseException) -> bool:
+    """Whether the command line is wrong, not what one upstream is made of."""
+    return isinstance(error, InputError) and not isinstance(error, BrokenUpstream)
+
+
 def _load(text: str) -> LoadedUpstream | Unbuilt:
     from superbit.upstreams.contract_blame import blamed
     from superbit.upstreams.registry import load, load_upstream
@@ -203,7 +218,7 @@ def _load(text: str) -> LoadedUpstream | Unbuilt:
     try:
         return load_upstream(text)
     except (Exception, SystemExit) as error:
-        if isinstance(error, InputError) and not isinstance(error, BrokenUpstream):
+        if _is_the_users(error):
             raise
         spec, reason = UpstreamSpec.parse(text).normalized(), error
         if not isinstance(error, InputError):  # it was built, and fails when it is looked at
@@ -280,7 +295,6 @@ def _unplanned(
     one_of_seeds: bool,
     configs: list[dict[str, Any]],
     manifest: Manifest,
-    store: ResultStore,
 ) -> PlannedRun:
     """A run that can only be recorded as failed."""
     identities = tuple(

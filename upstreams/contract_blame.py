@@ -79,7 +79,7 @@ def broken_rule(upstream: nn.Module) -> tuple[str, str] | None:
     with _as_it_was(upstream):
         for name in RULES_OF_A_SWEEP:
             try:
-                status, seen = _rule(name).measure(probe)
+                status, seen, *_ = _rule(name).measure(probe)
             except NoHiddenStates:
                 continue
             except ForwardFailed as error:

@@ -184,10 +184,12 @@ def _priced(need: Need, cost: Cost, frame_bytes: int) -> Decision:
 def _refusal(group: Sequence[Decision], cost: Cost, left: int | None) -> str | None:
     """Why features that share their audio are not stored; ``None`` if they are."""
     if not cost.may_store:
-        return (
-            f"an utterance's features depend on its batch ({deviation_text(cost.deviation)}); "
-            "--cache-any-upstream stores them all the same"
+        what = (
+            "the number of an utterance's frames depends on its batch"
+            if cost.deviation == float("inf")
+            else f"an utterance's features depend on its batch ({deviation_text(cost.deviation)})"
         )
+        return f"{what}; --cache-any-upstream stores them all the same"
     if not any(decision.need.waveforms for decision in group):
         return "no file of it is in the corpus's manifest"
     size = sum(decision.bytes for decision in group)
@@ -220,9 +222,15 @@ def decision_lines(
     """
     for upstream, cost in costs.items():
         pace = "measured at extraction" if cost.measured else "from two short passes"
+        zeros = (
+            "; a batch adds frames of zeros to an utterance's own: nothing leaks, and they are "
+            "stored all the same"
+            if cost.zeros_follow
+            else ""
+        )
         yield (
             f"features of {upstream}: {cost.layers} layers × {cost.dim}, {cost.rate:g} samples a "
-            f"frame; 1 h of audio takes {hours_text(cost.pace)} on one core ({pace})"
+            f"frame; 1 h of audio takes {hours_text(cost.pace)} on one core ({pace}){zeros}"
         )
         for decision in decisions:
             if decision.need.upstream == upstream:
@@ -264,8 +272,6 @@ def _line(decision: Decision) -> str:
 
 def deviation_text(deviation: float) -> str:
     """E.g. ``by 0.03 of the largest``."""
-    if deviation == float("inf"):
-        return "their number too"
     return f"by {deviation:.1g} of the largest"
 
 
