@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from superbit.benchmark.features.mixing import WeightedSums
 from superbit.benchmark.features.source import FeatureSource
-from superbit.upstreams.errors import InputError
+from superbit.upstreams.contract_blame import not_finite
 
 
 class LiveSums:
@@ -23,14 +23,12 @@ class LiveSums:
         """Return one featurizer's sums, (frames, dim) an utterance.
 
         Raises:
-            InputError: the upstream gave NaN or infinity.
+            BrokenContract: the upstream gave NaN or infinity.
         """
         features: list[Tensor] = featurizer(self._waves, self._output)
         # Weights that diverged are not the upstream's fault.
         if not _finite(features) and _finite(featurizer.parameters()):
-            raise InputError(
-                "the upstream gave NaN or infinity: 'superbit check' says for which input."
-            )
+            raise not_finite()
         return features
 
     def backward(self) -> None:

@@ -12,9 +12,15 @@ import queue
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -28,6 +34,7 @@ from superbit.upstreams.errors import InputError
 from superbit.upstreams.machine import end_with_parent
 
 if TYPE_CHECKING:
+    from superbit.benchmark.features.storing import Supply, Uses
     from superbit.benchmark.progress import RunsProgress
     from superbit.upstreams.registry import LoadedUpstream
 
@@ -42,17 +49,24 @@ def in_this_process(
     upstreams: dict[str, LoadedUpstream],
     context: runner.RunContext,
     progress: RunsProgress,
+    supply: Supply | None = None,
 ) -> Ended:
-    """Run one after the other, with all of torch's threads."""
+    """Run one after the other, with all of torch's threads.
+
+    Args:
+        supply: extracts the features of a run's upstream before the first run of it.
+    """
     for index, job in enumerate(jobs):
         if context.stop():
             return
-        progress.start(index)
         try:
+            with progress.waiting():
+                uses = supply.of(job.first.upstream) if supply else {}
+            progress.start(index)
             records = runner.run(
                 job,
                 upstream=upstreams[job.first.upstream],
-                context=context,
+                context=replace(context, features=uses),
                 on_step=partial(progress.step, index),
             )
         except InterruptedRun:
@@ -67,8 +81,14 @@ def in_processes(
     threads: int,
     context: runner.RunContext,
     progress: RunsProgress,
+    supply: Supply | None = None,
 ) -> Ended:
-    """Run ``count`` at a time, each in a process of its own with ``threads`` threads."""
+    """Run ``count`` at a time, each in a process of its own with ``threads`` threads.
+
+    Args:
+        supply: extracts the features of a run's upstream once the runs before are all begun;
+            those go on meanwhile.
+    """
     spawn = multiprocessing.get_context("spawn")
     messages, stop = spawn.Queue(), spawn.Event()
     slots = [
@@ -76,39 +96,83 @@ def in_processes(
         for _ in range(min(count, len(jobs)))
     ]
     waiting, began = list(enumerate(jobs)), datetime.now(UTC)
-    try:
-        while waiting or any(slot.future for slot in slots):
-            if context.stop():
-                stop.set()
-                waiting.clear()
-            for slot in slots:
-                if waiting and slot.future is None:
-                    slot.submit(*waiting.pop(0))
+    with ThreadPoolExecutor(1) as beside:
+        features = _Features(supply, beside)
+        try:
+            while waiting or any(slot.future for slot in slots):
+                if context.stop():
+                    stop.set()
+                    waiting.clear()
+                for slot in slots:
+                    if not waiting or slot.future is not None:
+                        continue
+                    uses = features.of(waiting[0][1].first.upstream)
+                    if uses is None:
+                        break
+                    slot.submit(*waiting.pop(0), uses)
                     progress.start(slot.index)
-            running = [slot.future for slot in slots if slot.future]
-            wait(running, timeout=_MESSAGE_INTERVAL, return_when=FIRST_COMPLETED)
-            _pass_on(messages, progress)
+                running = [slot.future for slot in slots if slot.future]
+                with nullcontext() if running else progress.waiting():
+                    wait(
+                        [*running, *features.running],
+                        timeout=_MESSAGE_INTERVAL,
+                        return_when=FIRST_COMPLETED,
+                    )
+                _pass_on(messages, progress)
+                for slot in slots:
+                    if slot.future and slot.future.done():
+                        yield slot.index, _ended(slot, jobs[slot.index], context, began)
+        finally:
+            stop.set()
             for slot in slots:
-                if slot.future and slot.future.done():
-                    job = jobs[slot.index]
-                    try:
-                        yield slot.index, slot.result()
-                    except BrokenProcessPool:
-                        slot.restart()
-                        error = InputError(
-                            "the run's process was ended from outside, by a signal or for lack "
-                            "of memory; the same command runs it again."
-                        )
-                        yield (
-                            slot.index,
-                            recording.fail(job, error, context=context, started=began),
-                        )
-    finally:
-        stop.set()
-        for slot in slots:
-            slot.close(wait=False)
-        for slot in slots:
-            slot.close()
+                slot.close(wait=False)
+            for slot in slots:
+                slot.close()
+
+
+class _Features:
+    """An upstream's features, extracted in a thread while other upstreams' runs go on."""
+
+    def __init__(self, supply: Supply | None, beside: ThreadPoolExecutor) -> None:
+        self._supply, self._beside = supply, beside
+        self.running: list[Future[Uses]] = []
+
+    def of(self, upstream: str) -> Uses | None:
+        """Return what an upstream's runs may read; ``None`` while that is not known.
+
+        To be asked about one upstream until there is an answer. What ends an extraction early
+        ends the sweep as well, so that then there is none.
+        """
+        if self._supply is None:
+            return {}
+        if not self.running:
+            self.running = [self._beside.submit(self._supply.of, upstream)]
+        (extraction,) = self.running
+        if not extraction.done():
+            return None
+        try:
+            uses = extraction.result()
+        except InterruptedRun:
+            return None
+        self.running = []
+        return uses
+
+
+def _ended(
+    slot: _Slot, job: Job, context: runner.RunContext, began: datetime
+) -> list[RunRecord] | None:
+    """What came of a run, whatever became of its process."""
+    try:
+        return slot.result()
+    except BrokenProcessPool:
+        slot.restart()
+        error: BaseException = InputError(
+            "the run's process was ended from outside, by a signal or for lack of memory; the "
+            "same command runs it again."
+        )
+    except (Exception, SystemExit) as trouble:
+        error = trouble
+    return recording.fail(job, error, context=context, started=began)
 
 
 class _Slot:
@@ -120,12 +184,12 @@ class _Slot:
         self.future: Future[list[RunRecord] | None] | None = None
         self._pool = self._new_pool()
 
-    def submit(self, index: int, job: Job) -> None:
+    def submit(self, index: int, job: Job, uses: Uses) -> None:
         self.index = index
         # The process starts here and inherits the mask: Ctrl-C reaches every process of the
         # terminal, and it is the parent that decides what it means.
         with _blocked_interrupt():
-            self.future = self._pool.submit(_run_in_worker, index, job)
+            self.future = self._pool.submit(_run_in_worker, index, job, uses)
 
     def result(self) -> list[RunRecord] | None:
         future, self.future = self.future, None
@@ -179,8 +243,9 @@ def _begin_worker(messages: Any, stop: Any, threads: int, context: runner.RunCon
     _worker.update(messages=messages, upstreams={}, context=replace(context, stop=stop.is_set))
 
 
-def _run_in_worker(index: int, job: Job) -> list[RunRecord] | None:
-    sent, started, context = [0.0], datetime.now(UTC), _worker["context"]
+def _run_in_worker(index: int, job: Job, uses: Uses) -> list[RunRecord] | None:
+    sent, started = [0.0], datetime.now(UTC)
+    context = replace(_worker["context"], features=uses)
 
     def on_step(step: int, what: str) -> None:
         if time.monotonic() - sent[0] >= _MESSAGE_INTERVAL:
@@ -189,7 +254,7 @@ def _run_in_worker(index: int, job: Job) -> list[RunRecord] | None:
 
     try:
         upstream = _upstream(job.first.upstream)
-    except InputError as error:
+    except (Exception, SystemExit) as error:
         return recording.fail(job, error, context=context, started=started)
     try:
         return runner.run(job, upstream=upstream, context=context, on_step=on_step)

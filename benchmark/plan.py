@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,15 +16,17 @@ from superbit.benchmark.configs import Scale, rates_to_search, resolve, total_st
 from superbit.benchmark.corpora.manifest import Manifest, build_manifest
 from superbit.benchmark.corpora.paths import CorpusPaths
 from superbit.benchmark.progress import Reporter
+from superbit.benchmark.records import UNKNOWN
 from superbit.benchmark.results import ResultStore, RunIdentity
 from superbit.benchmark.tasks import TaskSpec, find_task
-from superbit.upstreams.errors import InputError
+from superbit.upstreams.errors import BrokenUpstream, InputError
+from superbit.upstreams.spec import UpstreamSpec
 
 if TYPE_CHECKING:
     from superbit.benchmark.recording import Job
     from superbit.upstreams.registry import LoadedUpstream
 
-State = Literal["done", "diverged", "to do", "failed before", "unfinished"]
+State = Literal["done", "diverged", "to do", "failed before", "unfinished", "cannot run"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,12 +100,25 @@ class PlannedRun:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unbuilt:
+    """An upstream that cannot be built, and why."""
+
+    spec: UpstreamSpec
+    error: BaseException
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All runs of a sweep in order, and what they need in memory."""
+    """All runs of a sweep in order, and what they need in memory.
+
+    Attributes:
+        failures: by upstream, why none of its runs can be carried out.
+    """
 
     runs: tuple[PlannedRun, ...]
     upstreams: dict[str, LoadedUpstream]
     manifests: dict[str, Manifest]
+    failures: dict[str, BaseException] = field(default_factory=dict)
 
     @property
     def waiting(self) -> list[PlannedRun]:
@@ -111,7 +128,11 @@ class Plan:
     @property
     def searches(self) -> list[rate_search.Declared]:
         """The searches over learning rates, one for all folds of a task."""
-        found = [rate_search.declared_by(p.identities) for p in self.runs if len(p.identities) > 1]
+        found = [
+            rate_search.declared_by(p.identities)
+            for p in self.runs
+            if len(p.identities) > 1 and p.first.weights_sha256 != UNKNOWN
+        ]
         return list({declared.key: declared for declared in found}.values())
 
 
@@ -121,9 +142,10 @@ def make_plan(
     """Resolve every name, config, corpus and upstream, so that mistakes show before any run.
 
     Raises:
-        InputError: an unknown upstream, task or key; a corpus that is missing or broken.
+        InputError: an unknown upstream, task or key; a corpus that is missing or broken; no
+            upstream can be built.
     """
-    from superbit.upstreams.registry import load_upstream
+    from superbit.upstreams.contract_blame import blamed
 
     tasks = list({task.name: task for task in map(find_task, request.tasks)}.values())
     configs = {task.name: _configs(task, request) for task in tasks}
@@ -133,27 +155,76 @@ def make_plan(
         corpus: _manifest(corpus, paths=paths, store=store, reporter=reporter, batch_size=size)
         for corpus, size in sizes.items()
     }
-    with reporter.quiet():
-        upstreams = {name: load_upstream(name) for name in dict.fromkeys(request.upstreams)}
-    _refuse_twice(upstreams)
-    runs = [
-        _planned(
-            upstream,
-            task,
-            fold=fold,
-            seed=seed,
-            one_of_seeds=len(seeds[task.name]) > 1,
-            configs=configs[task.name],
-            manifest=manifests[task.corpus],
-            store=store,
-        )
-        for task in tasks
-        for upstream in upstreams.values()
-        for seed in seeds[task.name]
-        for fold in (range(1, task.folds + 1) if task.folds else [None])
-    ]
+    upstreams = load_each(request.upstreams, reporter=reporter)
+    runs = []
+    for task in tasks:
+        for name, seed, fold in product(
+            upstreams, seeds[task.name], range(1, task.folds + 1) if task.folds else [None]
+        ):
+            asked: dict[str, Any] = {
+                "fold": fold,
+                "seed": seed,
+                "one_of_seeds": len(seeds[task.name]) > 1,
+                "configs": configs[task.name],
+                "manifest": manifests[task.corpus],
+            }
+            upstream = upstreams[name]
+            if not isinstance(upstream, Unbuilt):
+                try:
+                    runs.append(_planned(upstream, task, store=store, **asked))
+                    continue
+                except (Exception, SystemExit) as error:  # its identity may ask it for something
+                    if _is_the_users(error):
+                        raise
+                    reason = blamed(error, upstream.expert, spec=str(upstream.spec))
+                    upstream = upstreams[name] = Unbuilt(spec=upstream.spec, error=reason)
+            runs.append(_unplanned(upstream, task, **asked))
     by_spec = {str(upstream.spec): upstream for upstream in upstreams.values()}
-    return Plan(runs=tuple(runs), upstreams=by_spec, manifests=manifests)
+    return Plan(
+        runs=tuple(runs),
+        upstreams={s: each for s, each in by_spec.items() if not isinstance(each, Unbuilt)},
+        manifests=manifests,
+        failures={s: each.error for s, each in by_spec.items() if isinstance(each, Unbuilt)},
+    )
+
+
+def load_each(specs: Sequence[str], *, reporter: Reporter) -> dict[str, LoadedUpstream | Unbuilt]:
+    """Build every upstream, or find out why one cannot be; by what the user wrote.
+
+    Raises:
+        InputError: a name that nobody knows, a file that is not there, one upstream named twice;
+            or none of them can be built.
+    """
+    found: dict[str, LoadedUpstream | Unbuilt] = {}
+    with reporter.quiet():
+        for spec in dict.fromkeys(specs):
+            found[spec] = _load(spec)
+    _refuse_twice(found)
+    broken = [each.error for each in found.values() if isinstance(each, Unbuilt)]
+    if len(broken) == len(found) and all(isinstance(error, InputError) for error in broken):
+        raise InputError(" ".join(map(str, broken))) from broken[0]
+    return found
+
+
+def _is_the_users(error: BaseException) -> bool:
+    """Whether the command line is wrong, not what one upstream is made of."""
+    return isinstance(error, InputError) and not isinstance(error, BrokenUpstream)
+
+
+def _load(text: str) -> LoadedUpstream | Unbuilt:
+    from superbit.upstreams.contract_blame import blamed
+    from superbit.upstreams.registry import load, load_upstream
+
+    try:
+        return load_upstream(text)
+    except (Exception, SystemExit) as error:
+        if _is_the_users(error):
+            raise
+        spec, reason = UpstreamSpec.parse(text).normalized(), error
+        if not isinstance(error, InputError):  # it was built, and fails when it is looked at
+            with suppress(Exception, SystemExit):
+                reason = blamed(error, load(text), spec=str(spec))
+        return Unbuilt(spec=spec, error=reason)
 
 
 def _seeds(request: SweepRequest, config: dict[str, Any]) -> tuple[int, ...]:
@@ -215,6 +286,36 @@ def _planned(
     return PlannedRun(identities=identities, states=states, one_of_seeds=one_of_seeds)
 
 
+def _unplanned(
+    upstream: Unbuilt,
+    task: TaskSpec,
+    *,
+    fold: int | None,
+    seed: int,
+    one_of_seeds: bool,
+    configs: list[dict[str, Any]],
+    manifest: Manifest,
+) -> PlannedRun:
+    """A run that can only be recorded as failed."""
+    identities = tuple(
+        RunIdentity(
+            upstream=str(upstream.spec),
+            weights_sha256=UNKNOWN,
+            upstream_revision=UNKNOWN,
+            task=task.name,
+            task_revision=task.revision,
+            config=config,
+            corpus_sha256=manifest.sha256,
+            learning_rate=config["optimizer"]["lr"] if "optimizer" in config else None,
+            seed=seed,
+            fold=fold,
+        )
+        for config in configs
+    )
+    states: tuple[State, ...] = tuple("cannot run" for _ in identities)
+    return PlannedRun(identities=identities, states=states, one_of_seeds=one_of_seeds)
+
+
 def _state(identity: RunIdentity, store: ResultStore, *, key: str) -> State:
     ended = store.ended(identity)
     if ended is not None:
@@ -249,7 +350,7 @@ def _manifest(
         return build_manifest(corpus, paths, work_dir=store.root / "work", on_progress=on_progress)
 
 
-def _refuse_twice(upstreams: dict[str, LoadedUpstream]) -> None:
+def _refuse_twice(upstreams: dict[str, LoadedUpstream | Unbuilt]) -> None:
     seen: dict[str, str] = {}
     for given, upstream in upstreams.items():
         canonical = str(upstream.spec)
@@ -271,9 +372,12 @@ def plan_lines(plan: Plan) -> Iterator[str]:
             f"{planned.label:<{width}}  {total_steps(planned.first.config):>7,} steps  "
             f"lr {text + together:<{max(7, *map(len, rates))}}  {_states(planned)}"
         )
-    count = sum(len(planned.identities) for planned in plan.runs)
-    waiting = sum(len(planned.waiting) for planned in plan.runs)
-    yield f"{count} runs: {waiting} to run, {count - waiting} done before."
+    states = Counter(state for planned in plan.runs for state in planned.states)
+    count, done = sum(states.values()), states["done"] + states["diverged"]
+    cannot = f", {states['cannot run']} that cannot run" if states["cannot run"] else ""
+    yield (
+        f"{count} runs: {count - done - states['cannot run']} to run, {done} done before{cannot}."
+    )
 
 
 def _states(planned: PlannedRun) -> str:

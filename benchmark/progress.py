@@ -100,10 +100,27 @@ class RunsProgress:
         self._reporter: Reporter = reporter
         self._labels, self._steps, self._bar = list(labels), list(steps), bar
         self._began = self._last_line = time.monotonic()
+        self._beside = 0.0
         self._run_began: dict[int, float] = {}
         self._resumed_at: dict[int, int] = {}
         self._at: dict[int, int] = {}
         self._rows: dict[int, object] = {}
+
+    def line(self, text: str) -> None:
+        """Write one line, above the bars where there are any."""
+        if self._bar is None:
+            self._reporter.line(text)
+        else:
+            self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Within the block no run goes on: its time says nothing of theirs."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._beside += time.monotonic() - began
 
     def start(self, index: int) -> None:
         """Run number ``index`` begins."""
@@ -134,19 +151,17 @@ class RunsProgress:
         seconds = time.monotonic() - self._run_began.pop(index)
         self._at[index] = self._steps[index]
         text = f"  {self._labels[index]}: {result} ({seconds:.0f} s)"
-        if self._bar is None:
-            self._reporter.line(text)
-        else:
+        if self._bar is not None:
             self._bar.remove_task(self._rows.pop(index))
-            self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.line(text)
 
     def _time_left(self) -> str:
-        elapsed = time.monotonic() - self._began
+        elapsed = time.monotonic() - self._began - self._beside
         done = sum(step - self._resumed_at.get(index, 0) for index, step in self._at.items())
         if done <= 0 or elapsed < 2.0:
             return "time left unknown"
         left = sum(self._steps) - sum(self._at.values())
-        return f"about {_clock(left * elapsed / done)} left in all"
+        return f"about {_clock(left * elapsed / done)} left for runs"
 
 
 def _clock(seconds: float) -> str:

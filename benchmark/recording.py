@@ -100,39 +100,63 @@ def store(
         )
 
 
-def fail(job: Job, error: Exception, *, context: RunContext, started: datetime) -> list[RunRecord]:
+def fail(
+    job: Job, error: BaseException, *, context: RunContext, started: datetime
+) -> list[RunRecord]:
     """Store and return the records of a run that failed with ``error``.
 
-    Where another process has done a run meanwhile, its record is returned instead.
+    Where another process has done a run meanwhile, its record is returned instead. A record that
+    cannot be stored (a full disk) is returned all the same, and says so: the sweep goes on.
     """
     return [
-        context.store.find(identity)
-        or _failed(identity, error, job=job, context=context, started=started)
+        _found(identity, context)
+        or _failed(identity, error, job=job, context=context, started=started, must_store=False)
         for identity in job.identities
     ]
 
 
+def _found(identity: RunIdentity, context: RunContext) -> RunRecord | None:
+    try:
+        return context.store.find(identity)
+    except (InputError, OSError):  # what is in its place; writing says so
+        return None
+
+
 def _failed(
     identity: RunIdentity,
-    error: Exception,
+    error: BaseException,
     *,
     job: Job,
     context: RunContext,
     started: datetime,
     diverged: int | None = None,
     search: Search | None = None,
+    must_store: bool = True,
 ) -> RunRecord:
-    trace = "".join(traceback.format_exception(error))
     record = RunRecord(
         **_common(identity, job.manifest),
         status="failed",
         diverged=diverged,
         search=search,
-        reason=_one_line(error),
-        traceback=None if isinstance(error, InputError) else trace,
+        reason=one_line(error),
+        traceback=_trace(error),
         provenance=_provenance(started, context.device),
     )
-    return context.store.write(record)
+    try:
+        return context.store.write(record)
+    except (InputError, OSError) as trouble:
+        if must_store:
+            raise
+        reason = f"{record.reason} (and no record of it could be stored: {one_line(trouble)})"
+        return record.model_copy(update={"reason": reason})
+
+
+def _trace(error: BaseException) -> str | None:
+    """Where it failed; of a sentence, where what it speaks of failed, if anywhere."""
+    cause = error.__cause__ if isinstance(error, InputError) else error
+    if cause is None or isinstance(cause, InputError):
+        return None
+    return "".join(traceback.format_exception(cause))
 
 
 def _done(
@@ -215,6 +239,7 @@ def _provenance(
     )
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What an error says, as a record's reason."""
     text = " ".join(str(error).split()) or "no message"
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"

@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
@@ -23,6 +24,8 @@ from superbit.upstreams.errors import InputError
 from superbit.upstreams.spec import UpstreamSpec
 
 SCHEMA_VERSION: Literal[1] = 1
+# In place of hashes that nobody knows, as the upstream could not be built.
+UNKNOWN = "unknown"
 
 
 def canonical_json(value: Any) -> str:
@@ -64,7 +67,8 @@ class RunIdentity(_Frozen):
 
     # canonical upstream spec, e.g. "vanilla_nano+untrained"
     upstream: str
-    # hash over the upstream's whole state (tensor names, types, shapes, bytes)
+    # hash over the upstream's whole state (tensor names, types, shapes, bytes); of a failed run
+    # UNKNOWN where the upstream could not be built, and so is its revision
     weights_sha256: str
     # the upstream's own revision; for a plug-in by path the hash of its source
     upstream_revision: str
@@ -112,6 +116,30 @@ class RunIdentity(_Frozen):
     def key(self) -> str:
         """SHA-256 over the canonical JSON of all fields, 64 hexadecimal digits."""
         return hashlib.sha256(canonical_json(self.model_dump()).encode()).hexdigest()
+
+    @property
+    def unbuilt(self) -> tuple[RunIdentity, ...]:
+        """What this run may have failed as while its upstream could not be built.
+
+        Nothing of the upstream was known then but how it was named: with ``+untrained`` or not.
+        """
+        spec = UpstreamSpec.parse(self.upstream)
+        names = dict.fromkeys([str(spec), str(replace(spec, untrained=False))])
+        return tuple(
+            RunIdentity(
+                upstream=name,
+                weights_sha256=UNKNOWN,
+                upstream_revision=UNKNOWN,
+                task=self.task,
+                task_revision=self.task_revision,
+                config=self.config,
+                corpus_sha256=self.corpus_sha256,
+                learning_rate=self.learning_rate,
+                seed=self.seed,
+                fold=self.fold,
+            )
+            for name in names
+        )
 
 
 class Selection(_Frozen):

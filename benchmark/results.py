@@ -138,6 +138,11 @@ class ResultStore:
             _replace(path, text.encode())
         return record
 
+    def forget_unbuilt(self, identity: RunIdentity) -> None:
+        """Delete what says that this run failed as its upstream could not be built; it can now."""
+        for earlier in identity.unbuilt:
+            self.path(earlier).unlink(missing_ok=True)
+
     def declare(self, search: Declared) -> None:
         """Note that a search over learning rates was asked for, so that tables compare its runs."""
         path = self.root / _SEARCHES / f"{search.identity.task}-{search.key[:16]}.json"

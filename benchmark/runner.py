@@ -30,6 +30,7 @@ from superbit.benchmark.results import ResultStore, RunRecord
 from superbit.benchmark.rng import seed_everything
 from superbit.benchmark.tasks import find_task
 from superbit.benchmark.training_state import InterruptedRun
+from superbit.upstreams.contract_blame import blamed, require_rate
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.registry import LoadedUpstream
 
@@ -91,12 +92,14 @@ def run(
                     started=started,
                 )
             shutil.rmtree(run_dir, ignore_errors=True)
+        return [context.store.read(identity) for identity in job.identities]
     except InterruptedRun:
         raise
-    except Exception as error:
-        # One failing run must not end the sweep: it becomes a record that says why.
-        return recording.fail(job, error, context=context, started=started)
-    return [context.store.read(identity) for identity in job.identities]
+    # One failing run must not end the sweep, nor may an upstream that calls sys.exit: it becomes
+    # a record that says why.
+    except (Exception, SystemExit) as error:
+        reason = blamed(error, upstream.expert, spec=job.first.upstream)
+        return recording.fail(job, reason, context=context, started=started)
 
 
 def _run_claimed(
@@ -159,6 +162,7 @@ def _train_and_test(
     places = Places(paths=context.paths, work_dir=context.work_dir, fold=first.fold)
     config = copy.deepcopy(first.config)
     binding.bind(config["downstream_expert"], places)
+    require_rate(upstream.expert, spec=first.upstream)
     use = context.features.get((first.upstream, first.task))
     open_source = None
     if use is not None:

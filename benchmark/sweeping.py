@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
@@ -50,7 +50,8 @@ def sweep_command(arguments: argparse.Namespace) -> int:
         print(line)
     features = _plan_features(arguments, plan, paths=paths, store=store, reporter=reporter)
     if arguments.dry_run:
-        return 0
+        failures = plan.failures | (features.failures if features else _tried(plan, reporter))
+        return _dry_report(failures)
     device = _device(arguments.device)
 
     from superbit.benchmark.runner import RunContext
@@ -68,6 +69,29 @@ def sweep_command(arguments: argparse.Namespace) -> int:
     for line in _search_lines(plan, store):
         print(line)
     return _report(outcome, store)
+
+
+def _tried(plan: Plan, reporter: Reporter) -> dict[str, BaseException]:
+    """What upstreams break of the contract that have to run: without a store nothing else tells."""
+    from superbit.upstreams.contract_blame import breaks, broken_rule
+
+    failures: dict[str, BaseException] = {}
+    for name in dict.fromkeys(planned.first.upstream for planned in plan.waiting):
+        if name in plan.upstreams:
+            with reporter.quiet():
+                found = broken_rule(plan.upstreams[name].expert)
+            if found is not None:
+                failures[name] = breaks(*found, spec=name)
+    return failures
+
+
+def _dry_report(failures: Mapping[str, BaseException]) -> int:
+    """Name the upstreams whose runs would all fail; return the exit status."""
+    from superbit.benchmark.recording import one_line
+
+    for name, error in failures.items():
+        print(f"would fail: every run of {name}: {one_line(error)}")
+    return 1 if failures else 0
 
 
 def _search_lines(plan: Plan, store: ResultStore) -> Iterator[str]:
@@ -109,7 +133,7 @@ def _plan_features(
     """Plan the features of what is to run, and print that plan."""
     settings = _settings(arguments)
     # Candidates side by side ask for what one of them asks for.
-    waiting = [planned.first for planned in plan.waiting]
+    waiting = [p.first for p in plan.waiting if p.first.upstream not in plan.failures]
     if settings is None or not waiting:
         return None
     from superbit.benchmark.features.planning import decision_lines
@@ -123,7 +147,7 @@ def _plan_features(
         work_dir=store.root / "work",
         reporter=reporter,
     )
-    for line in decision_lines(features.decisions, features.costs):
+    for line in decision_lines(features.decisions, features.costs, features.unknown):
         print(line)
     return features
 
@@ -136,27 +160,30 @@ def _plan_on_assumed_sizes(arguments: argparse.Namespace) -> int:
     from superbit.benchmark.configs import resolve
     from superbit.benchmark.features.planning import decision_lines
     from superbit.benchmark.features.preparing import plan_assumed
+    from superbit.benchmark.plan import Unbuilt, load_each
     from superbit.benchmark.tasks import find_task
-    from superbit.upstreams.registry import load_upstream
 
     tasks = [find_task(name) for name in split(arguments.tasks, option="--tasks")]
-    with Reporter().quiet():
-        loaded = [load_upstream(s) for s in split(arguments.upstreams, option="--upstreams")]
-        features = plan_assumed(
-            {
-                task.name: (
-                    resolve(task.name, scale=arguments.scale, overrides=arguments.overrides),
-                    max(1, task.folds),
-                )
-                for task in tasks
-            },
-            upstreams={str(upstream.spec): upstream for upstream in loaded},
-            settings=settings,
-        )
+    reporter = Reporter()
+    named = load_each(split(arguments.upstreams, option="--upstreams"), reporter=reporter)
+    loaded = [each for each in named.values() if not isinstance(each, Unbuilt)]
+    features = plan_assumed(
+        {
+            task.name: (
+                resolve(task.name, scale=arguments.scale, overrides=arguments.overrides),
+                max(1, task.folds),
+            )
+            for task in tasks
+        },
+        upstreams={str(upstream.spec): upstream for upstream in loaded},
+        settings=settings,
+        reporter=reporter,
+    )
     print("On corpora of SUPERB's size, none of which was read:")
     for line in decision_lines(features.decisions, features.costs):
         print(line)
-    return 0
+    unbuilt = [each for each in named.values() if isinstance(each, Unbuilt)]
+    return _dry_report({str(each.spec): each.error for each in unbuilt} | features.failures)
 
 
 def _check_options(arguments: argparse.Namespace) -> None:

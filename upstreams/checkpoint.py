@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from superbit.upstreams.errors import InputError, did_you_mean
+from superbit.upstreams.errors import BrokenUpstream, InputError, did_you_mean
 from superbit.upstreams.hubert import Hubert
 from superbit.upstreams.hubert_config import NAMED_SIZES, HubertConfig
 from superbit.upstreams.quantization.convert import binarize_, is_calibrated
@@ -136,9 +136,9 @@ def _read_config(file: Path) -> tuple[HubertConfig, Policy | None, dict[str, Any
     try:
         content = json.loads(_existing(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{file} is not readable JSON: {error}.") from error
+        raise BrokenUpstream(f"{file} is not readable JSON: {error}.") from error
     if not isinstance(content, dict):
-        raise InputError(f"{file} holds no JSON object, which a checkpoint's config is.")
+        raise BrokenUpstream(f"{file} holds no JSON object, which a checkpoint's config is.")
     known = ("format", "model", "policy", "training")
     for key in content:
         if key not in known:
@@ -164,7 +164,7 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(_existing(file))
     except (OSError, SafetensorError) as error:
-        raise InputError(
+        raise BrokenUpstream(
             f"{file} is no readable safetensors file, truncated or corrupt: {error}."
         ) from error
 
@@ -202,7 +202,7 @@ def check_tensors(
     if len(lines) > _NAMED_AT_MOST:
         rest = len(lines) - _NAMED_AT_MOST + 1
         lines = [*lines[: _NAMED_AT_MOST - 1], f"and {rest} more"]
-    raise InputError(f"{complaint}:" + "".join(f"\n  {line}" for line in lines))
+    raise BrokenUpstream(f"{complaint}:" + "".join(f"\n  {line}" for line in lines))
 
 
 @contextmanager

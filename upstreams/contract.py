@@ -78,8 +78,10 @@ def check_upstream(
     results = []
     with preserved(expert):
         for rule in RULES:
+            reason = rule.reason
             try:
-                status, seen = rule.measure(probe)
+                status, seen, *of_its_own = rule.measure(probe)
+                reason = of_its_own[0] if of_its_own else reason
             except NoHiddenStates:
                 status, seen = "not applicable", "not measured: there are no hidden states"
             except ForwardFailed as error:
@@ -87,7 +89,7 @@ def check_upstream(
             except Exception as error:  # a rule that raises has failed, the others still run
                 status, seen = "fail", f"raised {type(error).__name__}: {_first_line(error)}"
             probe.found[rule.name] = status
-            result = RuleResult(rule.name, status, seen, rule.needed, rule.reason)
+            result = RuleResult(rule.name, status, seen, rule.needed, reason)
             results.append(result)
             if on_rule is not None:
                 on_rule(result)

@@ -31,12 +31,22 @@ from superbit.upstreams.contract_probe import (
 )
 
 Status = Literal["pass", "fail", "warn", "not applicable"]
-Finding = tuple[Status, str]
+# A third part is the reason where it is another than the rule's.
+Finding = tuple[Status, str] | tuple[Status, str, str]
 
 FRAME_TOLERANCE = 5  # s3prl's TOLERABLE_SEQLEN_DIFF: the difference must be smaller
 HOP = 320  # samples from frame to frame in every encoder of superbit
 INVARIANCE_TOLERANCE = 1e-5  # largest |alone − batched|, for features at the scale of 1
 TRAIN_FORWARDS = 20  # layerdrop of 5 % on 4 layers passes unseen with probability 0.02
+ONLY_ZEROS_FOLLOW = (
+    "only the number of frames differs: a batch adds zeros up to its longest utterance. Nothing "
+    "leaks; a sweep caches these features all the same, and puts the zeros back when it reads them."
+)
+ONLY_THE_NUMBER_DIFFERS = (
+    "only the number of frames differs, and no value of those that an utterance has alone: nothing "
+    "leaks into these. The frames that a batch adds or drops depend on it, so features are cached "
+    "with --cache-any-upstream only."
+)
 # Parts of parameter names that pre-training uses and hidden states do not.
 UNUSED_BY_DESIGN = ("mask_emb", "final_proj", "label_embs")
 
@@ -210,7 +220,7 @@ def _batch_invariance(probe: Probe) -> Finding:
         if probe.found[needed_first] == "fail":
             return "not applicable", f"not measured: {needed_first} failed"
     rate, mixed = probe.rate(), probe.mixed()
-    worst, worst_scale, where, cut = 0.0, 1.0, "", ""
+    worst, worst_scale, where, cut, zeros = 0.0, 1.0, "", "", True
     for row, samples in enumerate(MIXED_LENGTHS):
         alone = probe.alone(samples)
         valid = round(samples / rate)
@@ -222,6 +232,7 @@ def _batch_invariance(probe: Probe) -> Finding:
             if shared == 0:
                 continue
             expected, got = one[0, :shared], many[row, :shared]
+            zeros &= one.shape[1] >= shared and not bool(many[row, shared:valid].any())
             scale = max(1.0, float(expected.square().mean().sqrt()))
             deviation = _deviation(expected, got)
             if deviation / scale >= worst / worst_scale:
@@ -230,7 +241,10 @@ def _batch_invariance(probe: Probe) -> Finding:
     seen = f"{cut}largest deviation {worst:.2g} ({worst / worst_scale:.2g} of scale) at {where}"
     if not cut and worst <= INVARIANCE_TOLERANCE * worst_scale:
         return "pass", seen
-    return ("fail" if probe.promises_invariance else "warn"), seen
+    status: Status = "fail" if probe.promises_invariance else "warn"
+    if worst <= INVARIANCE_TOLERANCE * worst_scale:
+        return status, seen, ONLY_ZEROS_FOLLOW if zeros else ONLY_THE_NUMBER_DIFFERS
+    return status, seen
 
 
 @_rule(

@@ -10,6 +10,13 @@ class InputError(Exception):
     """
 
 
+class BrokenUpstream(InputError):
+    """What is wrong is in one upstream's own code or files.
+
+    A sweep fails that upstream's runs and goes on with the others.
+    """
+
+
 def did_you_mean(wrong: str, known: "list[str] | set[str] | tuple[str, ...]") -> str:
     """Return ``" Did you mean 'x'?"`` for the nearest of ``known``, or an empty string."""
     import difflib

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from superbit.upstreams.errors import InputError, did_you_mean
+from superbit.upstreams.errors import BrokenUpstream, InputError, did_you_mean
 from superbit.upstreams.fingerprint import source_sha256
 from superbit.upstreams.spec import UpstreamSpec
 
@@ -24,20 +24,20 @@ def build(builder: Callable[..., nn.Module], spec: UpstreamSpec, *, draw_seed: i
     """Call somebody else's builder: the same weights at every call, one sentence where it fails.
 
     Raises:
-        InputError: it raised, or gave something else than a module.
+        BrokenUpstream: it raised, or gave something else than a module.
     """
     from torch import nn
 
     try:
         with _seeded_generators(draw_seed):
             expert = builder(ckpt=spec.checkpoint, model_config=None, refresh=False)
-    except InputError:
-        raise
+    except InputError as error:
+        raise BrokenUpstream(str(error)) from error
     except (Exception, SystemExit) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"upstream {str(spec)!r} cannot be built: {reason}.") from error
+        raise BrokenUpstream(f"upstream {str(spec)!r} cannot be built: {reason}.") from error
     if not isinstance(expert, nn.Module):
-        raise InputError(
+        raise BrokenUpstream(
             f"upstream {str(spec)!r}: its function returned {type(expert).__name__}; "
             "it must return a torch.nn.Module."
         )
@@ -94,7 +94,8 @@ def by_path(name: str) -> tuple[Callable[..., nn.Module], str]:
     """Return the function that ``path/to/hubconf.py:function`` names, and its source's hash.
 
     Raises:
-        InputError: no such file or function, or the file cannot be imported.
+        InputError: no such file or function.
+        BrokenUpstream: the file cannot be imported.
     """
     path_text, _, function = name.rpartition(":")
     path = Path(path_text)
@@ -119,6 +120,6 @@ def _import_file(path: Path) -> types.ModuleType:
     try:
         return importlib.import_module(f"{package_name}.{path.stem}")
     except (Exception, SystemExit) as error:
-        raise InputError(
+        raise BrokenUpstream(
             f"upstream file {path} cannot be imported: {type(error).__name__}: {error}."
         ) from error

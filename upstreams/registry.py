@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from superbit.upstreams import foreign
-from superbit.upstreams.errors import InputError, did_you_mean
+from superbit.upstreams.errors import BrokenUpstream, InputError, did_you_mean
 from superbit.upstreams.fingerprint import weights_sha256
 from superbit.upstreams.spec import TWIN_POLICY, TWIN_PREFIX, UpstreamSpec
 
@@ -274,7 +274,7 @@ def _plugin_entry(point: EntryPoint) -> UpstreamEntry:
     try:
         build = point.load()
     except (Exception, SystemExit) as error:
-        raise InputError(
+        raise BrokenUpstream(
             f"plug-in upstream {point.name!r} of {origin} cannot be imported: "
             f"{type(error).__name__}: {error}."
         ) from error

@@ -7,7 +7,7 @@ left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from superbit.benchmark.features.cache import TOLERANCE
@@ -184,10 +184,12 @@ def _priced(need: Need, cost: Cost, frame_bytes: int) -> Decision:
 def _refusal(group: Sequence[Decision], cost: Cost, left: int | None) -> str | None:
     """Why features that share their audio are not stored; ``None`` if they are."""
     if not cost.may_store:
-        return (
-            f"an utterance's features depend on its batch ({deviation_text(cost.deviation)}); "
-            "--cache-any-upstream stores them all the same"
+        what = (
+            "the number of an utterance's frames depends on its batch"
+            if cost.deviation == float("inf")
+            else f"an utterance's features depend on its batch ({deviation_text(cost.deviation)})"
         )
+        return f"{what}; --cache-any-upstream stores them all the same"
     if not any(decision.need.waveforms for decision in group):
         return "no file of it is in the corpus's manifest"
     size = sum(decision.bytes for decision in group)
@@ -208,17 +210,34 @@ def _use(decision: Decision) -> str:
     return f"each waveform is used {times / need.waveforms:,.1f} times"
 
 
-def decision_lines(decisions: Sequence[Decision], costs: dict[str, Cost]) -> Iterator[str]:
-    """The decisions as text: one line an upstream, one a task, what it adds up to."""
+def decision_lines(
+    decisions: Sequence[Decision],
+    costs: Mapping[str, Cost],
+    unknown: Mapping[tuple[str, str], str] | None = None,
+) -> Iterator[str]:
+    """The decisions as text: one line an upstream, one a task, what it adds up to.
+
+    Args:
+        unknown: by upstream and task, why nobody knows what the runs will ask for.
+    """
     for upstream, cost in costs.items():
         pace = "measured at extraction" if cost.measured else "from two short passes"
+        zeros = (
+            "; a batch adds frames of zeros to an utterance's own: nothing leaks, and they are "
+            "stored all the same"
+            if cost.zeros_follow
+            else ""
+        )
         yield (
             f"features of {upstream}: {cost.layers} layers × {cost.dim}, {cost.rate:g} samples a "
-            f"frame; 1 h of audio takes {hours_text(cost.pace)} on one core ({pace})"
+            f"frame; 1 h of audio takes {hours_text(cost.pace)} on one core ({pace}){zeros}"
         )
         for decision in decisions:
             if decision.need.upstream == upstream:
                 yield "  " + _line(decision)
+        for (name, task), why in (unknown or {}).items():
+            if name == upstream:
+                yield f"  {task:<4} live: its datasets cannot be walked through: {why}"
     stored = [d for d in decisions if d.store]
     without = sum(d.without for d in decisions)
     remaining = sum(d.extraction + d.live for d in stored) + sum(
@@ -253,8 +272,6 @@ def _line(decision: Decision) -> str:
 
 def deviation_text(deviation: float) -> str:
     """E.g. ``by 0.03 of the largest``."""
-    if deviation == float("inf"):
-        return "their number too"
     return f"by {deviation:.1g} of the largest"
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,14 @@ from superbit.benchmark.features.extraction import (
 )
 from superbit.benchmark.features.planning import Cost, Decision, Need, decide, need_of
 from superbit.benchmark.features.sizes import assumed_need, shared_once
-from superbit.benchmark.features.store import whole_or_nothing
+from superbit.benchmark.features.store import CacheError, whole_or_nothing
 from superbit.benchmark.features.waves import SAMPLE_RATE, KnownFiles
 from superbit.benchmark.progress import Reporter
+from superbit.benchmark.recording import one_line
 from superbit.benchmark.results import RunIdentity
 from superbit.benchmark.tasks import TASKS
+from superbit.upstreams.contract_blame import blamed, not_finite, require_frames, require_rate
+from superbit.upstreams.errors import InputError
 from superbit.upstreams.registry import LoadedUpstream
 
 _PROBE_SECONDS = 3
@@ -39,12 +43,19 @@ _PROBE_SECONDS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturePlan:
-    """What a sweep stores, and what each of its runs may then read."""
+    """What a sweep stores, and what each of its runs may then read.
+
+    Attributes:
+        failures: by upstream, what it raised when it was tried; none of its runs can be done.
+        unknown: by upstream and task, why nobody knows what the runs will ask for: they are live.
+    """
 
     settings: CacheSettings
     decisions: tuple[Decision, ...]
     costs: dict[str, Cost]
     demands: dict[tuple[str, str], Demand]
+    failures: dict[str, BaseException] = field(default_factory=dict)
+    unknown: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
 def plan_features(
@@ -57,6 +68,9 @@ def plan_features(
     reporter: Reporter,
 ) -> FeaturePlan:
     """Walk through the datasets of what has to be run, and decide what to store.
+
+    An upstream that fails when it is tried, and a task whose datasets cannot be walked through,
+    are noted, and the others go on.
 
     Args:
         runs: of a sweep that are not done.
@@ -71,25 +85,29 @@ def plan_features(
     folds = Counter((run.upstream, run.task) for run in runs)
     first = {(run.upstream, run.task): run for run in reversed(runs)}
     files, lengths = KnownFiles(work_dir), Lengths(settings.folder / "lengths.json")
-    with reporter.quiet():
-        costs = {
-            name: cost_of(upstreams[name], settings)
-            for name in dict.fromkeys(run.upstream for run in runs)
-        }
+    asked_for = {name: upstreams[name] for name in dict.fromkeys(run.upstream for run in runs)}
+    costs, failures = _costs(asked_for, settings, reporter)
     demands: dict[tuple[str, str], Demand] = {}
-    walked: dict[tuple[str, float], Demand] = {}
+    unknown: dict[tuple[str, str], str] = {}
+    walked: dict[tuple[str, float], Demand | str] = {}
     for (name, task), run in first.items():
+        if name in failures:
+            continue
         rate = costs[name].rate
         asked = task, rate if TASKS[task].cuts_by_frames else 0.0
         if asked not in walked:
             places = Places(paths=paths, work_dir=work_dir, fold=run.fold)
             with reporter.quiet():
-                walked[asked] = find_demand(
+                walked[asked] = _walked(
                     task, run.config, places=places, files=files, rate=rate, lengths=lengths
                 )
         demand = walked[asked]
-        demands[name, task] = replace(demand, kind=costs[name].kind(demand.kind))
-    with whole_or_nothing(settings.folder):
+        if isinstance(demand, str):
+            unknown[name, task] = demand
+        else:
+            demands[name, task] = replace(demand, kind=costs[name].kind(demand.kind))
+    # What is not remembered is measured again.
+    with contextlib.suppress(CacheError), whole_or_nothing(settings.folder):
         lengths.save()
     needs, planned = [], set[tuple[str, str, str]]()
     for (name, task), demand in demands.items():
@@ -108,8 +126,43 @@ def plan_features(
                 missing=(len(new), sum(wave.seconds for wave in new)),
             )
         )
-    decisions = _decide(needs, costs, settings)
-    return FeaturePlan(settings=settings, decisions=decisions, costs=costs, demands=demands)
+    return FeaturePlan(
+        settings=settings,
+        decisions=_decide(needs, costs, settings),
+        costs=costs,
+        demands=demands,
+        failures=failures,
+        unknown=unknown,
+    )
+
+
+def _costs(
+    upstreams: dict[str, LoadedUpstream], settings: CacheSettings, reporter: Reporter
+) -> tuple[dict[str, Cost], dict[str, BaseException]]:
+    """What each upstream gives and takes; what those that fail raised."""
+    costs: dict[str, Cost] = {}
+    failures: dict[str, BaseException] = {}
+    for name, upstream in upstreams.items():
+        with reporter.quiet():
+            try:
+                costs[name] = cost_of(upstream, settings)
+            except (Exception, SystemExit) as error:
+                failures[name] = blamed(error, upstream.expert, spec=name)
+    return costs, failures
+
+
+def _walked(task: str, config: dict[str, Any], **how: Any) -> Demand | str:
+    """What a task asks for, or why that cannot be told: then its runs say what is wrong.
+
+    Raises:
+        InputError: something the user gave is wrong, which shows before any run.
+    """
+    try:
+        return find_demand(task, config, **how)
+    except InputError:
+        raise
+    except Exception as error:
+        return one_line(error)
 
 
 def plan_assumed(
@@ -117,6 +170,7 @@ def plan_assumed(
     *,
     upstreams: dict[str, LoadedUpstream],
     settings: CacheSettings,
+    reporter: Reporter,
 ) -> FeaturePlan:
     """Plan for SUPERB's corpora from their sizes alone.
 
@@ -124,21 +178,32 @@ def plan_assumed(
         configs: by task, its resolved config and how many runs make its number.
     """
     refuse_small_budget(settings)
-    costs = {name: cost_of(upstream, settings) for name, upstream in upstreams.items()}
+    costs, failures = _costs(upstreams, settings, reporter)
     needs = [
         assumed_need(task, config, upstream=name, runs=runs)
-        for name in upstreams
+        for name in costs
         for task, (config, runs) in configs.items()
     ]
     needs = [replace(need, kind=costs[need.upstream].kind(need.kind)) for need in needs]
-    decisions = _decide(shared_once(needs), costs, settings)
-    return FeaturePlan(settings=settings, decisions=decisions, costs=costs, demands={})
+    return FeaturePlan(
+        settings=settings,
+        decisions=_decide(shared_once(needs), costs, settings),
+        costs=costs,
+        demands={},
+        failures=failures,
+    )
 
 
 def cost_of(upstream: LoadedUpstream, settings: CacheSettings) -> Cost:
-    """Measure what an upstream gives and takes; the global generators stay as they are."""
+    """Measure what an upstream gives and takes; the global generators stay as they are.
+
+    Raises:
+        BrokenContract: it gives no rate, another number of frames than s3prl accepts, or NaN.
+    """
     from s3prl.upstream.interfaces import Featurizer
 
+    spec = str(upstream.spec)
+    require_rate(upstream.expert, spec=spec)
     expert = upstream.expert.eval()
     device = next((str(p.device) for p in expert.parameters()), "cpu")
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -149,6 +214,7 @@ def cost_of(upstream: LoadedUpstream, settings: CacheSettings) -> Cost:
         began = time.process_time()
         states = expert(noise)["hidden_states"]
         pace = (time.process_time() - began) / _PROBE_SECONDS
+        _require_sound(states, samples=len(noise[0]), rate=featurizer.downsample_rate)
         deviation, zeros_follow = deviation_of(upstream, featurizer.downsample_rate)
     measured = measured_rate(settings.upstream_folder(upstream))
     return Cost(
@@ -161,6 +227,14 @@ def cost_of(upstream: LoadedUpstream, settings: CacheSettings) -> Cost:
         may_store=deviation <= TOLERANCE or settings.any_upstream,
         zeros_follow=zeros_follow,
     )
+
+
+def _require_sound(states: Any, *, samples: int, rate: float) -> None:
+    layers = list(states.values()) if isinstance(states, dict) else states
+    for layer in layers if isinstance(layers, list | tuple) else [layers]:
+        require_frames(layer.shape[1], samples=samples, rate=rate)
+        if not bool(layer.isfinite().all()):
+            raise not_finite()
 
 
 def _decide(

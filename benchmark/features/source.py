@@ -20,7 +20,7 @@ from superbit.benchmark.features.passes import passes
 from superbit.benchmark.features.store import CacheError, Features, FeatureStore
 from superbit.benchmark.features.waves import SAMPLE_RATE, KnownFiles, Transform, Wave, wave_key
 from superbit.upstreams import s3prl_patches
-from superbit.upstreams.errors import InputError
+from superbit.upstreams.contract_blame import not_finite, require_frames
 
 # Recordings that a task reads whole for every crop: KS's six background noises of about a minute.
 _RECORDINGS_KEPT = 8
@@ -51,21 +51,20 @@ class UpstreamFeatures:
         """Return (L, frames, D) of each waveform from one forward pass.
 
         Raises:
-            InputError: NaN or infinity.
+            BrokenContract: NaN or infinity, or another number of frames than s3prl accepts.
         """
         batch = [wave.to(self.device, torch.float32) for wave in waves]
         output = self.upstream(batch)["hidden_states"]
         layers = list(output.values()) if isinstance(output, dict) else output
         layers = layers if isinstance(layers, list | tuple) else [layers]
+        require_frames(layers[0].shape[1], samples=max(map(len, batch)), rate=self.rate)
         found = []
         for index, wave in enumerate(batch):
             end = round(len(wave) / self.rate)
             states = torch.stack([layer[index, :end] for layer in layers])
             # a sum takes one pass over what may be a hundred megabytes
             if not (bool(states.sum().isfinite()) or bool(states.isfinite().all())):
-                raise InputError(
-                    "the upstream gave NaN or infinity: 'superbit check' says for which input."
-                )
+                raise not_finite()
             found.append(states.mean(dim=1, keepdim=True) if self.pooled else states)
         return found
 

@@ -1,4 +1,4 @@
-"""A sweep's features: extracted as planned before its runs, opened by each of them."""
+"""A sweep's features: extracted as planned before an upstream's runs, opened by each of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from superbit.benchmark.features.source import FeatureSource, UpstreamFeatures
 from superbit.benchmark.features.store import CacheError
 from superbit.benchmark.features.waves import KnownFiles
 from superbit.benchmark.features.workers import Workers
-from superbit.benchmark.progress import Reporter
+from superbit.benchmark.recording import one_line
 from superbit.benchmark.training_state import InterruptedRun
 from superbit.upstreams.registry import LoadedUpstream
 
@@ -69,91 +69,106 @@ class FeatureUse:
         }
 
 
-def prepare(
-    plan: FeaturePlan,
-    *,
-    upstreams: dict[str, LoadedUpstream],
-    reporter: Reporter,
-    device: str,
-    processes: int,
-    stop: Callable[[], bool],
-) -> dict[tuple[str, str], FeatureUse]:
-    """Extract what the plan stores; return what runs may read, by upstream and task.
+Uses = dict[tuple[str, str], FeatureUse]
 
-    A forward pass that fails is no reason to stop: its runs stay live, and their records say why.
 
-    Raises:
-        CacheError: the disk is full, or the folder cannot be written to.
-        InterruptedRun: ``stop`` said so; the next call continues.
+class Supply:
+    """Extracts what a plan stores, one upstream at a time, when its first run is about to begin.
+
+    Args:
+        say: writes a line for the user.
+        processes: at most so many at a time, of one thread each.
+        stop: true ends an extraction by ``InterruptedRun``; the next sweep continues it.
     """
-    workers = Workers(processes) if _worth_processes(plan, device, processes) else None
-    try:
-        return _Extraction(
-            plan=plan,
-            upstreams=upstreams,
-            reporter=reporter,
-            device=device,
-            workers=workers,
-            stop=stop,
-        ).run()
-    finally:
-        if workers is not None:
-            workers.close()
 
+    def __init__(
+        self,
+        plan: FeaturePlan,
+        *,
+        upstreams: dict[str, LoadedUpstream],
+        say: Callable[[str], None],
+        device: str,
+        processes: int,
+        stop: Callable[[], bool],
+    ) -> None:
+        self._plan, self._upstreams, self._say = plan, upstreams, say
+        self._device, self._processes, self._stop = device, processes, stop
+        self._workers: Workers | None = None
+        self._ready: dict[str, Uses] = {}
 
-def _worth_processes(plan: FeaturePlan, device: str, processes: int) -> bool:
-    hours = sum(decision.extraction for decision in plan.decisions if decision.store)
-    return processes > 1 and device == "cpu" and hours * 3600 > _SECONDS_WORTH_PROCESSES
+    def of(self, upstream: str) -> Uses:
+        """Return what an upstream's runs may read, by upstream and task; extract it at first.
 
+        What fails is no reason to stop: its runs stay live, and their records say why.
 
-@dataclass(frozen=True, kw_only=True)
-class _Extraction:
-    """What :func:`prepare` does, with the processes that do it."""
+        Raises:
+            InterruptedRun: ``stop`` said so.
+        """
+        if upstream not in self._ready:
+            if self._worth_processes(upstream):
+                self._workers = Workers(self._processes)
+            try:
+                self._ready[upstream] = self._prepared(upstream)
+            finally:
+                # Each holds the upstream, and its runs need the memory.
+                if self._workers is not None:
+                    self._workers.close()
+                self._workers = None
+        return self._ready[upstream]
 
-    plan: FeaturePlan
-    upstreams: dict[str, LoadedUpstream]
-    reporter: Reporter
-    device: str
-    workers: Workers | None
-    stop: Callable[[], bool]
+    def is_ready(self, upstream: str) -> bool:
+        """Whether :meth:`of` has its answer already."""
+        return upstream in self._ready
 
-    def run(self) -> dict[tuple[str, str], FeatureUse]:
-        # Tasks together, so that all processes are busy but at an upstream's end, and one upstream
-        # after the other: a process has one of them.
-        groups: dict[tuple[str, Kind], list[Need]] = {
-            (name, kind): [] for name in self.upstreams for kind in ("pooled", "frames")
-        }
-        for decision in self.plan.decisions:
-            if decision.store:
-                groups[decision.need.upstream, decision.need.kind].append(decision.need)
+    def _worth_processes(self, upstream: str) -> bool:
+        hours = sum(
+            decision.extraction
+            for decision in self._plan.decisions
+            if decision.store and decision.need.upstream == upstream
+        )
+        worth = hours * 3600 > _SECONDS_WORTH_PROCESSES
+        return self._processes > 1 and self._device == "cpu" and worth
+
+    def _prepared(self, upstream: str) -> Uses:
+        # Tasks together, so that all processes are busy but at an upstream's end.
+        groups: dict[Kind, list[Need]] = {"pooled": [], "frames": []}
+        for decision in self._plan.decisions:
+            if decision.store and decision.need.upstream == upstream:
+                groups[decision.need.kind].append(decision.need)
         return {
             (need.upstream, need.task): FeatureUse(
-                settings=self.plan.settings, kind=need.kind, cost=self.plan.costs[need.upstream]
+                settings=self._plan.settings, kind=need.kind, cost=self._plan.costs[upstream]
             )
             for needs in filter(None, groups.values())
             for need in self._extracted(needs)
         }
 
     def _extracted(self, needs: list[Need]) -> list[Need]:
-        """Extract what these tasks need, one by one where that fails; return which have it."""
+        """Extract what these tasks need, one by one where that fails; return which may read."""
         try:
             self._extract(needs)
-        except (CacheError, InterruptedRun):
+        except InterruptedRun:
             raise
-        except Exception as error:
+        except CacheError as error:
+            # What is stored by now counts; a whole night of runs is worth more than the rest.
+            of_tasks = ", ".join(need.task for need in needs)
+            self._say(
+                f"features of {needs[0].upstream} for {of_tasks}: what is not stored stays live: "
+                f"{one_line(error)}"
+            )
+        except (Exception, SystemExit) as error:
             if len(needs) > 1:
                 return [need for each in needs for need in self._extracted([each])]
-            reason = " ".join(str(error).split()) or type(error).__name__
             what = f"{needs[0].task} × {needs[0].upstream}"
-            self.reporter.line(f"{what}: no features are stored: {reason}")
+            self._say(f"{what}: no features are stored: {one_line(error)}")
             return []
         return needs
 
     def _extract(self, needs: list[Need]) -> None:
         """Extract what several tasks need of one kind of one upstream's features."""
         name, kind = needs[0].upstream, needs[0].kind
-        upstream, cost = self.upstreams[name], self.plan.costs[name]
-        demands = [self.plan.demands[name, need.task] for need in needs]
+        upstream, cost = self._upstreams[name], self._plan.costs[name]
+        demands = [self._plan.demands[name, need.task] for need in needs]
         waves = {key: wave for demand in demands for key, wave in demand.waves.items()}
         of_tasks = ", ".join(need.task for need in needs)
         with torch.random.fork_rng(devices=[]):
@@ -162,19 +177,19 @@ class _Extraction:
                 upstream=upstream,
                 kind=kind,
                 shape=Shape(layers=cost.layers, dim=cost.dim, rate=cost.rate),
-                settings=self.plan.settings,
+                settings=self._plan.settings,
                 invariant=cost.invariant,
                 # What was registered in this process is unknown to others.
-                workers=self.workers if upstream.entry.origin != "registered" else None,
-                device=self.device,
-                stop=self.stop,
-                on_progress=_Pace(self.reporter, f"features of {name} for {of_tasks}").show,
+                workers=self._workers if upstream.entry.origin != "registered" else None,
+                device=self._device,
+                stop=self._stop,
+                on_progress=_Pace(self._say, f"features of {name} for {of_tasks}").show,
             )
-        if is_over_budget(self.plan.settings):
-            store = self.plan.settings.store(upstream, kind)
+        if is_over_budget(self._plan.settings):
+            store = self._plan.settings.store(upstream, kind)
             lacking = sum(key not in store for key in waves)
             if lacking:
-                self.reporter.line(
+                self._say(
                     f"features of {name} for {of_tasks}: the cache is full by now (another sweep "
                     f"may fill it as well): {lacking:,} of {len(waves):,} waveforms stay live; a "
                     "larger --cache-budget would hold them."
@@ -184,8 +199,8 @@ class _Extraction:
 class _Pace:
     """Shows hours of audio done and how fast it goes, every ten seconds."""
 
-    def __init__(self, reporter: Reporter, what: str) -> None:
-        self._reporter, self._what = reporter, what
+    def __init__(self, say: Callable[[str], None], what: str) -> None:
+        self._say, self._what = say, what
         self._began = self._last = time.monotonic()
 
     def show(self, done: float, total: float) -> None:
@@ -198,7 +213,7 @@ class _Pace:
         self._last = now
         pace = done / (now - self._began)
         left = max(0.0, total - done) / pace
-        self._reporter.line(
+        self._say(
             f"{self._what}: {done / 3600:.2f} of {total / 3600:.2f} h of audio, {pace:,.0f} h an "
             f"hour, about {left / 60:.0f} min left"
         )

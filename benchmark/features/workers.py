@@ -17,6 +17,7 @@ from superbit.benchmark.features.passes import passes
 from superbit.benchmark.features.source import UpstreamFeatures
 from superbit.benchmark.features.store import CacheError, Features, write_shard
 from superbit.benchmark.features.waves import Wave
+from superbit.upstreams.errors import InputError
 from superbit.upstreams.machine import end_with_parent
 
 # Seconds of audio, and those that they took.
@@ -134,6 +135,16 @@ def _begin_worker() -> None:
 
 
 def _compute_in_worker(chunk: list[Wave], job: ChunkJob, upstream: str) -> tuple[float, float]:
+    try:
+        return _compute(chunk, job, upstream)
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        # Of somebody else's exceptions not all survive the way to the parent.
+        raise RuntimeError(f"{type(error).__name__}: {error}") from None
+
+
+def _compute(chunk: list[Wave], job: ChunkJob, upstream: str) -> tuple[float, float]:
     if _worker.get("upstream") != upstream:
         from superbit.benchmark.progress import Reporter
         from superbit.upstreams.registry import load

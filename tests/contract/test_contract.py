@@ -88,6 +88,37 @@ def test_features_without_parameters_pass_with_the_parameter_rules_not_applicabl
     assert report.names("warn") == ("batch-invariance",)
     assert "98 frames alone, 100 in a batch" in result(report, "batch-invariance").seen
     assert "largest deviation 0 " in result(report, "batch-invariance").seen
+    assert "Nothing leaks; a sweep caches these" in result(report, "batch-invariance").reason
+
+
+@pytest.mark.parametrize(
+    ("added", "reason"),
+    [
+        (0.0, "a batch adds zeros up to its longest utterance. Nothing leaks; a sweep caches"),
+        (1.0, "nothing leaks into these. The frames that a batch adds or drops depend on it"),
+        (None, "with padding that leaks, features depend on the neighbours"),
+    ],
+)
+def test_batch_invariance_gives_the_reason_of_what_was_found(added, reason):
+    """A frame fewer alone; in a batch, something in its place, or another value before it."""
+
+    class Shorter(type(mock("good"))):
+        def forward(self, wavs):
+            states = super().forward(wavs)["hidden_states"]
+            if len(wavs) == 1:
+                return {"hidden_states": [state[:, :-1] for state in states]}
+            for row, wav in enumerate(wavs):
+                end = round(len(wav) / 320)
+                for state in states:
+                    state[row, end - 1 :] = added or 0.0
+                    if added is None:
+                        state[row, 0] += 0.1
+            return {"hidden_states": states}
+
+    with torch.no_grad():
+        report = check_upstream(Shorter(), ours=False)
+    assert report.names("warn") == ("batch-invariance",)
+    assert reason in result(report, "batch-invariance").reason
 
 
 # What fails, and that nothing else does

@@ -1,5 +1,7 @@
 """Decisions by time saved per byte, against figures worked out by hand."""
 
+import dataclasses
+
 import pytest
 
 from superbit.benchmark.configs import resolve
@@ -70,6 +72,16 @@ def test_an_upstream_whose_features_depend_on_the_batch_is_live_and_says_so():
     lines = "\n".join(decision_lines([decision], {"u": depends}))
     assert "0.03" in lines
     assert "--cache-any-upstream" in lines
+
+
+def test_a_plan_says_what_only_the_number_of_frames_means():
+    other = dataclasses.replace(COST, deviation=float("inf"), may_store=False)
+    lines = "\n".join(decision_lines([decide_one(need(), cost=other)], {"u": other}))
+    assert "the number of an utterance's frames depends on its batch; --cache-any" in lines
+    zeros = dataclasses.replace(COST, zeros_follow=True)
+    decision = decide_one(need(), cost=zeros)
+    assert decision.store
+    assert "nothing leaks" in "\n".join(decision_lines([decision], {"u": zeros}))
 
 
 @pytest.mark.parametrize("task", TASKS)

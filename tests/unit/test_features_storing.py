@@ -1,6 +1,5 @@
 """What is extracted together, and what one task's trouble leaves to the others."""
 
-import io
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +10,7 @@ from superbit.benchmark.features.demand import Demand
 from superbit.benchmark.features.planning import Cost, Decision, need_of
 from superbit.benchmark.features.preparing import FeaturePlan
 from superbit.benchmark.features.store import CacheError
-from superbit.benchmark.progress import Reporter
+from superbit.benchmark.training_state import InterruptedRun
 
 COST = Cost(layers=2, dim=10, rate=320, pace=0.5, measured=True, deviation=0.0, may_store=True)
 KINDS = {"KS": "pooled", "SID": "pooled", "PR": "frames", "ASR": "frames"}
@@ -50,7 +49,7 @@ def prepare(plan, monkeypatch):
     """Prepare with an extraction that fails at some waves; returns uses, its calls and output."""
 
     def run(bad="", error=ValueError):
-        calls, out = [], io.StringIO()
+        calls, said = [], []
 
         def extract(waves, *, upstream, kind, **_):
             calls.append((upstream.name, kind, "".join(waves)))
@@ -58,15 +57,17 @@ def prepare(plan, monkeypatch):
                 raise error("this one is wrong")
 
         monkeypatch.setattr(storing, "extract", extract)
-        uses = storing.prepare(
+        supply = storing.Supply(
             plan,
             upstreams={
                 name: SimpleNamespace(name=name, entry=SimpleNamespace(origin="superbit"))
                 for name in UPSTREAMS
             },
-            reporter=Reporter(out), device="cpu", processes=1, stop=lambda: False,
+            say=said.append, device="cpu", processes=1, stop=lambda: False,
         )  # fmt: skip
-        return uses, calls, out.getvalue()
+        uses = {name: supply.of(name) for name in UPSTREAMS}
+        assert {name: supply.of(name) for name in UPSTREAMS} == uses  # once an upstream
+        return uses["one"] | uses["two"], calls, "\n".join(said)
 
     return run
 
@@ -86,9 +87,23 @@ def test_a_task_that_fails_leaves_the_others_theirs(prepare):
     uses, _, said = prepare(bad="c")
     assert ("one", "KS") in uses
     assert ("one", "SID") not in uses
-    assert "SID × one: no features are stored: this one is wrong" in said
+    assert "SID × one: no features are stored: ValueError: this one is wrong" in said
 
 
-def test_trouble_of_the_cache_itself_ends_it(prepare):
-    with pytest.raises(CacheError):
-        prepare(bad="d", error=CacheError)
+def test_trouble_of_the_cache_itself_leaves_runs_what_is_stored_by_then(prepare):
+    uses, _, said = prepare(bad="d", error=CacheError)
+    assert ("one", "PR") in uses
+    assert "features of one for PR, ASR: what is not stored stays live: this one is wrong" in said
+
+
+def test_a_sweep_that_is_stopped_stops(prepare):
+    with pytest.raises(InterruptedRun):
+        prepare(bad="d", error=InterruptedRun)
+
+
+@pytest.mark.parametrize("error", [SystemExit, MemoryError])
+def test_whatever_an_upstream_raises_leaves_its_runs_live(prepare, error):
+    uses, _, said = prepare(bad="d", error=error)
+    assert ("one", "KS") in uses
+    assert ("one", "PR") not in uses
+    assert "PR × two: no features are stored" in said
