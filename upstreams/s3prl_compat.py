@@ -252,27 +252,27 @@ def _called_by_s3prl() -> bool:
 
 # --- the finder -----------------------------------------------------------------------------------
 
-# Modules that may fail to run, and what then makes them fit for use.
-_Rescue = Callable[[types.ModuleType, Exception], None]
-_RESCUES: dict[str, _Rescue] = {"torchaudio._extension": _do_without_extension}
+# What runs before a module does; what makes one that fails fit for use; what runs after it.
+_PREPARATIONS: dict[str, Callable[[], None]] = {"s3prl": apply}
+_RESCUES: dict[str, Callable[[types.ModuleType, Exception], None]] = {
+    "torchaudio._extension": _do_without_extension
+}
 _PATCHES["torchaudio"] = [_add_torchaudio_functions]
 
 
 class _S3prlFinder(importlib.abc.MetaPathFinder):
-    """Applies the shims before s3prl, supplies absent modules, mends others as they are imported."""
+    """Applies the shims before s3prl, supplies absent modules, mends others at their import."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname == "s3prl" and self._found_by_others(fullname, path, target) is None:
-            return None  # not installed: nothing to get ready for
-        if fullname.partition(".")[0] == "s3prl":
-            apply()
+        if fullname.startswith("s3prl."):
+            apply()  # s3prl itself may have been imported before there was this finder
         elif fullname == "torchaudio":
             _forget_failed_torchaudio()
         if fullname in _SUPPLIED:
             return self._supplied(fullname)
-        if fullname not in _PATCHES and fullname not in _RESCUES:
+        if fullname not in (*_PREPARATIONS, *_RESCUES, *_PATCHES):
             return None
         spec = self._found_by_others(fullname, path, target)
         if spec is not None and spec.loader is not None:
@@ -304,6 +304,8 @@ class _S3prlFinder(importlib.abc.MetaPathFinder):
         original = loader.exec_module
 
         def exec_module(module: types.ModuleType) -> None:
+            if fullname in _PREPARATIONS:
+                _PREPARATIONS[fullname]()
             try:
                 original(module)
             except (OSError, ImportError, RuntimeError) as error:

@@ -103,7 +103,8 @@ def test_an_extension_that_does_not_load_is_done_without(broken, tmp_path):
 
 def test_another_error_of_torchaudio_is_not_hidden(broken, tmp_path):
     (broken / "torchaudio" / "_align.py").write_text("raise OSError('their own')\n")
-    code = "import superbit.upstreams\ntry:\n    import torchaudio\nexcept OSError as e:\n    print(e)"
+    code = "import superbit.upstreams\n"
+    code += "try:\n    import torchaudio\nexcept OSError as error:\n    print(error)\n"
     assert run_python(code, tmp_path, in_front=[broken]) == "their own\n"
 
 
@@ -117,9 +118,10 @@ def test_a_torchaudio_that_loads_is_left_alone(tmp_path):
     (package / "_extension.py").write_text("_IS_TORCHAUDIO_EXT_AVAILABLE = 'theirs'\n")
     (package / "sox_effects.py").write_text("theirs = 'theirs'\n")
     for order in ("superbit.upstreams, torchaudio", "torchaudio, superbit.upstreams"):
-        code = f"import {order}, torchaudio._extension as extension, torchaudio.sox_effects as sox\n"
-        code += "print(torchaudio.load('x'), torchaudio.set_audio_backend('y'), sox.theirs,"
-        code += " extension._IS_TORCHAUDIO_EXT_AVAILABLE)"
+        code = f"import {order}, torchaudio._extension, torchaudio.sox_effects\n"
+        code += "print(torchaudio.load('x'), torchaudio.set_audio_backend('y'))\n"
+        code += "print(torchaudio.sox_effects.theirs)\n"
+        code += "print(torchaudio._extension._IS_TORCHAUDIO_EXT_AVAILABLE)\n"
         assert set(run_python(code, tmp_path, in_front=[package.parent]).split()) == {"theirs"}
 
 
