@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from superbit.upstreams import foreign
 from superbit.upstreams.errors import InputError, did_you_mean
+from superbit.upstreams.extras import how_to_install, pip_line
 from superbit.upstreams.fingerprint import weights_sha256
 from superbit.upstreams.spec import TWIN_POLICY, TWIN_PREFIX, UpstreamSpec
 
@@ -322,9 +323,14 @@ def _s3prl_entry(name: str, *, typed: str) -> UpstreamEntry:
     try:
         build = foreign.by_hub_name(name)
     except ImportError as error:
+        if error.name != "s3prl":
+            raise InputError(
+                f"upstream {typed!r} of s3prl's hub cannot be imported: "
+                f"{how_to_install(error) or error}."
+            ) from error
         raise InputError(
             f"unknown upstream {typed!r}: superbit knows {', '.join(names())}; for the names of "
-            f"s3prl's hub install superbit[run] ({error})."
+            f"s3prl's hub: {pip_line('run')}.{did_you_mean(typed, names())}"
         ) from error
     if build is None:
         # a twin is superbit's own, so only its names come into question

@@ -46,9 +46,10 @@ def install() -> None:
     if any(isinstance(finder, _S3prlFinder) for finder in sys.meta_path):
         return
     sys.meta_path.insert(0, _S3prlFinder())
-    for name in [name for name in _PATCHES if name in sys.modules]:
-        for patch in _PATCHES[name]:
-            patch(sys.modules[name])
+    for name, patches in _PATCHES.items():
+        if (module := sys.modules.get(name)) is not None:  # None: somebody forbids its import
+            for patch in patches:
+                patch(module)
 
 
 def apply() -> None:
@@ -66,8 +67,8 @@ def apply() -> None:
 def after_import(module_name: str, patch: _Patch) -> None:
     """Run ``patch(module)`` right after ``module_name`` is imported, or now if it already was."""
     _PATCHES.setdefault(module_name, []).append(patch)
-    if module_name in sys.modules:
-        patch(sys.modules[module_name])
+    if (module := sys.modules.get(module_name)) is not None:
+        patch(module)
 
 
 # --- torchaudio -----------------------------------------------------------------------------------
