@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from superbit.benchmark.verbs import parser
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.extras import how_to_install
 
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -25,6 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return arguments.verb(arguments)
     except InputError as error:
         print(f"superbit: {error}", file=sys.stderr)
+        return EXIT_INPUT
+    except ModuleNotFoundError as error:
+        # the base install is for tables: whatever else a verb needs is one of the extras
+        missing = how_to_install(error)
+        if missing is None:
+            raise
+        print(f"superbit: {missing}.", file=sys.stderr)
         return EXIT_INPUT
     except KeyboardInterrupt:
         print("superbit: stopped.", file=sys.stderr)

@@ -97,7 +97,7 @@ def model_and_twin(spec: UpstreamSpec, policy: str) -> tuple[Hubert, Hubert, str
     from superbit.upstreams.hubert_config import NAMED_SIZES
     from superbit.upstreams.quantization.convert import binarize_
 
-    entry = registry.find(spec.name)
+    entry = registry.find(spec.name, twin=spec.policy == TWIN_POLICY)
     if not entry.ours:
         raise InputError(
             f"error-flow binarizes superbit's own encoders, and {spec.name!r} comes from "

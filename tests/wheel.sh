@@ -1,6 +1,7 @@
 #!/bin/sh
 # Builds the wheel, installs it in an environment of its own, and uses it outside the checkout:
-# first with the base install alone (tables need no torch), then with what runs need.
+# first with the base install alone (tables need no torch, and the other verbs name their extra),
+# then with what runs need.
 set -eu
 bin=$1
 root=$(pwd)
@@ -18,6 +19,7 @@ $pip "$wheel"
 "$work/venv/bin/superbit" list tasks
 "$work/venv/bin/superbit" list upstreams
 "$work/venv/bin/superbit" table 2 --source paper
+"$work/venv/bin/python" "$root/tests/helpers/base_install.py"
 "$work/venv/bin/python" -c "import importlib.util as u; assert u.find_spec('torch') is None"
 
 $pip "$wheel[run,embedded]"

@@ -16,6 +16,7 @@ from superbit.upstreams.hubert_config import NAMED_SIZES, HubertConfig
 from superbit.upstreams.quantization.convert import binarize_, calibrate
 from superbit.upstreams.quantization.policy import Policy, load_policy
 from superbit.upstreams.spec import TWIN_POLICY, TWIN_PREFIX
+from superbit.upstreams.waveforms import Waveform, as_tensors
 
 s3prl_compat.apply()
 
@@ -45,15 +46,16 @@ class UpstreamExpert(UpstreamBase):
         """Return the samples a frame, the same for every hidden state (320)."""
         return self.model.config.hop
 
-    def forward(self, wavs: Sequence[Tensor]) -> dict[str, list[Tensor] | Tensor]:
+    def forward(self, wavs: Sequence[Waveform] | Waveform) -> dict[str, list[Tensor] | Tensor]:
         """Return the hidden states of 1-D waveforms at 16 kHz, which s3prl gives unnormalised.
 
+        They are a list of float tensors or numpy arrays; one alone is a batch of one.
         ``hidden_states`` holds layers + 1 tensors (batch, frames, dim); ``last_hidden_state``, the
         name under which s3prl offers the encoder's output alone (its option ``-s``), is the last.
 
-        Raises `InputError` as `Hubert.forward` does.
+        Raises `InputError` as `Hubert.forward` and `as_tensors` do.
         """
-        states = self.model(wavs)
+        states = self.model(as_tensors(wavs))
         return {"hidden_states": states, "last_hidden_state": states[-1]}
 
 

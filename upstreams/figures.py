@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.extras import pip_line
 
 
 def require_matplotlib(what: str, *, instead: str = "") -> None:
@@ -20,5 +21,5 @@ def require_matplotlib(what: str, *, instead: str = "") -> None:
     except ImportError:
         other = f", or {instead}" if instead else ""
         raise InputError(
-            f"{what} needs matplotlib; install it with: pip install 'superbit[figures]'{other}."
+            f"{what} needs matplotlib; install it with: {pip_line('figures')}{other}."
         ) from None

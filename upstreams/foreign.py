@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
 import re
 import sys
 import types
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,25 +71,88 @@ def _seeded_generators(seed: int) -> Iterator[None]:
 
 
 def by_hub_name(name: str) -> Callable[..., nn.Module] | None:
-    """Return the function that s3prl's hub has under ``name``, without importing all of the hub.
+    """Return the function that s3prl's hub has under ``name``, None if it has none.
 
-    Its other upstreams bring transformers, which takes seconds in every process. ``None`` where a
-    look at the sources does not tell.
+    The whole hub is imported only where a look at its sources does not tell: its upstreams bring
+    transformers, which takes seconds in every process, and print.
 
     Raises:
         ImportError: s3prl is missing, or that one file of it cannot be imported.
     """
-    found = importlib.util.find_spec("s3prl")
-    if found is None or found.origin is None or name.startswith("_"):
+    sources = _hub_sources()
+    if not name.isidentifier() or name.startswith("_"):
         return None
-    hub = Path(found.origin).with_name("hub.py")
-    modules = re.findall(r"^from (s3prl\.upstream\.\w+\.hubconf) import \*", hub.read_text(), re.M)
-    for module in reversed(modules):  # the last one that has a name gives it to the hub
-        source = hub.parent.joinpath(*module.split(".")[1:]).with_suffix(".py").read_text()
-        if re.search(rf"^def {re.escape(name)}\(", source, re.M):
-            build: Callable[..., nn.Module] = getattr(importlib.import_module(module), name)
+    for module in reversed(sources):  # the last one that has a name gives it to the hub
+        if re.search(rf"^def {name}\(", sources[module], re.M):
+            with _muted():
+                build: Callable[..., nn.Module] = getattr(importlib.import_module(module), name)
             return build
-    return None
+    if not any(re.search(rf"\b{name}\b", source) for source in sources.values()):
+        return None
+    with _muted():
+        from s3prl import hub
+    return getattr(hub, name) if name in hub.options() else None
+
+
+def hub_names() -> list[str]:
+    """Return the names that a look at the sources of s3prl's hub tells; none without s3prl."""
+    try:
+        sources = _hub_sources()
+    except ImportError:
+        return []
+    found = [re.findall(r"^def ([a-zA-Z]\w*)\(", source, re.M) for source in sources.values()]
+    return list(dict.fromkeys(name for names in found for name in names))
+
+
+def _hub_sources() -> dict[str, str]:
+    """Return the source of each module from which s3prl's hub takes names, in its order.
+
+    Raises:
+        ImportError: s3prl is missing.
+    """
+    found = importlib.util.find_spec("s3prl")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("No module named 's3prl'", name="s3prl")
+    hub = Path(found.origin).with_name("hub.py")
+    modules = re.findall(r"^from (s3prl\.[\w.]+\.hubconf) import", hub.read_text("utf-8"), re.M)
+    return {
+        module: hub.parent.joinpath(*module.split(".")[1:]).with_suffix(".py").read_text("utf-8")
+        for module in modules
+    }
+
+
+class _Muffler(io.TextIOBase):
+    """Drops what is written while ``muted``; afterwards it is the stream that ``sys`` has.
+
+    A log handler that a library makes meanwhile keeps it, and must be heard later.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name, self.muted = name, True
+
+    def write(self, text: str) -> int:
+        stream = getattr(sys, self._name)
+        if not self.muted and stream is not self:
+            stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        stream = getattr(sys, self._name)
+        if not self.muted and stream is not self:
+            stream.flush()
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Keep from the user what libraries print and warn of while they are imported."""
+    out, err = _Muffler("stdout"), _Muffler("stderr")
+    with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            out.muted = err.muted = False
 
 
 def by_path(name: str) -> tuple[Callable[..., nn.Module], str]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from superbit.upstreams import foreign
 from superbit.upstreams.errors import BrokenUpstream, InputError, did_you_mean
+from superbit.upstreams.extras import how_to_install, pip_line
 from superbit.upstreams.fingerprint import weights_sha256
 from superbit.upstreams.spec import TWIN_POLICY, TWIN_PREFIX, UpstreamSpec
 
@@ -121,8 +122,8 @@ def entries() -> list[UpstreamEntry]:
     return found
 
 
-def find(name: str) -> UpstreamEntry:
-    """Return the entry called ``name``.
+def find(name: str, *, twin: bool = False) -> UpstreamEntry:
+    """Return the entry called ``name``; of ``bq_NAME`` that is ``NAME``, asked for as a ``twin``.
 
     Raises:
         InputError: there is none (the message names the nearest), or its plug-in is broken.
@@ -136,27 +137,60 @@ def find(name: str) -> UpstreamEntry:
     if ".py:" in name:
         build, revision = foreign.by_path(name)
         return UpstreamEntry(name=name, build=build, origin="path", revision=revision)
-    return _s3prl_entry(name)
+    return _s3prl_entry(name, typed=f"{TWIN_PREFIX}{name}" if twin else name)
 
 
-def load(spec: str, ckpt: str | None = None, *, draw_seed: int = 0) -> nn.Module:
-    """Return the s3prl-style expert that ``spec`` names.
+def load(
+    spec: str, ckpt: str | None = None, *, train: bool = False, draw_seed: int = 0
+) -> nn.Module:
+    """Return the upstream that ``spec`` names, ready to give hidden states.
+
+    It is frozen as SUPERB has it: in eval mode, so that the same waveforms give the same hidden
+    states, and without gradients. It is on the CPU; ``load(...).to("cuda")`` moves it.
+
+    It takes a list of waveforms: 1-D numpy arrays or tensors, ``(samples,)``, of floating-point
+    samples at 16 kHz, one channel, full scale 1.0, of different lengths; one alone is a batch of
+    one. Arrays are copied to the model's device as float32; integers are refused (divide 16-bit
+    samples by 32768). It returns a dict whose ``"hidden_states"`` is a list of float32 tensors
+    ``(batch, frames, dim)``, all of one shape: of superbit's own the input of the first layer and
+    the output of each. A frame is ``get_downsample_rates("hidden_states")`` samples, 320 or 20 ms
+    for superbit's own: an utterance has ``round(samples / 320)`` frames, and what stands behind
+    them, up to the batch's longest, is padding.
+
+    >>> import numpy as np
+    >>> from superbit.upstreams import load
+    >>> model = load("vanilla_nano")
+    >>> one_second = np.random.default_rng(0).uniform(-0.1, 0.1, 16_000)
+    >>> states = model([one_second, one_second[:8_000]])["hidden_states"]
+    >>> len(states), tuple(states[0].shape)
+    (5, (2, 50, 128))
+    >>> states[-1].requires_grad
+    False
 
     Args:
-        spec: ``NAME[@CHECKPOINT][+untrained][+policy=POLICY]``.
+        spec: ``NAME[@CHECKPOINT][+untrained][+policy=POLICY]``; ``superbit list upstreams`` has
+            the names, and s3prl's and ``path/to/hubconf.py:function`` are names too.
         ckpt: the checkpoint, where it is not part of ``spec``.
+        train: for fine-tuning, in train mode and with gradients, as s3prl's hub gives it.
         draw_seed: seed of what somebody else's builder draws at random; superbit's own untrained
             weights have one seed.
 
     Raises:
-        InputError: no such upstream, or a checkpoint that does not fit it.
+        InputError: no such upstream (the message names the nearest), or a checkpoint that does not
+            fit it. The model raises it too, for waveforms that it cannot take.
     """
     parsed = UpstreamSpec.parse(spec)
     if ckpt is not None:
         if parsed.checkpoint or parsed.untrained:
             raise InputError(f"upstream {spec!r} and ckpt={ckpt!r}: give the weights once.")
         parsed = replace(parsed, checkpoint=str(ckpt))
-    return _build(find(parsed.name), parsed, draw_seed=draw_seed)
+    entry = find(parsed.name, twin=spec.startswith(TWIN_PREFIX))
+    expert = _build(entry, parsed, draw_seed=draw_seed)
+    if not entry.ours:
+        from superbit.upstreams.waveforms import take_arrays
+
+        take_arrays(expert)
+    return expert.train() if train else expert.eval().requires_grad_(False)
 
 
 def load_upstream(spec: str) -> LoadedUpstream:
@@ -166,7 +200,7 @@ def load_upstream(spec: str) -> LoadedUpstream:
         InputError: as :func:`load`.
     """
     parsed = UpstreamSpec.parse(spec).normalized()
-    entry = find(parsed.name)
+    entry = find(parsed.name, twin=spec.startswith(TWIN_PREFIX))
     expert = _build(entry, parsed)
     untrained = bool(getattr(expert, "untrained", False))
     return LoadedUpstream(
@@ -285,22 +319,24 @@ def _plugin_entry(point: EntryPoint) -> UpstreamEntry:
     )
 
 
-def _s3prl_entry(name: str) -> UpstreamEntry:
+def _s3prl_entry(name: str, *, typed: str) -> UpstreamEntry:
     try:
         build = foreign.by_hub_name(name)
-        if build is not None:
-            return UpstreamEntry(name=name, build=build, origin="s3prl", revision="1")
-        from s3prl import hub
     except ImportError as error:
+        if error.name != "s3prl":
+            raise InputError(
+                f"upstream {typed!r} of s3prl's hub cannot be imported: "
+                f"{how_to_install(error) or error}."
+            ) from error
         raise InputError(
-            f"unknown upstream {name!r}: superbit knows {', '.join(names())}; for the names of "
-            f"s3prl's hub install superbit[run] ({error})."
+            f"unknown upstream {typed!r}: superbit knows {', '.join(names())}; for the names of "
+            f"s3prl's hub: {pip_line('run')}.{did_you_mean(typed, names())}"
         ) from error
-    known = hub.options()
-    if name not in known:
-        hint = did_you_mean(name, [*names(), *known])
+    if build is None:
+        # a twin is superbit's own, so only its names come into question
+        known = names() if typed != name else [*names(), *foreign.hub_names()]
         raise InputError(
-            f"unknown upstream {name!r}: neither superbit nor s3prl's hub has it; "
-            f"'superbit list upstreams' shows what there is.{hint}"
+            f"unknown upstream {typed!r}: neither superbit nor s3prl's hub has it; "
+            f"'superbit list upstreams' shows what there is.{did_you_mean(typed, known)}"
         )
-    return UpstreamEntry(name=name, build=getattr(hub, name), origin="s3prl", revision="1")
+    return UpstreamEntry(name=name, build=build, origin="s3prl", revision="1")

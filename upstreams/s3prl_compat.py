@@ -2,8 +2,9 @@
 
 With its sibling ``s3prl_patches`` the only file that knows s3prl is older than they are.
 :func:`install` puts a finder in front of Python's own, which costs nothing until somebody imports
-s3prl; then :func:`apply` runs once, before s3prl's first module. What has to change in s3prl's own
-modules is in ``s3prl_patches``: each patch there runs right after the module it mends.
+s3prl or torchaudio, in whatever order. torchaudio is mended as it is imported, so transformers,
+which imports it, works too. Before s3prl's first module :func:`apply` runs once. What has to change
+in s3prl's own modules is in ``s3prl_patches``: each patch runs right after the module it mends.
 
 Every shim says why it is there and when it can go. Those that change a function of torch act only
 when s3prl's own code is the caller, so nobody else's ``torch.load`` becomes less strict.
@@ -38,9 +39,17 @@ _applied = False
 
 
 def install() -> None:
-    """Arrange for the shims to be applied when s3prl is first imported. Idempotent, cheap."""
-    if not any(isinstance(finder, _S3prlFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _S3prlFinder())
+    """Arrange for the shims to be applied when torchaudio or s3prl is imported.
+
+    Idempotent, cheap. What was imported before is mended now.
+    """
+    if any(isinstance(finder, _S3prlFinder) for finder in sys.meta_path):
+        return
+    sys.meta_path.insert(0, _S3prlFinder())
+    for name, patches in _PATCHES.items():
+        if (module := sys.modules.get(name)) is not None:  # None: somebody forbids its import
+            for patch in patches:
+                patch(module)
 
 
 def apply() -> None:
@@ -50,8 +59,6 @@ def apply() -> None:
         return
     _applied = True
     install()
-    _import_torchaudio()
-    _add_torchaudio_functions()
     _add_huggingface_names()
     _add_absent_packages()
     _wrap_torch_for_s3prl()
@@ -60,51 +67,54 @@ def apply() -> None:
 def after_import(module_name: str, patch: _Patch) -> None:
     """Run ``patch(module)`` right after ``module_name`` is imported, or now if it already was."""
     _PATCHES.setdefault(module_name, []).append(patch)
-    if module_name in sys.modules:
-        patch(sys.modules[module_name])
+    if (module := sys.modules.get(module_name)) is not None:
+        patch(module)
 
 
-# --- before s3prl ---------------------------------------------------------------------------------
+# --- torchaudio -----------------------------------------------------------------------------------
 
 
-def _import_torchaudio() -> None:
-    """Import torchaudio without its compiled extension where that one does not load.
+def _do_without_extension(module: types.ModuleType, error: Exception) -> None:
+    """Let torchaudio do without its compiled extension, which ``error`` kept from loading.
 
-    Why: the last torchaudio (2.11) is built for torch 2.11, and its extension does not load under
-    a later torch; nothing s3prl's tasks use needs it. A torchaudio whose extension loads is left
-    alone. Can go when s3prl no longer imports torchaudio.
+    Why: the torchaudio that PyPI has for Linux is built for CUDA. Its extension is linked to
+    libc10_cuda.so and libtorch_cuda.so, which a torch for CPUs lacks, and torchaudio lets the error
+    pass. It is not torch's version: the extension of 2.11 uses torch's stable interface only, and
+    with stand-ins for these two libraries it loads and works under torch 2.13. Only forced
+    alignment needs it; filters and the RNN-T loss are slower or missing without. An extension that
+    loads is left alone. Can go when torchaudio imports without it.
     """
-    if "torchaudio" in sys.modules:
-        return
-    try:
-        import torchaudio
-    except (OSError, ImportError, RuntimeError):
-        for name in [n for n in sys.modules if n == "torchaudio" or n.startswith("torchaudio.")]:
-            del sys.modules[name]
-        sys.modules["torchaudio._extension"] = _extension_stub()
-        import torchaudio  # noqa: F401
-
-
-def _extension_stub() -> types.ModuleType:
-    stub = types.ModuleType("torchaudio._extension")
+    reason = " ".join(str(error.__cause__ or error).split())
 
     def fail_if_no_align(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def unavailable(*_args: object, **_kwargs: object) -> None:
-            raise RuntimeError(f"{function.__name__} needs torchaudio's compiled extension.")
+            raise RuntimeError(
+                f"{function.__name__} needs torchaudio's compiled extension, which does not load: "
+                f"{reason}"
+            )
 
         return unavailable
 
-    vars(stub).update(
+    vars(module).update(
         _IS_TORCHAUDIO_EXT_AVAILABLE=False,
         _IS_ALIGN_AVAILABLE=False,
-        _check_cuda_version=lambda: None,
         fail_if_no_align=fail_if_no_align,
     )
-    return stub
 
 
-def _add_torchaudio_functions() -> None:
+def _forget_failed_torchaudio() -> None:
+    """Drop what an import of torchaudio that failed has left behind.
+
+    Why: Python takes back the package but not those of its modules that were complete, and the next
+    attempt would not bind them to the new package.
+    """
+    if "torchaudio" not in sys.modules:
+        for name in [name for name in sys.modules if name.startswith("torchaudio.")]:
+            del sys.modules[name]
+
+
+def _add_torchaudio_functions(torchaudio: types.ModuleType) -> None:
     """Give torchaudio back what versions 2.9 and later took away.
 
     Why: ``set_audio_backend`` is called at import by byol_s and by run_downstream;
@@ -112,25 +122,23 @@ def _add_torchaudio_functions() -> None:
     ``load`` now wants the TorchCodec package, and soundfile reads the same files. Each can go when
     s3prl calls another library for it.
     """
-    import torchaudio
-
-    from superbit.upstreams import sox_effects
-
     if not hasattr(torchaudio, "set_audio_backend"):
-        torchaudio.set_audio_backend = lambda _backend: None
+        vars(torchaudio)["set_audio_backend"] = lambda _backend: None
     try:
         importlib.import_module("torchaudio.sox_effects")
     except ImportError:
+        from superbit.upstreams import sox_effects
+
         module = types.ModuleType("torchaudio.sox_effects")
         vars(module).update(
             apply_effects_file=sox_effects.apply_effects_file,
             apply_effects_tensor=sox_effects.apply_effects_tensor,
         )
         sys.modules["torchaudio.sox_effects"] = module
-        torchaudio.sox_effects = module
+        vars(torchaudio)["sox_effects"] = module
     loads_by_torchcodec = hasattr(torchaudio, "load_with_torchcodec")
     if loads_by_torchcodec and importlib.util.find_spec("torchcodec") is None:
-        torchaudio.load = _load_with_soundfile
+        vars(torchaudio)["load"] = _load_with_soundfile
 
 
 def _load_with_soundfile(
@@ -148,6 +156,9 @@ def _load_with_soundfile(
     end = None if num_frames < 0 else frame_offset + num_frames
     waveform = waveform[:, frame_offset:end]
     return (waveform if channels_first else waveform.T), rate
+
+
+# --- before s3prl ---------------------------------------------------------------------------------
 
 
 def _add_huggingface_names() -> None:
@@ -240,23 +251,45 @@ def _called_by_s3prl() -> bool:
     return str(sys._getframe(2).f_globals.get("__name__", "")).startswith("s3prl.")
 
 
+# --- the finder -----------------------------------------------------------------------------------
+
+# What runs before a module does; what makes one that fails fit for use; what runs after it.
+_PREPARATIONS: dict[str, Callable[[], None]] = {"s3prl": apply}
+_RESCUES: dict[str, Callable[[types.ModuleType, Exception], None]] = {
+    "torchaudio._extension": _do_without_extension
+}
+_PATCHES["torchaudio"] = [_add_torchaudio_functions]
+
+
 class _S3prlFinder(importlib.abc.MetaPathFinder):
-    """Applies the shims before s3prl, supplies absent modules, patches others after import."""
+    """Applies the shims before s3prl, supplies absent modules, mends others at their import."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname == "s3prl":
-            apply()
-            return None
+        if fullname.startswith("s3prl."):
+            apply()  # s3prl itself may have been imported before there was this finder
+        elif fullname == "torchaudio":
+            _forget_failed_torchaudio()
         if fullname in _SUPPLIED:
             return self._supplied(fullname)
-        if fullname not in _PATCHES:
+        if fullname not in (*_PREPARATIONS, *_RESCUES, *_PATCHES):
             return None
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        spec = self._found_by_others(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            self._patch_after_exec(spec.loader, _PATCHES[fullname])
+            self._mend_as_imported(fullname, spec.loader)
         return spec
+
+    def _found_by_others(
+        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Ask Python's finders in their order, those of editable installs among them."""
+        for finder in sys.meta_path:
+            find = None if finder is self else getattr(finder, "find_spec", None)
+            spec = None if find is None else find(fullname, path, target)
+            if spec is not None:
+                return spec
+        return None
 
     @staticmethod
     def _supplied(fullname: str) -> importlib.machinery.ModuleSpec | None:
@@ -268,12 +301,19 @@ class _S3prlFinder(importlib.abc.MetaPathFinder):
         )
 
     @staticmethod
-    def _patch_after_exec(loader: importlib.abc.Loader, patches: list[_Patch]) -> None:
+    def _mend_as_imported(fullname: str, loader: importlib.abc.Loader) -> None:
         original = loader.exec_module
 
         def exec_module(module: types.ModuleType) -> None:
-            original(module)
-            for patch in patches:
+            if fullname in _PREPARATIONS:
+                _PREPARATIONS[fullname]()
+            try:
+                original(module)
+            except (OSError, ImportError, RuntimeError) as error:
+                if fullname not in _RESCUES:
+                    raise
+                _RESCUES[fullname](module, error)
+            for patch in _PATCHES.get(fullname, ()):
                 patch(module)
 
         loader.exec_module = exec_module  # type: ignore[method-assign]

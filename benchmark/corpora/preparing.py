@@ -22,6 +22,7 @@ from superbit.benchmark.corpora.paths import CorpusPaths
 from superbit.benchmark.corpora.work import read_text
 from superbit.benchmark.tasks import TASKS, TaskSpec
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.extras import pip_line
 
 OnProgress = Callable[[int, int], None]
 
@@ -129,7 +130,7 @@ def _measure_speech(datarc: dict[str, Any], on_progress: OnProgress) -> int:
     except ModuleNotFoundError as error:
         raise InputError(
             f"{(error.name or 's3prl').partition('.')[0]} is not installed, which ASV needs to cut "
-            "silence from VoxCeleb1: install superbit[run]."
+            f"silence from VoxCeleb1: {pip_line('run')}."
         ) from None
 
     with _counted(dataset, on_progress):

@@ -11,7 +11,7 @@ from superbit.benchmark.profiling import paper_table
 from superbit.upstreams import registry
 from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.quantization.policy import Policy, load_policy
-from superbit.upstreams.spec import TWIN_POLICY, UpstreamSpec
+from superbit.upstreams.spec import TWIN_POLICY, TWIN_PREFIX, UpstreamSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ def resolve(text: str) -> Subject:
         InputError: no such upstream, policy or checkpoint.
     """
     spec = UpstreamSpec.parse(text).normalized()
-    entry = registry.find(spec.name)
+    entry = registry.find(spec.name, twin=text.startswith(TWIN_PREFIX))
     if not entry.ours:
         return Subject(spec=spec, label=str(spec), expert=registry.load_upstream(text).expert)
     config, own_sizes = _config(spec)

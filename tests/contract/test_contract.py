@@ -33,7 +33,7 @@ BROKEN = {
 
 
 def mock(name: str, *, draw_seed: int = 0) -> nn.Module:
-    return load(f"{MOCKS}:{name}", draw_seed=draw_seed)
+    return load(f"{MOCKS}:{name}", train=True, draw_seed=draw_seed)
 
 
 def check(name: str, *, ours: bool = False) -> CheckReport:
@@ -60,7 +60,9 @@ def test_a_good_upstream_passes_as_one_of_ours():
 
 @pytest.mark.parametrize("name", ["vanilla_nano", "sparseformer_dn_nano"])
 def test_our_nano_encoders_pass_every_rule(name):
-    report = check_upstream(load(name), ours=True, build=lambda: load(name, draw_seed=1))
+    report = check_upstream(
+        load(name, train=True), ours=True, build=lambda: load(name, draw_seed=1)
+    )
     assert report.names("pass") == rule_names(), render(report)
 
 
@@ -74,14 +76,18 @@ def test_leaks_that_the_checkpoint_declares_are_a_warning_for_ours_too():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["vanilla", "sparseformer_dn_s", "sparseformer_sw_s"])
 def test_our_encoders_at_table_1_size_pass_every_rule_within_a_minute(name):
-    report = check_upstream(load(name), ours=True, build=lambda: load(name, draw_seed=1))
+    report = check_upstream(
+        load(name, train=True), ours=True, build=lambda: load(name, draw_seed=1)
+    )
     assert report.names("pass") == rule_names(), render(report)
     assert report.seconds < 60
 
 
 @pytest.mark.parametrize("name", ["fbank", "fbank_no_cmvn"])
 def test_features_without_parameters_pass_with_the_parameter_rules_not_applicable(name):
-    report = check_upstream(load(name), ours=False, build=lambda: load(name, draw_seed=1))
+    report = check_upstream(
+        load(name, train=True), ours=False, build=lambda: load(name, draw_seed=1)
+    )
     assert report.ok, render(report)
     assert report.names("not applicable") == ("layer-count", "gradients", "save-load")
     # Kaldi makes 98 frames of 1 s; a batch pads them to the 100 that s3prl cuts at 10 ms.

@@ -110,24 +110,6 @@ def test_the_number_of_workers_survives_the_first_loader(monkeypatch):
     assert [loader.num_workers for loader in loaders] == seen == [0, 0, 0]
 
 
-def test_a_torchaudio_that_loads_is_left_alone(tmp_path):
-    package = tmp_path / "torchaudio"
-    package.mkdir()
-    (package / "__init__.py").write_text(
-        "def load(uri): return 'theirs'\ndef set_audio_backend(name): return 'theirs'\n"
-    )
-    (package / "_extension.py").write_text("theirs = True\n")
-    (package / "sox_effects.py").write_text("theirs = True\n")
-    out = run_python(f"""
-        import sys; sys.path.insert(0, {str(tmp_path)!r})
-        from superbit.upstreams import s3prl_compat
-        s3prl_compat._import_torchaudio(); s3prl_compat._add_torchaudio_functions()
-        import torchaudio, torchaudio._extension as extension, torchaudio.sox_effects as sox
-        print(torchaudio.load("x"), torchaudio.set_audio_backend("y"), extension.theirs, sox.theirs)
-    """)
-    assert out.split() == ["theirs", "theirs", "True", "True"]
-
-
 def test_speech_commands_lists_files_in_sorted_order(tmp_path):
     from s3prl.downstream.speech_commands import dataset
 

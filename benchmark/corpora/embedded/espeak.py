@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.extras import pip_line
 
 SAMPLE_RATE = 22_050
 
 MISSING = (
     "Synthesized corpora need the package espeakng-loader; "
-    "install it with: pip install 'superbit[embedded]'."
+    f"install it with: {pip_line('embedded')}."
 )
 
 # From espeak-ng's speak_lib.h and espeak_ng.h.

@@ -1,0 +1,82 @@
+"""What a person hands an upstream, as the list of tensors that upstreams take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from superbit.upstreams.errors import InputError
+
+Waveform = Tensor | NDArray[np.floating[Any]]
+
+
+def as_tensors(
+    waveforms: Sequence[Waveform] | Waveform, *, device: torch.device | str = "cpu"
+) -> list[Tensor]:
+    """Return waveforms as tensors: arrays as float32 on ``device``, tensors as they are.
+
+    Args:
+        waveforms: a list of 1-D arrays or tensors of 16 kHz samples; one alone is a batch of one.
+        device: where arrays go.
+
+    Raises:
+        InputError: something else than arrays and tensors, or an array that is not 1-D or not of
+            floating-point samples.
+    """
+    if isinstance(waveforms, Tensor | np.ndarray) and waveforms.ndim == 1:
+        waveforms = [waveforms]
+    if not isinstance(waveforms, Sequence | Tensor | np.ndarray) or isinstance(waveforms, str):
+        raise InputError(
+            f"the waveforms are {type(waveforms).__name__}; a list of 1-D float arrays or tensors "
+            "of samples at 16 kHz is needed."
+        )
+    return [
+        _tensor(waveform, f"waveform {index} of {len(waveforms)}", device)
+        for index, waveform in enumerate(waveforms)
+    ]
+
+
+def _tensor(waveform: object, name: str, device: torch.device | str) -> Tensor:
+    if isinstance(waveform, Tensor):
+        return waveform
+    if not isinstance(waveform, np.ndarray):
+        raise InputError(
+            f"{name} is {type(waveform).__name__}; a 1-D float array or tensor of samples at "
+            "16 kHz is needed."
+        )
+    if waveform.ndim != 1:
+        raise InputError(
+            f"{name} has shape {waveform.shape}; one channel of shape (samples,) is needed."
+        )
+    if not np.issubdtype(waveform.dtype, np.floating):
+        scale = ": divide 16-bit samples by 32768" if waveform.dtype == np.int16 else ""
+        raise InputError(
+            f"{name} holds {waveform.dtype} samples; floating point, full scale 1.0, is "
+            f"needed{scale}."
+        )
+    return torch.tensor(waveform.astype(np.float32), device=device)
+
+
+def take_arrays(expert: nn.Module) -> None:
+    """Let somebody else's upstream take arrays, and one waveform alone, as superbit's own do.
+
+    What is neither reaches it as it was given.
+    """
+    expert.register_forward_pre_hook(_arrays_to_tensors)
+
+
+def _arrays_to_tensors(expert: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    if not arguments:
+        return None
+    given, *others = arguments
+    alone = isinstance(given, Tensor | np.ndarray) and given.ndim == 1
+    several = isinstance(given, list | tuple | np.ndarray)
+    if not alone and not (several and any(isinstance(each, np.ndarray) for each in given)):
+        return None
+    first = next(expert.parameters(), None)
+    return (as_tensors(given, device="cpu" if first is None else first.device), *others)
