@@ -73,12 +73,22 @@ def ask_before_applying_effects(module: types.ModuleType) -> None:
 
 
 def ask_before_cutting(dataset: types.ModuleType) -> None:
-    """Why: as :func:`ask_before_loading`, for SD, which reads a recording in chunks."""
+    """Why: as :func:`ask_before_loading`, for SD, which reads a recording in chunks; and a file
+    whose header does not tell its length cannot be cut by soundfile."""
     original = dataset.KaldiData._load_wav
 
     @functools.wraps(original)
     def _load_wav(self: Any, path: str, start: int = 0, end: int | None = None) -> Any:
-        return _read_audio(path, ("cut", start, end), lambda: original(self, path, start, end))
+        def read() -> Any:
+            if not os.path.isfile(path):
+                return original(self, path, start, end)
+            from superbit.upstreams.sox_effects import read_soundfile
+
+            waveform, rate = read_soundfile(path, start=start, stop=end)
+            samples = waveform.numpy().astype("float64")
+            return (samples[0] if len(samples) == 1 else samples.T), rate
+
+        return _read_audio(path, ("cut", start, end), read)
 
     dataset.KaldiData._load_wav = _load_wav
 
