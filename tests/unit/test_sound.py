@@ -7,6 +7,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from odd_audio import ODD, flac_of_unknown_length, noise, rf64
 
 from superbit.benchmark.corpora.audio import read_audio, read_header, verify_audio
 from superbit.benchmark.error_flow_command import read_folder
@@ -16,7 +17,6 @@ from superbit.upstreams.errors import InputError
 from superbit.upstreams.pretraining.audio import CorruptAudio, audio_samples
 from superbit.upstreams.pretraining.audio import read_samples as read_for_training
 from superbit.upstreams.sox_effects import apply_effects_file, read_soundfile
-from odd_audio import ODD, flac_of_unknown_length, noise, rf64
 
 START, STOP = 5_000, 21_001
 

@@ -92,7 +92,7 @@ def _hugging_face_facts(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise InputError(f"there is no {file}, which a directory of Hugging Face's has.")
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError(f"{file} is not readable JSON: {error}.") from error
     if not isinstance(config, dict):
