@@ -323,7 +323,7 @@ def _save_load(probe: Probe) -> Finding:
     if not expert.state_dict():
         return "not applicable", "there are no parameters and no buffers to save"
     wav = [waveform(SAMPLE_RATE)]
-    # What masks or drops layers in train mode may not take any audio; its weights move all the same.
+    # What masks in train mode may not take short audio; its weights move all the same.
     unmoved = _moved(probe, expert, seed=1)
     expected = probe.states(wav)
     state, file_format = through_a_file(expert.state_dict())
