@@ -15,6 +15,7 @@ from superbit.upstreams import registry
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.figures import require_matplotlib
 from superbit.upstreams.spec import TWIN_POLICY, UpstreamSpec
+from superbit.upstreams.visible import visible
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -177,7 +178,7 @@ def read_folder(folder: Path) -> Audio:
 
     if not folder.is_dir():
         raise InputError(f"--audio {folder} is no folder; give one that holds wav or flac files.")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+    files = [path for path in visible(folder, "**/*") if path.suffix.lower() in EXTENSIONS]
     if not files:
         raise InputError(f"--audio {folder} holds no wav or flac file.")
     waveforms: list[Tensor] = []

@@ -34,6 +34,7 @@ from superbit.benchmark.records import (
 )
 from superbit.benchmark.tasks import TASKS
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.visible import visible
 
 # the schema's names, importable from here as well
 __all__ = [
@@ -158,7 +159,7 @@ class ResultStore:
             InputError: a file does not name one.
         """
         found = []
-        for path in sorted((self.root / _SEARCHES).glob("*.json")):
+        for path in visible(self.root / _SEARCHES, "*.json"):
             try:
                 held = json.loads(path.read_text(encoding="utf-8"))
                 identity = RunIdentity(**held["identity"])
@@ -178,7 +179,7 @@ class ResultStore:
         """
         if self.root.exists() and not self.root.is_dir():
             raise InputError(f"results {self.root} is a file: give the folder that holds them.")
-        files = (path for task in TASKS for path in sorted((self.root / task).glob("*.json")))
+        files = (path for task in TASKS for path in visible(self.root / task, "*.json"))
         return [self._read(path) for path in files]
 
     def read_items(self, record: RunRecord) -> list[dict[str, Any]]:

@@ -134,7 +134,7 @@ def load(directory: str | Path, *, name: str | None = None) -> Checkpoint:
 def _read_config(file: Path) -> tuple[HubertConfig, Policy | None, dict[str, Any]]:
     """Return the model's config, a twin's policy and the free training data of ``config.json``."""
     try:
-        content = json.loads(_existing(file).read_text(encoding="utf-8"))
+        content = json.loads(_existing(file).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise BrokenUpstream(f"{file} is not readable JSON: {error}.") from error
     if not isinstance(content, dict):

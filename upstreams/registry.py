@@ -18,9 +18,9 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from superbit.upstreams import foreign
 from superbit.upstreams.errors import BrokenUpstream, InputError, did_you_mean
 from superbit.upstreams.extras import how_to_install, pip_line
+from superbit.upstreams import checkpoint_hints, foreign
 from superbit.upstreams.fingerprint import weights_sha256
 from superbit.upstreams.spec import TWIN_POLICY, TWIN_PREFIX, UpstreamSpec
 
@@ -236,9 +236,14 @@ def _build(entry: UpstreamEntry, spec: UpstreamSpec, *, draw_seed: int = 0) -> n
     if spec.policy:
         raise _ours_only(spec, "+policy", entry)
     checkpoint = spec.checkpoint
-    if checkpoint and "://" not in checkpoint and not Path(checkpoint).exists():
+    if checkpoint_hints.is_hub_name(spec, origin=entry.origin):
+        checkpoint_hints.require_hub(spec)
+    elif checkpoint and "://" not in checkpoint and not Path(checkpoint).exists():
         raise InputError(f"upstream {str(spec)!r}: there is no checkpoint {checkpoint!r}.")
-    expert = foreign.build(entry.build, spec, draw_seed=draw_seed)
+    try:
+        expert = foreign.build(entry.build, spec, draw_seed=draw_seed)
+    except InputError as error:
+        raise checkpoint_hints.explained(spec, error, origin=entry.origin) from error.__cause__
     if spec.untrained and not getattr(expert, "untrained", False):
         raise _ours_only(spec, "+untrained", entry)
     return expert

@@ -152,9 +152,8 @@ def _load_with_soundfile(
     """``torchaudio.load`` by soundfile: float32 samples ``(channels, samples)`` and their rate."""
     from superbit.upstreams.sox_effects import read_soundfile
 
-    waveform, rate = read_soundfile(uri)
     end = None if num_frames < 0 else frame_offset + num_frames
-    waveform = waveform[:, frame_offset:end]
+    waveform, rate = read_soundfile(uri, start=frame_offset, stop=end)
     return (waveform if channels_first else waveform.T), rate
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.machine import cores
+from superbit.upstreams.visible import below_hidden, is_hidden
 
 # --- how the tasks read audio ---------------------------------------------------------------------
 
@@ -73,14 +74,40 @@ def ask_before_applying_effects(module: types.ModuleType) -> None:
 
 
 def ask_before_cutting(dataset: types.ModuleType) -> None:
-    """Why: as :func:`ask_before_loading`, for SD, which reads a recording in chunks."""
+    """Why: as :func:`ask_before_loading`, for SD, which reads a recording in chunks; and a file
+    whose header does not tell its length cannot be cut by soundfile."""
     original = dataset.KaldiData._load_wav
 
     @functools.wraps(original)
     def _load_wav(self: Any, path: str, start: int = 0, end: int | None = None) -> Any:
-        return _read_audio(path, ("cut", start, end), lambda: original(self, path, start, end))
+        def read() -> Any:
+            if not os.path.isfile(path):
+                return original(self, path, start, end)
+            from superbit.upstreams.sox_effects import read_soundfile
+
+            waveform, rate = read_soundfile(path, start=start, stop=end)
+            samples = waveform.numpy().astype("float64")
+            return (samples[0] if len(samples) == 1 else samples.T), rate
+
+        return _read_audio(path, ("cut", start, end), read)
 
     dataset.KaldiData._load_wav = _load_wav
+
+
+# --- how the tasks read text ----------------------------------------------------------------------
+
+
+def pass_over_byte_order_marks(module: types.ModuleType) -> None:
+    """Why: a list that was saved on Windows may begin with a byte order mark, which then is part of
+    its first name: an utterance without transcript, a trial without label. Can go when s3prl opens
+    its lists as ``utf-8-sig``."""
+
+    def open_text(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        if mode in ("r", "rt") and not args:
+            kwargs.setdefault("encoding", "utf-8-sig")
+        return open(file, mode, *args, **kwargs)
+
+    vars(module)["open"] = open_text
 
 
 # --- all tasks, KS, PR and SF ---------------------------------------------------------------------
@@ -121,18 +148,20 @@ def take_single_frames_as_means(model: types.ModuleType) -> None:
 
 
 class SortedPath(type(pathlib.Path())):  # type: ignore[misc]
-    """A path whose ``iterdir`` and ``glob`` give names in sorted order."""
+    """A path whose ``iterdir`` and ``glob`` give names in sorted order, and no hidden ones."""
 
     def iterdir(self):
-        return iter(sorted(super().iterdir()))
+        return iter(sorted(path for path in super().iterdir() if not is_hidden(path.name)))
 
     def glob(self, pattern, **kwargs):
-        return iter(sorted(super().glob(pattern, **kwargs)))
+        found = super().glob(pattern, **kwargs)
+        return iter(sorted(path for path in found if not below_hidden(path, self)))
 
 
 def list_in_sorted_order(module: types.ModuleType) -> None:
     """Why: KS lists its files in directory order, which differs between two copies of one corpus,
-    so equal seeds draw different batches. Can go when s3prl sorts its lists."""
+    so equal seeds draw different batches, and takes what macOS hides for audio. Can go when s3prl
+    sorts its lists."""
     vars(module)["Path"] = SortedPath
 
 
@@ -216,11 +245,13 @@ def measure_speech_here(dataset: types.ModuleType) -> None:
         self.max_timestep = max_timestep
         self.dataset, self.all_speakers = [], []
         for root in map(pathlib.Path, file_path):
-            paths = dataset.find_files(root) if root.is_dir() else []
+            found = dataset.find_files(root) if root.is_dir() else []
+            paths = [path for path in found if not below_hidden(path, root)]
             lengths = _trimmed_lengths(dataset, paths, meta_data, n_jobs or cores())
             self.dataset += [p for p, length in zip(paths, lengths, strict=True)
                              if length > vad_config["min_sec"]]  # fmt: skip
-            self.all_speakers += [f.stem for f in root.iterdir() if f.is_dir()] if paths else []
+            folders = SortedPath(root).iterdir() if paths else ()
+            self.all_speakers += [f.stem for f in folders if f.is_dir()]
         self.all_speakers.sort()
         self.speaker_num = len(self.all_speakers)
         if not self.dataset:
@@ -324,7 +355,8 @@ PATCHES: dict[str, tuple[Callable[[types.ModuleType], None], ...]] = {
     "s3prl.downstream.model": (take_single_frames_as_means,),
     "s3prl.downstream.ctc.expert": (keep_worker_count,),
     "s3prl.downstream.ctc.data": (ask_before_loading,),
-    "s3prl.downstream.asr.dataset": (ask_before_loading,),
+    "s3prl.downstream.ctc.text": (pass_over_byte_order_marks,),
+    "s3prl.downstream.asr.dataset": (ask_before_loading, pass_over_byte_order_marks),
     "s3prl.downstream.emotion.dataset": (ask_before_loading,),
     "s3prl.downstream.fluent_commands.dataset": (ask_before_loading,),
     "s3prl.downstream.speech_commands.expert": (list_in_sorted_order,),
@@ -332,10 +364,25 @@ PATCHES: dict[str, tuple[Callable[[types.ModuleType], None], ...]] = {
         list_in_sorted_order,
         ask_before_applying_effects,
     ),
-    "s3prl.downstream.voxceleb1.dataset": (list_speakers_anew, ask_before_loading),
-    "s3prl.downstream.sv_voxceleb1.dataset": (measure_speech_here, ask_before_applying_effects),
+    "s3prl.downstream.voxceleb1.dataset": (
+        list_speakers_anew,
+        ask_before_loading,
+        pass_over_byte_order_marks,
+    ),
+    "s3prl.downstream.sv_voxceleb1.dataset": (
+        measure_speech_here,
+        ask_before_applying_effects,
+        pass_over_byte_order_marks,
+    ),
     "s3prl.downstream.sv_voxceleb1.expert": (score_the_splits_own_trials,),
-    "s3prl.downstream.diarization.dataset": (cut_audio_at_whole_samples, ask_before_cutting),
-    "s3prl.downstream.quesst14_dtw.dataset": (ask_before_applying_effects,),
+    "s3prl.downstream.diarization.dataset": (
+        cut_audio_at_whole_samples,
+        ask_before_cutting,
+        pass_over_byte_order_marks,
+    ),
+    "s3prl.downstream.quesst14_dtw.dataset": (
+        ask_before_applying_effects,
+        pass_over_byte_order_marks,
+    ),
     "s3prl.downstream.quesst14_dtw.expert": (take_scores_in_order,),
 }

@@ -72,18 +72,27 @@ def apply_effects_tensor(
     return torch.from_numpy(samples.astype(np.float32) / np.float32(_FULL_SCALE)), sample_rate
 
 
-def read_soundfile(path: str | Path) -> tuple[Tensor, int]:
-    """Return the samples of an audio file, float32 ``(channels, samples)``, and its rate in Hz.
+def read_soundfile(
+    path: str | Path, *, start: int = 0, stop: int | None = None
+) -> tuple[Tensor, int]:
+    """Return samples of an audio file, float32 ``(channels, samples)``, and its rate in Hz.
+
+    Args:
+        path: any file that libsndfile reads.
+        start: the first sample.
+        stop: the one after the last; None: to the end.
 
     Raises:
-        InputError: there is no such file, or libsndfile cannot decode it.
+        InputError: there is no such file, or libsndfile cannot decode all of it.
     """
-    import soundfile
+    from superbit.upstreams import sound
 
     try:
-        samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise InputError(f"{path}: cannot be read as audio: {error}.") from error
+        samples, rate = sound.decode(path, start=start, stop=stop)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read as audio: {error.strerror or error}.") from error
+    except sound.UnreadableAudio as error:
+        raise InputError(f"{path} {error}.") from error
     return torch.from_numpy(samples.T.copy()), rate
 
 

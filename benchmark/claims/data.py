@@ -111,9 +111,11 @@ def read_claims(file: Traversable | None = None) -> tuple[Claim, ...]:
     """
     file = file or resources.files("superbit.results") / "paper" / "claims.yaml"
     try:
-        claims = _File.model_validate(yaml.safe_load(file.read_text(encoding="utf-8"))).claims
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}.") from None
+        claims = _File.model_validate(yaml.safe_load(file.read_text(encoding="utf-8-sig"))).claims
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{file} cannot be read: {getattr(error, 'strerror', None) or error}."
+        ) from None
     except yaml.YAMLError as error:
         raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}.") from None
     except ValidationError as error:

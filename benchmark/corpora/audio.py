@@ -1,29 +1,25 @@
 """Reading audio as the tasks need it: 16 kHz, mono, every sample there and finite.
 
-Decoder: libsndfile by soundfile. It returns what it could read of a truncated file without a word
-in some formats, so lengths are compared with what headers promise.
+Decoded by ``superbit.upstreams.sound``, which knows how headers lie.
 """
 
 from __future__ import annotations
 
-import io
 import os
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
+from superbit.upstreams import sound
 from superbit.upstreams.errors import InputError
 
 SAMPLE_RATE = 16_000
-_UNKNOWN_SIZE = 0xFFFFFFFF  # what programs that write wav into a pipe put into the header
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioHeader:
-    """What a file's header promises: samples a channel."""
+    """What a file's header promises, or where it does not say, what it holds: samples."""
 
     samples: int
 
@@ -48,21 +44,23 @@ def verify_audio(path: str | os.PathLike[str]) -> int:
 
 
 def read_header(path: str | os.PathLike[str], rate: int = SAMPLE_RATE) -> AudioHeader:
-    """What the header promises, without decoding.
+    """What the header promises, without decoding unless it does not say how long the file is.
 
     Raises:
-        InputError: the file is missing, empty, not audio, not sampled at ``rate`` or not mono.
+        InputError: the file is missing, empty, not audio, not sampled at ``rate``, not mono, or
+            a wav file cut short.
     """
     path = Path(path)
     try:
         if path.stat().st_size == 0:
             raise InputError(_empty(path))
-        with soundfile.SoundFile(path) as sound:
-            return _checked_header(sound, path, rate)
+        return _checked_header(sound.describe(path), path, rate)
     except FileNotFoundError:
         raise InputError(_missing(path)) from None
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise InputError(_undecodable(path, error)) from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    except sound.UnreadableAudio as error:
+        raise InputError(f"{path} {error}.") from None
 
 
 def decode_audio(content: bytes, path: Path, rate: int = SAMPLE_RATE) -> np.ndarray:
@@ -73,25 +71,11 @@ def decode_audio(content: bytes, path: Path, rate: int = SAMPLE_RATE) -> np.ndar
     """
     if not content:
         raise InputError(_empty(path))
-    promised, held = _wav_data_bytes(content)
-    if promised > held:
-        raise InputError(
-            f"{path} is truncated: its header promises {promised:,} bytes of samples and it holds "
-            f"{held:,}; copy the file again."
-        )
     try:
-        with soundfile.SoundFile(io.BytesIO(content)) as sound:
-            header = _checked_header(sound, path, rate)
-            samples = sound.read(dtype="float32")
-    except soundfile.LibsndfileError as error:
-        raise InputError(_undecodable(path, error)) from None
-    if len(samples) < header.samples:
-        raise InputError(
-            f"{path} is truncated: its header promises {header.samples:,} samples and "
-            f"{len(samples):,} can be decoded; copy the file again."
-        )
-    if len(samples) == 0:
-        raise InputError(_empty(path))
+        _checked_header(sound.describe(content), path, rate)
+        samples = sound.decode(content)[0][:, 0]
+    except sound.UnreadableAudio as error:
+        raise InputError(f"{path} {error}.") from None
     bad = int(np.count_nonzero(~np.isfinite(samples)))
     if bad:
         raise InputError(
@@ -109,14 +93,14 @@ def _read_bytes(path: Path) -> bytes:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _checked_header(sound: soundfile.SoundFile, path: Path, rate: int) -> AudioHeader:
-    if sound.samplerate != rate:
-        raise InputError(f"{path} is sampled at {sound.samplerate:,} Hz; it should be {rate:,} Hz.")
-    if sound.channels != 1:
-        raise InputError(f"{path} has {sound.channels} channels; it should be mono.")
-    if sound.frames == 0:
+def _checked_header(held: sound.Sound, path: Path, rate: int) -> AudioHeader:
+    if held.rate != rate:
+        raise InputError(f"{path} is sampled at {held.rate:,} Hz; it should be {rate:,} Hz.")
+    if held.channels != 1:
+        raise InputError(f"{path} has {held.channels} channels; it should be mono.")
+    if held.samples == 0:
         raise InputError(_empty(path))
-    return AudioHeader(samples=sound.frames)
+    return AudioHeader(samples=held.samples)
 
 
 def _missing(path: Path) -> str:
@@ -125,25 +109,3 @@ def _missing(path: Path) -> str:
 
 def _empty(path: Path) -> str:
     return f"{path} is empty: it should hold audio, 16 kHz and mono."
-
-
-def _undecodable(path: Path, error: Exception) -> str:
-    reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
-    return (
-        f"{path} cannot be decoded as audio ({reason.strip().rstrip('.')}): it is truncated, "
-        "or not a wav or flac file."
-    )
-
-
-def _wav_data_bytes(content: bytes) -> tuple[int, int]:
-    """(bytes of samples a RIFF header promises, bytes that follow it); (0, 0) for other formats."""
-    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
-        return 0, 0
-    position = 12
-    while position + 8 <= len(content):
-        name, size = struct.unpack_from("<4sI", content, position)
-        position += 8
-        if name == b"data":
-            return (0 if size == _UNKNOWN_SIZE else size), len(content) - position
-        position += size + size % 2
-    return 0, 0

@@ -24,6 +24,7 @@ from superbit.benchmark.corpora.layout import (
 from superbit.benchmark.corpora.paths import AudioSnipsPaths
 from superbit.benchmark.corpora.work import read_text
 from superbit.upstreams.errors import InputError, did_you_mean
+from superbit.upstreams.visible import visible
 
 SPEAKERS = {
     "train": ("Ivy", "Joanna", "Joey", "Justin", "Kendra", "Kimberly", "Matthew", "Salli"),
@@ -168,7 +169,7 @@ def _audio(section: AudioSnipsPaths, split: str) -> tuple[CorpusFile, ...]:
     )
     found = sorted(
         (path.relative_to(section.root).as_posix(), path)
-        for path in folder.rglob("*.wav")
+        for path in visible(folder, "**/*.wav")
         # As s3prl does: files of other speakers are passed over.
         if path.name.startswith(SPEAKERS[split])
     )

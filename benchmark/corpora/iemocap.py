@@ -29,6 +29,7 @@ from superbit.benchmark.corpora.layout import (
 from superbit.benchmark.corpora.paths import IemocapPaths
 from superbit.benchmark.corpora.work import read_text, write_atomically
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.visible import visible
 
 # Utterances of the four classes, 5,531 in all.
 SESSIONS = {
@@ -206,8 +207,7 @@ def _label_files(section: IemocapPaths, session: str) -> list[Path]:
     folder = existing_folder(
         section.root / session / "dialog" / "EmoEvaluation", "the files of emotions, <dialog>.txt"
     )
-    # Some file systems leave hidden files beside those that they copy.
-    return sorted(path for path in folder.glob("*.txt") if not path.name.startswith("."))
+    return visible(folder, "*.txt")
 
 
 def _read(
@@ -217,7 +217,9 @@ def _read(
     wavs = existing_folder(
         section.root / session / "sentences" / "wav", "the folder of <dialog>/<utterance>.wav"
     )
-    paths = {path.stem: path.relative_to(section.root).as_posix() for path in wavs.glob("*/*.wav")}
+    paths = {
+        path.stem: path.relative_to(section.root).as_posix() for path in visible(wavs, "*/*.wav")
+    }
     found = []
     for file in labels:
         for number, line in enumerate(read_text(file).splitlines(), 1):

@@ -33,6 +33,7 @@ from superbit.benchmark.corpora.lexicon import (
 from superbit.benchmark.corpora.paths import LibriSpeechPaths
 from superbit.benchmark.corpora.work import read_text, write_atomically
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.visible import visible
 
 __all__ = [
     "SPLITS",
@@ -201,7 +202,7 @@ def _audio(section: LibriSpeechPaths, split: str) -> tuple[CorpusFile, ...]:
     )
     # Sorted as text: paths sort by parts, which puts "12/…" and "12-…" elsewhere.
     found = sorted(
-        (path.relative_to(section.root).as_posix(), path) for path in folder.glob("*/*/*.flac")
+        (path.relative_to(section.root).as_posix(), path) for path in visible(folder, "*/*/*.flac")
     )
     if not found:
         raise InputError(
@@ -214,7 +215,7 @@ def _transcript_files(section: LibriSpeechPaths, split: str) -> list[Path]:
     # Only under the name by which s3prl looks for it.
     return sorted(
         path
-        for path in (section.root / split).glob("*/*/*.trans.txt")
+        for path in visible(section.root / split, "*/*/*.trans.txt")
         if path.name == f"{path.parent.parent.name}-{path.parent.name}.trans.txt"
     )
 

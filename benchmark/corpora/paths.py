@@ -158,7 +158,7 @@ def load_paths(file: str | os.PathLike[str]) -> CorpusPaths:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(
             f"{path} is not there: --paths wants a YAML file with {_one_of(CorpusPaths)}."

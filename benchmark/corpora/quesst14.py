@@ -30,6 +30,7 @@ from superbit.benchmark.corpora.layout import (
 from superbit.benchmark.corpora.paths import Quesst14Paths
 from superbit.benchmark.corpora.work import read_text
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.visible import visible
 
 SPLITS = ("dev", "eval")
 DOCUMENTS = "utterances"
@@ -220,7 +221,7 @@ def _truth_file(section: Quesst14Paths, split: str, kind: str) -> Path:
     folder = section.root / "scoring" / f"groundtruth_quesst14_{_known(split)}"
     existing_folder(folder, f"the ground truth of {split}: an rttm, a tlist.xml and an ecf.xml")
     ending = "*.rttm" if kind == "rttm" else f"*.{kind}.xml"
-    found = sorted(folder.glob(ending))
+    found = visible(folder, ending)
     if len(found) != 1:
         raise InputError(
             f"{folder} has {len(found)} files {ending}: it should have one, the ground truth of "

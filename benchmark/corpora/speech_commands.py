@@ -23,6 +23,7 @@ from superbit.benchmark.corpora.layout import (
 )
 from superbit.benchmark.corpora.paths import SpeechCommandsPaths
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.visible import visible
 
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 UNKNOWN, SILENCE, NOISE = "_unknown_", "_silence_", "_background_noise_"
@@ -148,9 +149,8 @@ def _training_audio(
     root = existing_folder(section.root, "the folder that holds a folder a word")
     found = sorted(
         (f"train/{folder.name}/{path.name}", path)
-        for folder in root.iterdir()
-        if folder.is_dir()
-        for path in folder.glob("*.wav")
+        for folder in visible(root, "*/")
+        for path in visible(folder, "*.wav")
     )
     is_noise = f"train/{NOISE}/"
     every = [CorpusFile(key=key, path=path) for key, path in found]
@@ -162,16 +162,16 @@ def _training_audio(
 
 def _test_audio(section: SpeechCommandsPaths) -> tuple[CorpusFile, ...]:
     root = existing_folder(section.test_root, "the folder that holds the 12 class folders")
-    folders = sorted(folder for folder in root.iterdir() if folder.is_dir())
+    folders = visible(root, "*/")
     for folder in folders:
-        if folder.name not in CLASSES and any(folder.glob("*.wav")):
+        if folder.name not in CLASSES and visible(folder, "*.wav"):
             raise InputError(
                 f"{folder} is none of the 12 classes of the test: {', '.join(CLASSES)}."
             )
     found = sorted(
         (f"test/{folder.name}/{path.name}", path)
         for folder in folders
-        for path in folder.glob("*.wav")
+        for path in visible(folder, "*.wav")
     )
     return tuple(CorpusFile(key=key, path=path) for key, path in found)
 

@@ -26,6 +26,7 @@ from superbit.benchmark.corpora.layout import (
 from superbit.benchmark.corpora.paths import VoxCeleb1Paths
 from superbit.benchmark.corpora.work import read_text
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.visible import is_hidden
 
 IDENTIFICATION = ("train", "dev", "test")
 VERIFICATION_DEV, TRIALS = "verification-dev", "trials"
@@ -124,7 +125,7 @@ def files_of_part(section: VoxCeleb1Paths, part: str) -> dict[str, CorpusFile]:
     for speaker in _folders(folder):
         for video in _folders(speaker.path):
             for entry in os.scandir(video.path):
-                if entry.name.endswith(".wav"):
+                if entry.name.endswith(".wav") and not is_hidden(entry.name):
                     name = f"{speaker.name}/{video.name}/{entry.name}"
                     found[name] = CorpusFile(key=f"{part}/wav/{name}", path=Path(entry.path))
     if not found:
@@ -244,7 +245,7 @@ def _read_trials(section: VoxCeleb1Paths, report: Callable[[str, str], None]) ->
 
 
 def _folders(folder: str | os.PathLike[str]) -> Iterable[os.DirEntry[str]]:
-    return [entry for entry in os.scandir(folder) if entry.is_dir()]
+    return [entry for entry in os.scandir(folder) if not is_hidden(entry.name) and entry.is_dir()]
 
 
 def _audio(

@@ -22,13 +22,13 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def read_text(path: Path) -> str:
-    """The contents of a UTF-8 text file.
+    """The contents of a UTF-8 text file, without the byte order mark that Windows puts first.
 
     Raises:
         InputError: it is missing or not such a file.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"{path} is not there: it should be a text file.") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from superbit.benchmark.corpora.work import read_text
 from superbit.benchmark.ctc_corpus.buckets import Item, bucket, in_order
 from superbit.upstreams.errors import InputError, did_you_mean
+from superbit.upstreams.visible import visible
 
 TRANSCRIPTS = "all.iob.snips.txt"
 
@@ -97,7 +98,9 @@ def _audio(folder: Path, speakers: tuple[str, ...]) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder} is not there: it should hold <Speaker>-<utterance>.wav files.")
     # Sorted as text: directory order differs between two copies of one corpus.
-    found = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*.wav"))
+    found = sorted(
+        (path.relative_to(folder).as_posix(), path) for path in visible(folder, "**/*.wav")
+    )
     of_speakers = [path for _, path in found if path.name.startswith(speakers)]
     if not of_speakers:
         raise InputError(

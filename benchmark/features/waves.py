@@ -126,9 +126,9 @@ def read_samples(path: str, transform: Transform) -> NDArray[np.float32]:
     """Decode a file and apply the transform, exactly as the task's dataset does; ``(samples,)``."""
     kind, *arguments = transform
     if kind == "cut":
-        import soundfile
+        from superbit.upstreams.sox_effects import read_soundfile
 
-        return soundfile.read(path, start=arguments[0], stop=arguments[1])[0].astype(np.float32)
+        return read_soundfile(path, start=arguments[0], stop=arguments[1])[0].reshape(-1).numpy()
     s3prl_compat.apply()  # a process that extracts a foreign upstream may not have met s3prl
     import torchaudio
 

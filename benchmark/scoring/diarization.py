@@ -83,7 +83,7 @@ def read_rttm(path: str | Path) -> dict[str, list[Turn]]:
             with a start of at least 0 and a duration above 0 seconds.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as an RTTM file: {error}.") from error
     turns: dict[str, list[Turn]] = defaultdict(list)

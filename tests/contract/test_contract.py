@@ -25,11 +25,11 @@ BROKEN = {
     "unequal_shapes": "hidden-states",
     "half_precision": "hidden-states",
     "wrong_rate": "frame-count",
-    "layerdrop": "train-mode",
     "nondeterministic": "eval-determinism",
-    "detached": "gradients",
     "unsaved_state": "save-load",
 }
+# What a frozen upstream may break.
+FINE_TUNING = {"layerdrop": "train-mode", "detached": "gradients"}
 
 
 def mock(name: str, *, draw_seed: int = 0) -> nn.Module:
@@ -138,6 +138,42 @@ def test_a_broken_upstream_fails_its_rule_and_no_other(name, rule):
     assert report.names("warn") == ()
 
 
+@pytest.mark.parametrize(("name", "rule"), FINE_TUNING.items())
+def test_what_only_fine_tuning_needs_is_a_warning_and_for_ours_a_failure(name, rule):
+    report = check(name)
+    assert report.ok
+    assert report.names("warn") == (rule,)
+    assert "a sweep keeps upstreams frozen" in result(report, rule).reason
+    assert check(name, ours=True).names("fail") == (rule,)
+
+
+def test_a_model_that_masks_in_train_mode_is_checked_to_the_end():
+    class Masks(type(mock("good"))):
+        def forward(self, wavs):
+            if self.training and min(map(len, wavs)) < 32_000:
+                raise ValueError("mask_length has to be smaller than sequence_length")
+            return super().forward(wavs)
+
+    report = check_upstream(Masks(), ours=False, build=Masks)
+    assert report.ok, render(report)
+    assert report.names("warn") == ("train-mode", "gradients")
+    assert result(report, "save-load").status == "pass"
+    assert "statistics were not moved" in result(report, "save-load").seen
+    ours = check_upstream(Masks(), ours=True, build=Masks)
+    assert ours.names("fail") == ("train-mode", "gradients", "save-load")
+
+
+def test_a_hidden_state_that_train_mode_leaves_out_is_said_to_be_none():
+    class Holes(type(mock("good"))):
+        def forward(self, wavs):
+            states = super().forward(wavs)["hidden_states"]
+            return {"hidden_states": [*states[:-1], None] if self.training else states}
+
+    report = check_upstream(Holes(), ours=False)
+    assert "train-mode" in report.names("warn")
+    assert "no tensor (batch, frames, dim)" in result(report, "train-mode").seen
+
+
 @pytest.mark.parametrize(
     ("name", "seen"),
     [
@@ -151,7 +187,7 @@ def test_a_broken_upstream_fails_its_rule_and_no_other(name, rule):
 )
 def test_a_failure_says_what_was_seen_what_is_needed_and_why(name, seen):
     report = check(name)
-    failure = result(report, BROKEN[name])
+    failure = result(report, (BROKEN | FINE_TUNING)[name])
     assert seen in failure.seen
     text = render(report)
     for part in (failure.name, failure.seen, failure.needed, failure.reason):

@@ -295,6 +295,172 @@ def test_the_command_says_what_it_wrote(hf_peer, tmp_path, capsys):
     }
 
 
+# weights in other wrappings ---------------------------------------------------------------------
+
+
+def in_shards(peer, directory, kind):
+    """Write the model in several files, as ``save_pretrained`` does with a large one."""
+    peer.save_pretrained(directory, max_shard_size="200kB")
+    index = directory / "model.safetensors.index.json"
+    if kind == "bin":  # which newer versions no longer write
+        places = json.loads(index.read_text())["weight_map"]
+        named = {name: file.replace(".safetensors", ".bin") for name, file in places.items()}
+        for file in set(places.values()):
+            (directory / file).unlink()
+        for file in set(named.values()):
+            shard = {k: v for k, v in peer.state_dict().items() if named[k] == file}
+            torch.save(shard, directory / file)
+        index.unlink()
+        index = directory / "pytorch_model.bin.index.json"
+        index.write_text(json.dumps({"metadata": {}, "weight_map": named}))
+    return index
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_a_model_in_several_files(hf_peer, tmp_path, kind):
+    index = in_shards(hf_peer, tmp_path / "hf", kind)
+    assert len(list(index.parent.glob(f"*.{kind}"))) > 2
+    imported = import_checkpoint("hf", index.parent, tmp_path / "out")
+    assert imported.dropped == ()
+    waveform = torch.randn(16_000)
+    assert_same_states(tmp_path / "out", hf_states(hf_peer, waveform), waveform)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda index, file: file.unlink(), "which does not lie beside it"),
+        (lambda index, file: index.write_text("{}"), "has no weight_map"),
+        (lambda index, file: index.write_text("{"), "is not readable JSON"),
+        (lambda index, file: file.write_bytes(file.read_bytes()[:50]), "truncated or corrupt"),
+        (
+            lambda index, file: index.write_text(index.read_text().replace(file.name, "../x")),
+            "which does not lie beside it",
+        ),
+        (
+            lambda index, file: index.write_text(index.read_text().replace("masked_spec", "gone")),
+            "lacks the tensor 'gone_embed'",
+        ),
+    ],
+)
+def test_several_files_that_are_not_whole(hf_peer, tmp_path, kind, spoil, words):
+    index = in_shards(hf_peer, tmp_path / "hf", kind)
+    spoil(index, sorted(index.parent.glob(f"*.{kind}"))[1])
+    message = complaint("hf", index.parent, tmp_path / "out")
+    if kind == "bin" and words == "truncated or corrupt":
+        words = "is truncated"
+    assert words in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("source", ["hf", "torchaudio", "fairseq"])
+def test_what_training_puts_before_names_is_taken_off(
+    hf_peer, hf_directory, torchaudio_peer, tmp_path, source, prefix
+):
+    tensors = {
+        "hf": hf_peer.state_dict(),
+        "torchaudio": torchaudio_peer.state_dict(),
+        "fairseq": fairseq_state_dict(hf_peer),
+    }[source]
+    found = []
+    for before in ("", prefix):
+        path = file = tmp_path / "weights.pt"
+        if source == "hf":
+            path, file = hf_directory, hf_directory / "pytorch_model.bin"
+            (path / "model.safetensors").unlink(missing_ok=True)
+        wrapped = {f"{before}{name}": tensor for name, tensor in tensors.items()}
+        torch.save({"model": wrapped} if source == "fairseq" else wrapped, file)
+        imported = import_checkpoint(source, path, tmp_path / f"out-{before}")
+        found.append(imported.model.state_dict())
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(found[0][name], tensor) for name, tensor in found[1].items())
+
+
+@pytest.mark.parametrize("config", ["dict", "omegaconf"])
+def test_a_fairseq_model_fine_tuned_with_ctc_without_its_head(
+    hf_peer, fairseq_dictionary, tmp_path, config, capsys
+):
+    from omegaconf import OmegaConf
+
+    settings = {
+        "model": {
+            "_name": "hubert_ctc",
+            "normalize": "${task.normalize}",
+            "w2v_args": {"model": {"encoder_attention_heads": 4, "layer_norm_first": False}},
+        },
+        "task": {"normalize": False, "labels": "ltr"},
+    }
+    tensors = {
+        f"w2v_encoder.w2v_model.{name}": tensor
+        for name, tensor in fairseq_state_dict(hf_peer).items()
+        if not name.startswith(("final_proj", "label_embs"))
+    }
+    tensors |= {
+        "w2v_encoder.proj.weight": torch.randn(32, 128),
+        "w2v_encoder.proj.bias": torch.randn(32),
+    }
+    file, out = tmp_path / "asr.pt", tmp_path / "out"
+    cfg = OmegaConf.create(settings) if config == "omegaconf" else settings
+    torch.save({"args": None, "cfg": cfg, "model": tensors, "task_state": fairseq_dictionary}, file)
+    assert import_command(argparse.Namespace(source="fairseq", path=file, out=out)) == 0
+    printed = capsys.readouterr().out
+    assert "dropped: w2v_encoder.proj.weight, w2v_encoder.proj.bias" in printed
+    assert "the head that transcribes (CTC) is left out" in printed
+    peer = HubertModel(HubertConfig(**{**SMALL, "num_attention_heads": 4})).eval()
+    peer.load_state_dict({k: v.half().float() for k, v in hf_peer.state_dict().items()})
+    waveform = torch.randn(16_000)
+    assert_same_states(out, hf_states(peer, waveform), waveform)
+    # where the value of an interpolation says what ours does not compute
+    settings["task"]["normalize"] = True
+    cfg = OmegaConf.create(settings) if config == "omegaconf" else settings
+    torch.save({"cfg": cfg, "model": tensors}, file)
+    assert "normalised waveforms" in complaint("fairseq", file, tmp_path / "other")
+
+
+def test_fairseqs_checkpoint_as_s3prl_converted_it(hf_peer, tmp_path):
+    file = tmp_path / "converted.pt"
+    content = {
+        "task_cfg": {"normalize": False},
+        "model_cfg": {"encoder_attention_heads": 4, "layer_norm_first": False},
+        "model_weight": fairseq_state_dict(hf_peer),
+        "dictionaries_symbols": [["<s>", "0"]],
+    }
+    torch.save(content, file)
+    imported = import_checkpoint("fairseq", file, tmp_path / "out")
+    assert (imported.model.config.heads, imported.dropped) == (4, ("label_embs_concat",))
+    peer = HubertModel(HubertConfig(**{**SMALL, "num_attention_heads": 4})).eval()
+    peer.load_state_dict({k: v.half().float() for k, v in hf_peer.state_dict().items()})
+    waveform = torch.randn(16_000)
+    assert_same_states(tmp_path / "out", hf_states(peer, waveform), waveform)
+    content["task_cfg"]["normalize"] = True
+    torch.save(content, file)
+    assert "normalised waveforms" in complaint("fairseq", file, tmp_path / "other")
+
+
+@pytest.mark.parametrize("said", [True, False, None])
+def test_normalization_that_ours_leaves_out_is_said_with_what_it_does(
+    hf_peer, hf_directory, tmp_path, capsys, said
+):
+    if said is not None:
+        (hf_directory / "preprocessor_config.json").write_text(json.dumps({"do_normalize": said}))
+    out = tmp_path / "out"
+    assert import_command(argparse.Namespace(source="hf", path=hf_directory, out=out)) == 0
+    printed = capsys.readouterr().out
+    assert ("do_normalize" in printed) == bool(said)
+    assert ("do_normalize" in checkpoint.load(out).training["imported"]) == bool(said)
+    if said:
+        # what it says, measured by the peer
+        signal = 0.05 * torch.randn(32_000, generator=torch.Generator().manual_seed(0))
+        normalized = (signal - signal.mean()) / (signal.var(correction=0) + 1e-7).sqrt()
+        pairs = zip(hf_states(hf_peer, signal), hf_states(hf_peer, normalized), strict=True)
+        errors = [((a - b).square().sum(), b.square().sum()) for a, b in pairs]
+        expected = float(sum(e for e, _ in errors) / sum(s for _, s in errors)) ** 0.5
+        printed_percent = float(printed.rpartition("hidden states are ")[2].split()[0])
+        assert printed_percent == pytest.approx(100 * expected, rel=0.1)
+
+
 # nothing is executed ----------------------------------------------------------------------------
 
 

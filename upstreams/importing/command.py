@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError, did_you_mean
@@ -32,12 +33,16 @@ def import_checkpoint(source: str, path: str | Path, out: str | Path) -> Importe
         raise InputError(f"{out} is there already; name a new directory, or an empty one.")
     foreign = READERS[source](path)
     imported = convert(foreign)
-    origin = {
+    origin: dict[str, Any] = {
         "source": source,
         "file": foreign.file.name,
         "dropped": list(imported.dropped),
         "drawn": list(imported.drawn),
     }
+    if imported.fine_tuned:
+        origin["fine_tuned"] = "ctc"
+    if imported.normalization_error is not None:
+        origin["do_normalize"] = True
     try:
         checkpoint.save(out, imported.model, training={"imported": origin})
     except OSError as error:
@@ -65,5 +70,16 @@ def _summary(imported: Imported, out: Path) -> str:
         line += (
             f"; drawn at random, as the source has none and only pre-training uses them: "
             f"{', '.join(imported.drawn)}"
+        )
+    if imported.fine_tuned:
+        line += (
+            "; the head that transcribes (CTC) is left out: these are the hidden states of an "
+            "encoder fine-tuned for speech recognition, not of a pre-trained one"
+        )
+    if imported.normalization_error is not None:
+        line += (
+            "; preprocessor_config.json says do_normalize, and superbit gives waveforms as s3prl "
+            "does, not normalized: on noise at the level of speech, hidden states are "
+            f"{100 * imported.normalization_error:.2g} % from those of normalized waveforms"
         )
     return line

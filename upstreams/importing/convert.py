@@ -19,6 +19,8 @@ from superbit.upstreams.importing.reading import Foreign
 # Strides are in no tensor; those of wav2vec 2.0's front end go with its kernels.
 KERNELS = (10, 3, 3, 3, 3, 2, 2)
 STRIDES = (5, 2, 2, 2, 2, 2, 2)
+SAMPLE_RATE = 16_000
+SIGNAL_RMS = 0.05  # about the level of speech in recordings of full scale 1
 HEAD_WIDTH = 64  # of every HuBERT base, where the source does not tell its heads
 # Parts that serve pre-training only: a source without them still has every hidden state.
 _OPTIONAL = ("mask_emb", "final_proj.")
@@ -32,11 +34,18 @@ class Imported:
         model: pads as fairseq does, which is how the weights were trained.
         dropped: names of the source's tensors that ours has no place for.
         drawn: names of our tensors that the source lacks, drawn at random from a fixed seed.
+        fine_tuned: whether a head that transcribes was dropped, so the weights are not those of
+            pre-training alone.
+        normalization_error: how far hidden states are, on a fixed signal, from those of the
+            source's program, which normalizes waveforms where ours does not: root mean square of
+            the difference over that of the states; None where it does not either.
     """
 
     model: Hubert
     dropped: tuple[str, ...]
     drawn: tuple[str, ...]
+    fine_tuned: bool = False
+    normalization_error: float | None = None
 
 
 def convert(foreign: Foreign) -> Imported:
@@ -66,7 +75,27 @@ def convert(foreign: Foreign) -> Imported:
     model = untrained_model(config)
     weights = {name: tensors[theirs[name]] for name in ours if name not in drawn}
     model.load_state_dict(weights, strict=False)  # what it lacks is what was drawn
-    return Imported(model=model, dropped=dropped, drawn=drawn)
+    return Imported(
+        model=model,
+        dropped=dropped,
+        drawn=drawn,
+        fine_tuned=any(name.startswith(names.ctc) for name in dropped),
+        normalization_error=_normalization_error(model) if foreign.normalizes else None,
+    )
+
+
+def _normalization_error(model: Hubert) -> float:
+    """How much it matters that waveforms are not normalized, in parts of the hidden states."""
+    noise = torch.randn(2 * SAMPLE_RATE, generator=torch.Generator().manual_seed(0))
+    signal = SIGNAL_RMS * noise
+    normalized = (signal - signal.mean()) / (signal.var(correction=0) + 1e-7).sqrt()
+    was_training = model.training
+    with torch.no_grad():
+        ours, theirs = (model.eval()([wave]) for wave in (signal, normalized))
+    model.train(was_training)
+    pairs = list(zip(ours, theirs, strict=True))
+    difference = sum(float((a - b).square().sum()) for a, b in pairs)
+    return (difference / sum(float(b.square().sum()) for _, b in pairs)) ** 0.5
 
 
 def _config(foreign: Foreign, tensors: dict[str, Tensor]) -> HubertConfig:

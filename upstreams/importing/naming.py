@@ -22,6 +22,7 @@ class Naming:
         parts: pieces of our names and what takes their place, applied in this order.
         wrappers: prefixes that a larger model puts before the names of its HuBERT.
         dropped: beginnings of names of tensors that serve another purpose than hidden states.
+        ctc: beginnings of names, among those, of a head that transcribes.
         of_large_only: beginnings of names that only models with a norm after every convolution
             have (HuBERT large and extra large).
     """
@@ -30,6 +31,7 @@ class Naming:
     parts: tuple[tuple[str, str], ...]
     wrappers: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+    ctc: tuple[str, ...] = ("lm_head.", "aux.", "w2v_encoder.proj.")
     of_large_only: tuple[str, ...]
 
     def theirs(self, ours: str) -> str:
@@ -128,7 +130,8 @@ FAIRSEQ = Naming(
         ("encoder_norm.", "encoder.layer_norm."),
         *_HALVES,
     ),
-    dropped=("label_embs_concat",),
+    wrappers=("w2v_encoder.w2v_model.",),  # of a model fine-tuned with CTC
+    dropped=("label_embs_concat", "w2v_encoder.proj."),
     of_large_only=(
         "feature_extractor.conv_layers.1.2.",
         "feature_extractor.conv_layers.0.0.bias",

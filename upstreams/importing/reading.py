@@ -34,6 +34,7 @@ _HF_NEEDED: dict[str, Any] = {
     "layer_norm_eps": 1e-5,
     "conv_stride": [5, 2, 2, 2, 2, 2, 2],
 }
+_WRAPPINGS = ("module.", "_orig_mod.")
 _HF_FACTS = {
     "num_attention_heads": "heads",
     "hidden_dropout": "dropout",
@@ -52,12 +53,15 @@ class Foreign:
         naming: how its tensors are called.
         tensors: by the names that the file gives them, without a larger model's prefix.
         facts: fields of `HubertConfig` that no shape tells.
+        normalizes: whether the source's own program takes mean and loudness out of each waveform
+            before the model sees it.
     """
 
     file: Path
     naming: Naming
     tensors: dict[str, Tensor]
     facts: dict[str, Any] = field(default_factory=dict)
+    normalizes: bool = False
 
 
 def read_hugging_face(path: Path) -> Foreign:
@@ -72,31 +76,73 @@ def read_hugging_face(path: Path) -> Foreign:
             "model.safetensors or pytorch_model.bin."
         )
     facts = _hugging_face_facts(path / "config.json")
-    file = path / "model.safetensors"
-    if file.is_file():
-        try:
-            tensors: Any = load_file(file)
-        except (OSError, SafetensorError) as error:
-            raise InputError(
-                f"{file} is no readable safetensors file, truncated or corrupt: {error}."
-            ) from error
-    else:
-        file = path / "pytorch_model.bin"
-        if not file.is_file():
-            raise InputError(f"{path} holds neither model.safetensors nor pytorch_model.bin.")
-        tensors = unpickle.load(file)
-    return _foreign(file, naming.HUGGING_FACE, tensors, facts)
+    for name, read in (("model.safetensors", _safetensors), ("pytorch_model.bin", unpickle.load)):
+        file, index = path / name, path / f"{name}.index.json"
+        if file.is_file():
+            tensors = read(file)
+        elif index.is_file():
+            file, tensors = index, _shards(index, read)
+        else:
+            continue
+        return _foreign(
+            file,
+            naming.HUGGING_FACE,
+            tensors,
+            facts,
+            normalizes=_normalizes(path / "preprocessor_config.json"),
+        )
+    raise InputError(
+        f"{path} holds neither model.safetensors nor pytorch_model.bin, nor the index.json of one "
+        "that is in several files."
+    )
+
+
+def _safetensors(file: Path) -> Any:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{file} is no readable safetensors file, truncated or corrupt: {error}."
+        ) from error
+
+
+def _shards(index: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
+    """Read the tensors of a model that is in several files, from where its index says they are."""
+    places = _json(index, "the index of a model in several files").get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise InputError(f"{index} has no weight_map of names of tensors to names of files.")
+    tensors: dict[str, Any] = {}
+    for name in sorted({str(name) for name in places.values()}):
+        file = index.parent / name
+        if Path(name).name != name or not file.is_file():
+            raise InputError(f"{index} names the file {name!r}, which does not lie beside it.")
+        content = read(file)
+        held = content if isinstance(content, dict) else {}
+        for tensor in (key for key, place in places.items() if place == name):
+            if tensor not in held:
+                raise InputError(f"{file} lacks the tensor {tensor!r}, which {index.name} says.")
+            tensors[tensor] = held[tensor]
+    return tensors
+
+
+def _normalizes(file: Path) -> bool:
+    return file.is_file() and _json(file, "what is done to waveforms").get("do_normalize") is True
+
+
+def _json(file: Path, what: str) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} is not readable JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file} holds no JSON object, which {what} is.")
+    return content
 
 
 def _hugging_face_facts(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise InputError(f"there is no {file}, which a directory of Hugging Face's has.")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} is not readable JSON: {error}.") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{file} holds no JSON object, which a model's config is.")
+    config = _json(file, "a model's config")
     if config.get("feat_extract_norm", "group") != "group" or config.get("do_stable_layer_norm"):
         raise InputError(f"{file} describes a large HuBERT: {BASE_ONLY}.")
     for key, needed in _HF_NEEDED.items():
@@ -117,15 +163,24 @@ def read_torchaudio(path: Path) -> Foreign:
 
 
 def read_fairseq(path: Path) -> Foreign:
-    """Read a checkpoint of fairseq's HuBERT pre-training.
+    """Read a checkpoint of fairseq's HuBERT, pre-trained or fine-tuned, or s3prl's copy of one.
 
     Raises:
         InputError: no such file, not a checkpoint, or of a model that ours cannot compute.
     """
     content = unpickle.load(path)
-    if not isinstance(content, dict) or "model" not in content:
-        raise InputError(f"{path} is no checkpoint of fairseq: it has no key 'model'.")
-    settings = [content.get("cfg"), content.get("args")]
+    if not isinstance(content, dict) or not ("model" in content or is_converted(content)):
+        looks_like = (
+            "; it looks like a state dict: try --from torchaudio" if _is_state_dict(content) else ""
+        )
+        raise InputError(
+            f"{path} is no checkpoint of fairseq: it has no key 'model', nor s3prl's "
+            f"'model_weight'{looks_like}."
+        )
+    if is_converted(content):
+        settings, tensors = [content.get("model_cfg"), content.get("task_cfg")], "model_weight"
+    else:
+        settings, tensors = [content.get("cfg"), content.get("args")], "model"
     if _setting(settings, "layer_norm_first") is True:
         raise InputError(f"{path} holds a large HuBERT (layer_norm_first): {BASE_ONLY}.")
     if _setting(settings, "normalize") is True:
@@ -135,7 +190,16 @@ def read_fairseq(path: Path) -> Foreign:
         )
     heads = _setting(settings, "encoder_attention_heads")
     facts = {} if heads is None else {"heads": heads}
-    return _foreign(path, naming.FAIRSEQ, content["model"], facts)
+    return _foreign(path, naming.FAIRSEQ, content[tensors], facts)
+
+
+def is_converted(content: Any) -> bool:
+    """Whether a file's content is fairseq's checkpoint as s3prl's converters write it."""
+    return isinstance(content, dict) and "model_weight" in content and "model_cfg" in content
+
+
+def _is_state_dict(content: Any) -> bool:
+    return isinstance(content, dict) and any(isinstance(v, Tensor) for v in content.values())
 
 
 def _setting(tree: Any, key: str) -> Any:
@@ -159,12 +223,24 @@ def _setting(tree: Any, key: str) -> Any:
             continue
         if key in values:
             found = values[key]
-            return vars(found).get("_val") if isinstance(found, unpickle.Placeholder) else found
+            if isinstance(found, unpickle.Placeholder):
+                found = vars(found).get("_val")
+            # "${task.normalize}" says where the value is
+            if not (isinstance(found, str) and found.startswith("${")):
+                return found
         waiting.extend(values.values())
     return None
 
 
-def _foreign(file: Path, names: Naming, tensors: Any, facts: Mapping[str, Any]) -> Foreign:
+def _foreign(
+    file: Path,
+    names: Naming,
+    tensors: Any,
+    facts: Mapping[str, Any],
+    *,
+    normalizes: bool = False,
+) -> Foreign:
+    tensors = _without_wrapping(tensors)
     if not isinstance(tensors, dict) or not tensors:
         raise InputError(f"{file} holds no state dict: names with a tensor each are needed.")
     for name, tensor in tensors.items():
@@ -178,7 +254,21 @@ def _foreign(file: Path, names: Naming, tensors: Any, facts: Mapping[str, Any]) 
         raise InputError(
             f"{file} holds a large HuBERT (a norm or a bias in every convolution): {BASE_ONLY}."
         )
-    return Foreign(file=file, naming=names, tensors=unwrapped, facts=dict(facts))
+    return Foreign(
+        file=file, naming=names, tensors=unwrapped, facts=dict(facts), normalizes=normalizes
+    )
+
+
+def _without_wrapping(tensors: Any) -> Any:
+    """Take off what training with several GPUs, or compiled, puts before every name."""
+    while isinstance(tensors, dict) and tensors:
+        for prefix in _WRAPPINGS:
+            if all(str(name).startswith(prefix) for name in tensors):
+                tensors = {str(name).removeprefix(prefix): t for name, t in tensors.items()}
+                break
+        else:
+            break
+    return tensors
 
 
 READERS: dict[str, Callable[[Path], Foreign]] = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import soundfile
+
+from superbit.upstreams import sound
 
 SAMPLE_RATE = 16_000  # Hz
 EXTENSIONS = ("flac", "wav")
@@ -16,16 +17,14 @@ class CorruptAudio(Exception):
 
 
 def audio_samples(path: Path) -> int:
-    """Return how many samples the header of a file promises.
+    """Return how many samples a file holds; its header tells, where the writer knew.
 
-    Raises `CorruptAudio` where it is no audio of 16 kHz and one channel.
+    Raises `CorruptAudio` where it is no audio of 16 kHz and one channel, or cut short.
     """
     try:
-        with soundfile.SoundFile(path) as sound:
-            _check(sound, path)
-            return sound.frames
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise CorruptAudio(f"{path} cannot be decoded: {error}") from None
+        return _checked(sound.describe(path), path).samples
+    except (OSError, sound.UnreadableAudio) as error:
+        raise CorruptAudio(_because(path, error)) from None
 
 
 def read_samples(
@@ -44,16 +43,13 @@ def read_samples(
             truncated, or has samples that are not finite.
     """
     try:
-        with soundfile.SoundFile(path) as sound:
-            _check(sound, path)
-            if total is not None and sound.frames != total:
-                raise CorruptAudio(f"{path} has {sound.frames} samples, its manifest says {total}")
-            wanted = sound.frames - start if count is None else count
-            if start:
-                sound.seek(start)
-            samples = sound.read(wanted, dtype="float32")
-    except (OSError, RuntimeError) as error:  # libsndfile's errors are RuntimeErrors
-        raise CorruptAudio(f"{path} cannot be decoded: {error}") from None
+        held = _checked(sound.describe(path), path).samples
+        if total is not None and held != total:
+            raise CorruptAudio(f"{path} has {held} samples, its manifest says {total}")
+        wanted = held - start if count is None else count
+        samples = sound.decode(path, start=start, stop=start + wanted)[0][:, 0]
+    except (OSError, sound.UnreadableAudio) as error:
+        raise CorruptAudio(_because(path, error)) from None
     if len(samples) != wanted:
         raise CorruptAudio(f"{path} is truncated: {len(samples)} of {wanted} samples decode")
     if not np.isfinite(samples).all():
@@ -61,8 +57,15 @@ def read_samples(
     return samples
 
 
-def _check(sound: soundfile.SoundFile, path: Path) -> None:
-    if sound.samplerate != SAMPLE_RATE:
-        raise CorruptAudio(f"{path} is sampled at {sound.samplerate} Hz, not at {SAMPLE_RATE}")
-    if sound.channels != 1:
-        raise CorruptAudio(f"{path} has {sound.channels} channels, not one")
+def _checked(held: sound.Sound, path: Path) -> sound.Sound:
+    if held.rate != SAMPLE_RATE:
+        raise CorruptAudio(f"{path} is sampled at {held.rate} Hz, not at {SAMPLE_RATE}")
+    if held.channels != 1:
+        raise CorruptAudio(f"{path} has {held.channels} channels, not one")
+    return held
+
+
+def _because(path: Path, error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{path} cannot be read: {error.strerror or error}"
+    return f"{path} {error}"

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.hubert_config import NAMED_SIZES, SQUEEZEFORMERS, HubertConfig
+from superbit.upstreams.pretraining import files
 
 PRESETS = ("phase1", "phase2", "nano")
 DISTILLATION_PRESETS = ("distil", "distil_nano")
@@ -156,7 +157,7 @@ def _read(preset: str | Path, presets: Sequence[str]) -> dict[str, Any]:
         folder = resources.files("superbit.upstreams") / "pretraining" / "presets"
         text = (folder / f"{preset}.yaml").read_text(encoding="utf-8")
     elif Path(preset).is_file():
-        text = Path(preset).read_text(encoding="utf-8")
+        text = files.read_text(Path(preset), "a preset, a YAML file")
     else:
         raise InputError(
             f"there is no preset {str(preset)!r}: give {', '.join(presets)} or a YAML file."

@@ -131,7 +131,7 @@ def _plot(
 
 def _lines(log: Path) -> dict[str, tuple[Mapping[str, Any], ...]]:
     try:
-        lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in log.read_text(encoding="utf-8-sig").splitlines()]
     except OSError:
         raise InputError(
             f"{log} is not there; give the folders of trainings, e.g. RUN or RUN/w1a1."

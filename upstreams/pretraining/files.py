@@ -39,12 +39,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_text(path: Path, what: str) -> str:
-    """Return a UTF-8 file's text; ``what`` says in the message what it should have been.
+    """Return a UTF-8 file's text without a byte order mark; ``what`` says what it should be.
 
     Raises `InputError` where it is missing or not such a file.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"{path} is not there: it should be {what}.") from None
     except (OSError, UnicodeDecodeError) as error:

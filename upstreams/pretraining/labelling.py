@@ -119,7 +119,7 @@ def _is_complete(out: Path, digest: str) -> bool:
     if not (out.is_file() and sidecar.is_file()):
         return False
     try:
-        return json.loads(sidecar.read_text(encoding="utf-8"))["made_from"] == digest
+        return json.loads(sidecar.read_text(encoding="utf-8-sig"))["made_from"] == digest
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

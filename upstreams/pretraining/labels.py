@@ -10,6 +10,7 @@ starts at sample s takes its labels from round(s · rate / 16,000).
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ class Labels:
         if not sidecar.is_file():
             return
         try:
-            said = json.loads(sidecar.read_text(encoding="utf-8"))
+            said = json.loads(sidecar.read_text(encoding="utf-8-sig"))
             found = {"units": said["units"], "rate": said["rate"]}
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError(f"{sidecar} cannot be read: label the manifest again.") from None
@@ -90,7 +91,8 @@ class Labels:
         try:
             with open(self.file, "rb") as lines:
                 for number, line in enumerate(lines):
-                    offsets.append(position)
+                    marked = len(BOM_UTF8) if number == 0 and line.startswith(BOM_UTF8) else 0
+                    offsets.append(position + marked)
                     position += len(line)
                     if number < len(manifest):
                         self._check_length(number, len(line.split()), manifest)

@@ -19,6 +19,7 @@ from superbit.upstreams.pretraining.audio import (
     CorruptAudio,
     audio_samples,
 )
+from superbit.upstreams.visible import visible
 
 _WHAT = "a manifest: the root folder, then lines of path<TAB>samples"
 
@@ -126,7 +127,7 @@ def list_audio(
         raise InputError(f"the share to hold out is {held_out}; at least 0 and below 1 is needed.")
     kept: dict[str, int] = {}
     corrupt, short = [], []
-    found = sorted(path for ext in EXTENSIONS for path in root.rglob(f"*.{ext}"))
+    found = sorted(path for ext in EXTENSIONS for path in visible(root, f"**/*.{ext}"))
     for path in found:
         name = path.relative_to(root).as_posix()
         if must_contain not in name:

@@ -147,7 +147,7 @@ def read_policy(file: str | Path) -> Policy:
         InputError: it cannot be read, or is no policy; the message names the file and the key.
     """
     try:
-        text = Path(file).read_text("utf-8")
+        text = Path(file).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"policy {file} cannot be read: {error}.") from error
     return parse_policy(text, where=str(file))

@@ -41,7 +41,7 @@ class Recipe:
 def read(folder: Path) -> Recipe | None:
     """The recipe in ``folder``, or None where there is none of ours."""
     try:
-        content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8-sig"))
         if content.pop("made_by") != _MAKER:
             return None
         return Recipe(**content)
