@@ -74,7 +74,8 @@ def build(
             generator is left as it was.
         untrained: random weights even where packaged ones exist.
         policy: the name of a binarization policy, or the path of its file, for the twin; None for
-            full precision. An untrained twin has the FP32 model's weights and is calibrated on a fixed signal.
+            full precision. An untrained twin has the FP32 model's weights and is calibrated on a
+            fixed signal.
 
     Raises:
         InputError: an unknown name or policy, both ``ckpt`` and ``untrained``, or a checkpoint

@@ -112,6 +112,14 @@ class UpstreamSpec:
             policy = _shortest(policy)
         return replace(self, name=name, checkpoint=checkpoint, policy=policy)
 
+    @property
+    def policy_label(self) -> str:
+        """The policy as tables print it: ``W1A1``, and of a file its name without the folder."""
+        policy = self.policy or ""
+        if is_policy_file(policy):
+            policy = os.path.splitext(os.path.basename(policy))[0]
+        return policy.upper()
+
     def __str__(self) -> str:
         """The canonical spelling, which records store: ``bq_X`` is ``X+policy=w1a1``."""
         parts = [self.name]

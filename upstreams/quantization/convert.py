@@ -99,7 +99,7 @@ def calibrate(model: Hubert, waveforms: Sequence[Tensor]) -> None:
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(_evaluating(model))
-        stack.enter_context(_dense_attention(model))
+        stack.enter_context(dense_attention(model))
         stack.enter_context(quantization(model, on=True))
         for quantizer in quantizers:
             quantizer.calibrating = True
@@ -166,7 +166,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _dense_attention(model: nn.Module) -> Iterator[None]:
+def dense_attention(model: nn.Module) -> Iterator[None]:
     """Let sparse attention compute all pairs and hide some, for a while."""
     gathering = [m for m in model.modules() if isinstance(m, SparseSelfAttention) and m.gather]
     try:

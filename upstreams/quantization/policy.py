@@ -30,6 +30,7 @@ from superbit.upstreams.spec import is_policy_file
 if TYPE_CHECKING:
     from torch import nn
 
+TENSORS = ("weight", "input", "left", "right")  # what a rule quantizes
 SETS = ("signed", "unsigned")  # {-1, +1} and {0, 1}, or their multi-bit ranges
 REPLACEMENTS = ("relu",)
 FULL_BITS = 32
@@ -121,8 +122,9 @@ class Policy:
                 rules.append(replace(rule, role=None, modules=globs))
         if not rules:
             has = f"has the roles {', '.join(roles)}" if roles else "states no roles"
+            asked = ", ".join(rule.role or "" for rule in self.rules)
             raise InputError(
-                f"policy {self.name!r} has rules for {', '.join(r.role or '' for r in self.rules)}, "
+                f"policy {self.name!r} has rules for {asked}, "
                 f"and a model of kind {encoder!r} {has}: nothing would be binarized. The attribute "
                 "'roles' of the encoder's class says which of its modules are what."
             )
@@ -302,7 +304,7 @@ def _rule(content: Any, *, where: str) -> Rule:
     _check_keys(content, tuple(field.name for field in fields(Rule)), where=where)
     tensors = {
         key: _binarization(content[key], where=f"{where}, {key}")
-        for key in ("weight", "input", "left", "right")
+        for key in TENSORS
         if key in content
     }
     if tensors.get("weight") and tensors["weight"].shift:
