@@ -30,6 +30,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -136,16 +137,19 @@ def flow(
         run: computes the outputs of a module of that structure, always from the same input.
     """
     hybrid = copy.deepcopy(twin).eval()
-    parts = [*blocks, *_between(model, blocks)]
-    exact = {name: model.get_submodule(name) for name in parts}
-    own = {name: hybrid.get_submodule(name) for name in parts}
-    ran = _order(model, parts, run)
+    between = _between(model, blocks)
+    exact = {name: model.get_submodule(name) for name in blocks}
+    binarized = {name: hybrid.get_submodule(name) for name in blocks}
+    numbers = {name: (_numbers(model, name), _numbers(hybrid, name)) for name in between}
+    ran = _order(model, [*blocks, *between], run)
     expected, expected_out = _outputs(model, blocks, run)
     order = [name for name in ran if name in expected]
 
     def deviations(changed: set[str], name: str) -> tuple[Deviation, Deviation]:
-        for one in parts:
-            hybrid.set_submodule(one, own[one] if one in changed else exact[one])
+        for one in blocks:
+            hybrid.set_submodule(one, binarized[one] if one in changed else exact[one])
+        for one, (models, twins) in numbers.items():
+            _set_numbers(hybrid, one, twins if one in changed else models)
         found, found_out = _outputs(hybrid, [name], run)
         return deviation(found[name], expected[name]), deviation(found_out, expected_out)
 
@@ -182,14 +186,26 @@ def deviation(found: Sequence[Tensor], expected: Sequence[Tensor]) -> Deviation:
 
 
 def _between(model: nn.Module, blocks: Sequence[str]) -> list[str]:
-    """Return the outermost modules that hold numbers themselves and are in no block, by name."""
-    found = list(blocks)
-    for name, module in model.named_modules():
-        within = any(name == one or name.startswith(f"{one}.") for one in found)
-        holds = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        if name and holds and not within:
-            found.append(name)
-    return found[len(blocks) :]
+    """Return the modules that hold numbers themselves and are in no block, by name."""
+    return [
+        name
+        for name, _ in model.named_modules()
+        if name
+        and any(_numbers(model, name))
+        and not any(name == block or name.startswith(f"{block}.") for block in blocks)
+    ]
+
+
+def _numbers(model: nn.Module, name: str) -> Sequence[dict[str, Any]]:
+    """Return the parameters and the buffers that a module holds itself, not its children."""
+    module = model.get_submodule(name)
+    return dict(module._parameters), dict(module._buffers)
+
+
+def _set_numbers(model: nn.Module, name: str, numbers: Sequence[dict[str, Any]]) -> None:
+    module = model.get_submodule(name)
+    module._parameters.update(numbers[0])
+    module._buffers.update(numbers[1])
 
 
 def _order(
