@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,30 +43,50 @@ class Audio:
     meaning: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """The two models that are compared, of one size.
+
+    Attributes:
+        model: in full precision.
+        twin: its twin, calibrated if it is trained.
+        trained: the twin's weights are its own; else they are the model's.
+        words: what the weights are, for the first line.
+        weights: the same as a sentence, for the caption.
+    """
+
+    model: Hubert
+    twin: Hubert
+    trained: bool
+    words: str
+    weights: str
+
+
 def error_flow_command(arguments: argparse.Namespace) -> int:
     """Print the flow of error, or write a figure and print where it lies; return 0.
 
-    Reads of ``arguments``: ``spec``, ``audio`` (a folder, None for a fixed signal), ``format``
-    (one of `FORMATS`), ``out`` (a file; None for standard output, and for a figure
-    ``error-flow-<spec>.png``).
+    Which weights the two models have, is on the first line, and on standard error for the formats
+    that have no such line. Reads of ``arguments``: ``spec``, ``teacher`` (a checkpoint or None),
+    ``audio`` (a folder, None for a fixed signal), ``format`` (one of `FORMATS`), ``out`` (a file;
+    None for standard output, and for a figure ``error-flow-<spec>.png``).
 
     Raises:
-        InputError: no encoder of superbit's in full precision, an unknown policy or format, audio
-            that cannot be used, matplotlib that is not installed, or a file that cannot be written.
+        InputError: as `pair_of`, an unknown format, audio that cannot be used, matplotlib that is
+            not installed, or a file that cannot be written.
     """
     require_one_of("format", arguments.format, FORMATS)
     if arguments.format == "png":
         require_matplotlib("--format png", instead="choose csv or md")
-    with Reporter().quiet() as out:
+    reporter = Reporter()
+    with reporter.quiet() as out:
         spec = UpstreamSpec.parse(arguments.spec).normalized()
+        pair = pair_of(spec, teacher=getattr(arguments, "teacher", None))
         policy = spec.policy or TWIN_POLICY
-        model, twin, weights = model_and_twin(spec, policy)
+        title = f"{_plain(spec)} and its {policy} twin, {pair.words}"
+        reporter.line(f"error flow of {title}")
         audio = read_folder(arguments.audio) if arguments.audio else fixed_signal()
-        rows = measure(model, twin, audio)
-    title, notes = (
-        f"{_plain(spec)} and its {policy} twin",
-        caption(rows, model=weights, audio=audio.meaning),
-    )
+        rows = measure(pair, audio)
+    notes = caption(rows, weights=pair.weights, audio=audio.meaning, trained=pair.trained)
     file: Path | None = arguments.out
     if arguments.format == "png":
         file = file or Path(f"error-flow-{_file_name(spec, policy)}.png")
@@ -84,19 +105,27 @@ def error_flow_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def model_and_twin(spec: UpstreamSpec, policy: str) -> tuple[Hubert, Hubert, str]:
-    """Return the FP32 model of a spec, its twin, not calibrated yet, and what the weights are.
+def pair_of(spec: UpstreamSpec, *, teacher: Path | None = None) -> Pair:
+    """Return the FP32 model and the twin that a spec names.
+
+    A twin that superbit brings, or that is in a checkpoint, is the one that is looked at. Where
+    there is none, one is made from the FP32 weights: of the checkpoint, those that superbit brings,
+    or random ones.
+
+    Args:
+        spec: of the twin, or of the FP32 model for its w1a1 twin that is made.
+        teacher: checkpoint of the FP32 model that a twin is held against.
 
     Raises:
-        InputError: somebody else's upstream, an unknown policy, or a twin's checkpoint.
+        InputError: somebody else's upstream, an unknown policy, a checkpoint that holds another
+            precision than was asked for, or a twin's checkpoint without its teacher.
     """
-    import copy
-
     from superbit.upstreams import checkpoint
-    from superbit.upstreams.expert import packaged_checkpoint
+    from superbit.upstreams.expert import packaged_checkpoint, require_policy
     from superbit.upstreams.hubert import untrained_model
     from superbit.upstreams.hubert_config import NAMED_SIZES
     from superbit.upstreams.quantization.convert import binarize_
+    from superbit.upstreams.quantization.policy import load_policy
 
     entry = registry.find(spec.name, twin=spec.policy == TWIN_POLICY)
     if not entry.ours:
@@ -104,29 +133,72 @@ def model_and_twin(spec: UpstreamSpec, policy: str) -> tuple[Hubert, Hubert, str
             f"error-flow binarizes superbit's own encoders, and {spec.name!r} comes from "
             f"{entry.origin}; 'superbit list upstreams' shows them."
         )
-    directory: str | Path | None = spec.checkpoint
-    if directory is None and not spec.untrained:
-        directory = packaged_checkpoint(spec.name)
-    if directory is None:
-        model = untrained_model(NAMED_SIZES[spec.name])
+    name, policy = spec.name, load_policy(spec.policy or TWIN_POLICY)
+    shipped = None if spec.untrained else packaged_checkpoint(name)
+    twins: str | Path | None = spec.checkpoint
+    if twins is None and spec.policy and not spec.untrained:
+        twins = packaged_checkpoint(name, policy=spec.policy)
+    twin = None if twins is None else checkpoint.load(twins, name=name).model
+    if twin is not None and twin.policy is not None:
+        require_policy(
+            twin, policy if spec.policy else None, asked=str(spec), name=name, ckpt=str(twins)
+        )
+        against = teacher or (None if spec.checkpoint else shipped)
+        if against is None:
+            raise InputError(
+                f"{twins} holds a twin, and a checkpoint does not hold its teacher: give that FP32 "
+                "model with --teacher DIR."
+            )
+        model = _full_precision(against, name)
+        if model.config != twin.config:
+            raise InputError(f"{against} and {twins} are of different sizes; no module compares.")
+        if teacher is None:
+            words = "the trained ones that superbit brings"
+            weights = f"Weights of both: {words}; the twin is as it was trained."
+        else:
+            words = f"the trained one of {twins if spec.checkpoint else 'superbit'}"
+            weights = f"FP32 weights: {against}. Twin: {words}, as it was trained."
+        return Pair(model=model, twin=twin, trained=True, words=words, weights=weights)
+    if teacher is not None:
+        raise InputError(f"--teacher {teacher} is for a trained twin, and {spec} names none.")
+    if twin is not None:  # what the spec's checkpoint holds is in full precision
+        model, words = twin, f"the weights of {spec.checkpoint}"
+    elif shipped is not None:
+        model, words = _full_precision(shipped, name), "the weights that superbit brings"
     else:
-        model = checkpoint.load(directory, name=spec.name).model
+        model, words = untrained_model(NAMED_SIZES[name]), "random weights"
+    none_shipped = spec.policy is not None and spec.checkpoint is None and not spec.untrained
+    why = "; superbit brings no trained twin of this policy" if none_shipped else ""
+    return Pair(
+        model=model,
+        twin=binarize_(copy.deepcopy(model), policy),
+        trained=False,
+        words=f"made from {words}{why}",
+        weights=f"The FP32 model has {words}; the twin has these too, and scales calibrated on the "
+        f"input: it is not trained{why}.",
+    )
+
+
+def _full_precision(directory: str | Path, name: str) -> Hubert:
+    from superbit.upstreams import checkpoint
+
+    model = checkpoint.load(directory, name=name).model
     if model.policy is not None:
         raise InputError(
-            f"{directory} holds a twin; error-flow makes the twin itself: give the checkpoint of "
-            "the FP32 model."
+            f"{directory} holds a twin of policy {model.policy.name!r}; the FP32 model is needed "
+            "that it is held against."
         )
-    weights = "random" if directory is None else f"those of {directory}"
-    return model, binarize_(copy.deepcopy(model), policy), weights
+    return model
 
 
-def measure(model: Hubert, twin: Hubert, audio: Audio) -> list[BlockFlow]:
-    """Calibrate the twin on the audio, and return the flow of error over it."""
+def measure(pair: Pair, audio: Audio) -> list[BlockFlow]:
+    """Return the flow of error over the audio; a twin that was made is calibrated on it first."""
     from superbit.upstreams.quantization.convert import calibrate
     from superbit.upstreams.quantization.error_flow import error_flow
 
-    calibrate(twin, audio.waveforms)
-    return error_flow(model, twin, audio.waveforms)
+    if not pair.trained:
+        calibrate(pair.twin, audio.waveforms)
+    return error_flow(pair.model, pair.twin, audio.waveforms)
 
 
 def fixed_signal(seconds: int = SIGNAL_SECONDS, *, seed: int = 0) -> Audio:

@@ -33,24 +33,29 @@ COLOURS = {
 _GREY = "#bbbbbb"
 
 
-def caption(rows: Sequence[BlockFlow], *, model: str, audio: str) -> list[str]:
+def caption(rows: Sequence[BlockFlow], *, weights: str, audio: str, trained: bool) -> list[str]:
     """Return what the figures are of, what they show and what not.
 
     Args:
         rows: in the order of running.
-        model: what the FP32 weights are.
+        weights: what the weights of the two models are, a sentence.
         audio: what the input is.
+        trained: the twin is a trained one, and not made from the FP32 weights.
     """
+    between = (
+        " What stands between blocks, norms and the like, is trained as well: up to a block it is "
+        "the twin's, alone it is the FP32 model's."
+    )
     return [
         "Relative error: ‖twin − FP32‖ / ‖FP32‖ of a block's own output, before the residual sum, "
         "or of the encoder's; sign agreement: share of elements with one sign, 0 counting as +. "
         "Alone: only that block is binarized; up to it: it and all that ran before it.",
-        f"FP32 weights: {model}. Input: {audio}. The twin has these weights, and scales calibrated "
-        "on this input; it is not trained.",
+        f"{weights} Input: {audio}.{between if trained else ''}",
         *_by_kind(rows),
         "It shows which blocks lose most when they are binarized, how much of the error at a "
         "block's output the blocks before it handed on, and how much each adds at the end.",
-        "It does not show what is left after training, nor what a task loses; kinds also differ in "
+        f"It does not show {'' if trained else 'what is left after training, nor '}what a task "
+        "loses; kinds also differ in "
         "width, depth and place, and neighbouring blocks are of different kinds in every encoder "
         "here, so one model alone cannot tell that mixing kinds is what propagates error: compare "
         "encoders of like size with and without convolution.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from superbit.benchmark.checkpoints import CHECKPOINT, LABEL, run_folders
 from superbit.benchmark.configs import resolve, total_steps
@@ -10,10 +11,13 @@ from superbit.benchmark.results import ResultStore
 from superbit.benchmark.tasks import TASKS
 from superbit.upstreams import registry
 
+if TYPE_CHECKING:
+    from superbit.upstreams.quantization.policy import Rule
+
 
 def list_command(what: str) -> int:
-    """Print the ``"upstreams"`` or the ``"tasks"`` there are; return 0."""
-    print(upstreams() if what == "upstreams" else tasks())
+    """Print the ``"upstreams"``, the ``"tasks"`` or the ``"policies"`` there are; return 0."""
+    print({"upstreams": upstreams, "tasks": tasks, "policies": policies}[what]())
     return 0
 
 
@@ -53,6 +57,54 @@ def tasks() -> str:
             }
         )
     return _aligned(rows)
+
+
+def policies() -> str:
+    """Each binarization policy with its bits and what it is for, then what becomes of what."""
+    from superbit.upstreams.encoder_kinds import ROLES
+    from superbit.upstreams.quantization.policy import load_policy, policy_names
+
+    rows = []
+    treated: dict[tuple[tuple[str, str], ...], list[str]] = {}  # policies that differ in bits alone
+    for policy in map(load_policy, policy_names()):
+        weights = {rule.weight.bits for rule in policy.rules if rule.weight}
+        others = {
+            how.bits for rule in policy.rules for how in (rule.input, rule.left, rule.right) if how
+        }
+        rows.append(
+            {
+                "policy": policy.name,
+                "weights": ", ".join(f"{bits} bit" for bits in sorted(weights)),
+                "activations": ", ".join(f"{bits} bit" for bits in sorted(others)),
+                "": policy.summary,
+            }
+        )
+        sets = tuple((rule.role or ", ".join(rule.modules), _sets(rule)) for rule in policy.rules)
+        treated.setdefault(sets, []).append(policy.name)
+    lines = [_aligned(rows)]
+    for sets, alike in treated.items():
+        parts = [{"role": role, "becomes": how, "": ROLES.get(role, "")} for role, how in sets]
+        lines.append(f"{', '.join(alike)}:\n{_aligned(parts)}")
+    lines.append(
+        "± is the set {-1, +1}, + is {0, 1}, or their ranges of more bits; shifted: a learned "
+        "shift a channel.\nA path that ends in .yaml works as well, in every spec and in distil "
+        "--policy: vanilla_nano+policy=PATH.yaml."
+    )
+    return "\n\n".join(lines)
+
+
+def _sets(rule: Rule) -> str:
+    """What becomes of a role's tensors, without the bits."""
+    if rule.replace is not None:
+        return rule.replace
+    said = []
+    for key in ("weight", "input", "left", "right"):
+        how = getattr(rule, key)
+        if how is not None:
+            sign = "±" if how.set == "signed" else "+"
+            marks = (" shifted" if how.shift else "") + (" per channel" if how.per_channel else "")
+            said.append(f"{key} {sign}{marks}")
+    return ", ".join(said)
 
 
 def status(results: Path) -> str:

@@ -188,7 +188,7 @@ def _measured_row(runs: Sequence[RunRecord], seeds: Mapping[str, Seeds]) -> Row:
     return Row(
         model=first.identity.upstream,
         source="; ".join(["measured", *marks]),
-        precision=f"FP32-{spec.policy.upper()}" if spec.policy else "FP32",
+        precision=f"FP32-{spec.policy_label}" if spec.policy else "FP32",
         cells={
             task.column: _measured_cell(task, by_task[task.name][0], seeds)
             for task in TASKS.values()

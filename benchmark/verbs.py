@@ -33,8 +33,8 @@ def _paths_and_work(arguments: argparse.Namespace) -> dict[str, Path]:
 
 
 def _add_upstreams(verbs: Verbs[argparse.ArgumentParser]) -> None:
-    verb = verbs.add_parser("list", help="upstreams or tasks there are")
-    verb.add_argument("what", choices=["upstreams", "tasks"])
+    verb = verbs.add_parser("list", help="upstreams, tasks or binarization policies there are")
+    verb.add_argument("what", choices=["upstreams", "tasks", "policies"])
     verb.set_defaults(verb=carried_out_by("benchmark.listing:list_command", vars_but_verb))
 
     verb = verbs.add_parser("check", help="whether an upstream keeps s3prl's contract")
@@ -230,6 +230,9 @@ def _add_tables(verbs: Verbs[argparse.ArgumentParser]) -> None:
     verb = verbs.add_parser("error-flow", help="where a 1-bit twin departs from its FP32 model")
     verb.add_argument("spec", metavar="SPEC")
     verb.add_argument("--audio", type=Path, metavar="DIR", help="wav or flac files")
+    verb.add_argument(
+        "--teacher", type=Path, metavar="DIR", help="the FP32 model of a twin's checkpoint"
+    )
     verb.add_argument("--format", choices=["csv", "md", "png"], default="md")
     verb.add_argument("--out", type=Path, metavar="FILE")
     verb.set_defaults(verb=carried_out_by("benchmark.error_flow_command:error_flow_command"))

@@ -6,10 +6,10 @@ on today's torch; neither torch nor s3prl is imported until an upstream is loade
 
 from superbit.upstreams import registry, s3prl_compat
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.registry import load, names, register
+from superbit.upstreams.registry import load, names, register, register_encoder
 from superbit.upstreams.spec import UpstreamSpec
 
-__all__ = ["InputError", "UpstreamSpec", "load", "names", "register"]
+__all__ = ["InputError", "UpstreamSpec", "load", "names", "register", "register_encoder"]
 
 s3prl_compat.install()
 s3prl_compat.after_import("s3prl.hub", registry.put_into_hub)

@@ -14,8 +14,8 @@ from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.hubert import Hubert, untrained_model
 from superbit.upstreams.hubert_config import NAMED_SIZES, HubertConfig
 from superbit.upstreams.quantization.convert import binarize_, calibrate
-from superbit.upstreams.quantization.policy import Policy, load_policy
-from superbit.upstreams.spec import TWIN_POLICY, TWIN_PREFIX
+from superbit.upstreams.quantization.policy import Policy, load_policy, policy_names
+from superbit.upstreams.spec import TWIN_POLICY, TWIN_PREFIX, is_policy_file
 from superbit.upstreams.waveforms import Waveform, as_tensors
 
 s3prl_compat.apply()
@@ -75,8 +75,9 @@ def build(
             are random from a fixed seed, the expert is marked untrained, and the global random
             generator is left as it was.
         untrained: random weights even where packaged ones exist.
-        policy: the name of a binarization policy, for the twin; None for full precision. An
-            untrained twin has the FP32 model's weights and is calibrated on a fixed signal.
+        policy: the name of a binarization policy, or the path of its file, for the twin; None for
+            full precision. An untrained twin has the FP32 model's weights and is calibrated on a
+            fixed signal.
 
     Raises:
         InputError: an unknown name or policy, both ``ckpt`` and ``untrained``, or a checkpoint
@@ -92,10 +93,10 @@ def build(
         if ckpt is not None:
             raise InputError(f"{name!r} cannot both be untrained and have the weights of {ckpt}.")
     elif ckpt is None:
-        ckpt = packaged_checkpoint(_twin_name(name, policy))
+        ckpt = packaged_checkpoint(name, policy=policy)
     if ckpt is not None:
         model = checkpoint.load(ckpt, name=name).model
-        _require_policy(model, wanted, name=name, ckpt=ckpt)
+        require_policy(model, wanted, asked=_twin_name(name, policy), name=name, ckpt=ckpt)
     elif wanted is None:
         model = untrained_model(NAMED_SIZES[name])
     else:
@@ -124,34 +125,65 @@ def _twin_name(name: str, policy: str | None) -> str:
     return f"{TWIN_PREFIX}{name}" if policy == TWIN_POLICY else f"{name}+policy={policy}"
 
 
-def _require_policy(model: Hubert, wanted: Policy | None, *, name: str, ckpt: str | Path) -> None:
-    """Raise `InputError` unless the model that ``ckpt`` holds is binarized as was asked."""
+def require_policy(
+    model: Hubert, wanted: Policy | None, *, asked: str, name: str, ckpt: str | Path
+) -> None:
+    """Raise `InputError` unless the model that ``ckpt`` holds is binarized as was asked.
+
+    What counts is what becomes of each module of this model: rules for other kinds of encoder, or
+    the same rules written otherwise, make no other twin.
+
+    Args:
+        model: what ``ckpt`` holds.
+        wanted: the policy that was asked for.
+        asked: by what name.
+        name: of the FP32 model.
+        ckpt: the checkpoint, for messages.
+    """
     found = model.policy
-    if found == wanted:
+    if found is None and wanted is None:
         return
     if found is None:
-        assert wanted is not None
         raise InputError(
-            f"{ckpt} holds an FP32 model, but {_twin_name(name, wanted.name)!r} was asked for, its "
-            f"twin: a twin is distilled from it, or {name!r} loads it as it is."
+            f"{ckpt} holds an FP32 model, but {asked!r} was asked for, its twin: a twin is "
+            f"distilled from it, or {name!r} loads it as it is."
         )
-    asked = _twin_name(name, None if wanted is None else wanted.name)
-    if wanted is not None and found.name == wanted.name:
-        raise InputError(
-            f"{ckpt} holds a twin of policy {found.name!r} with other rules than superbit's policy "
-            f"of that name, which {asked!r} asks for."
-        )
+    if wanted is not None:
+        kind = model.config.encoder
+        with torch.device("meta"):
+            plain = Hubert(model.config)
+        if found.effect(plain, encoder=kind) == wanted.effect(plain, encoder=kind):
+            return
+        if found.name == wanted.name:
+            whose = "the policy of that name"
+            if found.name in policy_names():
+                whose = "superbit's policy of that name"
+            raise InputError(
+                f"{ckpt} holds a twin of policy {found.name!r} with other rules than {whose}, "
+                f"which {asked!r} asks for; its config.json has them, under 'policy', and a file "
+                f"of them loads it: '{name}+policy=PATH.yaml'."
+            )
+    if found.name in policy_names():
+        way_out = f"{_twin_name(name, found.name)!r} loads it"
+    else:
+        way_out = f"'{name}+policy=PATH.yaml' loads it, with the file of that policy"
     raise InputError(
-        f"{ckpt} holds a twin of policy {found.name!r}, but {asked!r} was asked for; "
-        f"{_twin_name(name, found.name)!r} loads it."
+        f"{ckpt} holds a twin of policy {found.name!r}, but {asked!r} was asked for; {way_out}."
     )
 
 
-def packaged_checkpoint(name: str) -> Path | None:
-    """Return the checkpoint directory that superbit brings for ``name``, None if there is none.
+def packaged_checkpoint(name: str, *, policy: str | None = None) -> Path | None:
+    """Return the checkpoint directory that superbit brings for a size, None if there is none.
 
     It lies in the folder of the variant that the name belongs to: ``<variant>/<name>/``, where a
     twin has its own.
+
+    Args:
+        name: of the size; a twin's prefix is understood too.
+        policy: of a twin; there are none by files.
     """
-    found = sorted(Path(__file__).parent.glob(f"*/{name}/{checkpoint.WEIGHTS_FILE}"))
+    if policy is not None and is_policy_file(policy):
+        return None
+    folder = _twin_name(name, policy)
+    found = sorted(Path(__file__).parent.glob(f"*/{folder}/{checkpoint.WEIGHTS_FILE}"))
     return found[0].parent if found else None

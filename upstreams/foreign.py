@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import io
 import re
 import sys
@@ -12,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from superbit.upstreams.errors import BrokenUpstream, InputError, did_you_mean
 from superbit.upstreams.fingerprint import source_sha256
@@ -25,14 +26,18 @@ if TYPE_CHECKING:
 def build(builder: Callable[..., nn.Module], spec: UpstreamSpec, *, draw_seed: int) -> nn.Module:
     """Call somebody else's builder: the same weights at every call, one sentence where it fails.
 
+    A builder that names ``policy`` or ``untrained`` among its parameters is given them.
+
     Raises:
         BrokenUpstream: it raised, or gave something else than a module.
     """
     from torch import nn
 
+    asked: dict[str, Any] = {"policy": spec.policy, "untrained": spec.untrained}
+    more = {key: value for key, value in asked.items() if value and takes(builder, key)}
     try:
         with _seeded_generators(draw_seed):
-            expert = builder(ckpt=spec.checkpoint, model_config=None, refresh=False)
+            expert = builder(ckpt=spec.checkpoint, model_config=None, refresh=False, **more)
     except InputError as error:
         raise BrokenUpstream(str(error)) from error
     except (Exception, SystemExit) as error:
@@ -44,6 +49,15 @@ def build(builder: Callable[..., nn.Module], spec: UpstreamSpec, *, draw_seed: i
             "it must return a torch.nn.Module."
         )
     return expert
+
+
+def takes(builder: Callable[..., nn.Module], parameter: str) -> bool:
+    """Return whether a builder names a parameter of its own; ``**kwargs`` names none."""
+    try:
+        found = inspect.signature(builder).parameters.get(parameter)
+    except (TypeError, ValueError):  # not every callable has a signature
+        return False
+    return found is not None and found.kind is not found.VAR_KEYWORD
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import pad_sequence
 
+from superbit.upstreams import encoder_kinds
 from superbit.upstreams.encoders.conformer import ConformerEncoder
 from superbit.upstreams.encoders.frontend import FastConv
 from superbit.upstreams.encoders.position import PositionalConvolution
@@ -34,7 +35,7 @@ from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.quantization.layers import weights_held
 from superbit.upstreams.quantization.policy import Policy
 
-# The class of each encoder kind; `hubert_config.ENCODERS` names the same kinds without torch.
+# The class of each of superbit's own kinds; `encoder_kinds.ENCODERS` names them without torch.
 ENCODER_CLASSES: dict[str, type[nn.Module]] = {
     "vanilla": TransformerEncoder,
     "conformer": ConformerEncoder,
@@ -79,7 +80,7 @@ class Hubert(nn.Module):
         )
         self.encoder_norm = nn.LayerNorm(config.dim)
         self.encoder_dropout = nn.Dropout(config.dropout)
-        self.encoder = ENCODER_CLASSES[config.encoder](config)
+        self.encoder = _make_encoder(config)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -87,7 +88,10 @@ class Hubert(nn.Module):
         """Draw every weight anew from torch's global generator, as HuBERT's pre-training starts.
 
         Linear layers: N(0, 0.02²), bias 0. Front end: Kaiming's normal. Convolutions of the
-        encoder: torch's own, uniform within ±1 / √fan-in, as in fairseq's Conformer.
+        encoder: torch's own, uniform within ±1 / √fan-in, as in fairseq's Conformer. Whatever else
+        holds numbers starts by its own ``reset_parameters``.
+
+        Raises `InputError` for a module of the encoder that has none.
         """
         for module in self.modules():
             if isinstance(module, STARTS_ITSELF):
@@ -103,6 +107,9 @@ class Hubert(nn.Module):
             if isinstance(module, nn.Conv1d):
                 nn.init.kaiming_normal_(module.weight)
         nn.init.uniform_(self.mask_emb)
+        for name, module in self.encoder.named_modules() if self.policy is None else ():
+            if not isinstance(module, (*STARTS_ITSELF, nn.Linear, nn.Conv1d)):
+                _start_by_itself(name, module, kind=self.config.encoder)
 
     def forward(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
         """Return L + 1 hidden states, each (B, frames, D): the first input, every layer's output.
@@ -235,6 +242,45 @@ def _repeat_last_frame(
     last = torch.tensor(frames, device=device)[:, None] - 1
     index = torch.minimum(torch.arange(total, device=device)[None], last)[:, :, None]  # (B, T, 1)
     return [state.gather(1, index.expand(-1, -1, state.shape[-1])) for state in states]
+
+
+def _make_encoder(config: HubertConfig) -> nn.Module:
+    """Build the encoder of a config's kind.
+
+    Raises `InputError` for one of somebody else's that is not of the form that others rely on.
+    """
+    found = encoder_kinds.registered(config.encoder)
+    if found is None:
+        return ENCODER_CLASSES[config.encoder](config)
+    encoder = found.build(config)
+    layers = getattr(encoder, "layers", None)
+    if not isinstance(layers, nn.ModuleList) or len(set(layers)) != config.layers:
+        raise InputError(
+            f"encoder kind {config.encoder!r}: its module needs 'layers', an nn.ModuleList of the "
+            f"config's {config.layers} layers, each a module of its own."
+        )
+    for name, module in encoder.named_modules():
+        if module._non_persistent_buffers_set:
+            raise InputError(
+                f"encoder kind {config.encoder!r}: {name or 'the encoder'} has buffers outside of "
+                f"its state_dict ({', '.join(sorted(module._non_persistent_buffers_set))}), which "
+                "no checkpoint brings back; make them persistent, or compute them in forward."
+            )
+    return encoder
+
+
+def _start_by_itself(name: str, module: nn.Module, *, kind: str) -> None:
+    """Draw what ``module`` itself holds, if anything: a model is made without storage first."""
+    held = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    if not held:
+        return
+    reset = getattr(module, "reset_parameters", None)
+    if not callable(reset):
+        raise InputError(
+            f"encoder kind {kind!r}: {name or 'the encoder'} ({type(module).__name__}) holds "
+            "parameters or buffers and has no reset_parameters(), which must set them all."
+        )
+    reset()
 
 
 def untrained_model(config: HubertConfig, *, seed: int = 0) -> Hubert:

@@ -17,7 +17,20 @@ from dataclasses import asdict, dataclass, fields, replace
 from math import prod
 from typing import Any
 
+from superbit.upstreams import encoder_kinds
+from superbit.upstreams.encoder_kinds import ENCODERS, SQUEEZEFORMERS, WITH_CONVOLUTION
 from superbit.upstreams.errors import InputError, did_you_mean
+
+__all__ = [
+    "ENCODERS",
+    "FASTCONV",
+    "FASTCONV_NANO",
+    "NAMED_SIZES",
+    "SQUEEZEFORMERS",
+    "WITH_CONVOLUTION",
+    "HubertConfig",
+    "fastconv_layers",
+]
 
 # One convolution of the front end: (channels out, kernel in samples of its input, stride).
 ConvLayer = tuple[int, int, int]
@@ -38,9 +51,6 @@ def fastconv_layers(*channels: int) -> tuple[ConvLayer, ...]:
 FASTCONV = fastconv_layers(64, *(128,) * 4, *(256,) * 4, *(512,) * 4)
 FASTCONV_NANO = fastconv_layers(32, *(64,) * 4, *(128,) * 8)
 
-SQUEEZEFORMERS = ("squeezeformer", "squeezeformer_faithful")  # some layers at half the frame rate
-WITH_CONVOLUTION = ("conformer", *SQUEEZEFORMERS)  # in every layer, beside the attention
-ENCODERS = ("vanilla", *WITH_CONVOLUTION, "sparseformer")
 PADDINGS = ("independent", "fairseq")
 ATTENTION_POSITIONS = ("none", "relative")
 
@@ -52,7 +62,7 @@ class HubertConfig:
     Raises `InputError` for a value that no model can have, naming the key.
     """
 
-    encoder: str  # the kind, one of ENCODERS
+    encoder: str  # the kind: one of ENCODERS, or one that was registered
     layers: int
     dim: int  # width of the encoder and of every hidden state
     heads: int
@@ -81,7 +91,8 @@ class HubertConfig:
                 _require_integer(field.name, value, at_least=1)
             elif field.type is float:
                 _require_probability(field.name, value)
-        _require_choice("encoder", self.encoder, ENCODERS)
+        if not encoder_kinds.is_known(self.encoder):
+            _require_choice("encoder", self.encoder, encoder_kinds.kinds())
         _require_choice("padding", self.padding, PADDINGS)
         _require_choice("attention_position", self.attention_position, ATTENTION_POSITIONS)
         object.__setattr__(self, "conv_layers", _as_conv_layers(self.conv_layers))

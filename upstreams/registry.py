@@ -11,21 +11,23 @@ from __future__ import annotations
 import sys
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from superbit.upstreams import checkpoint_hints, encoder_kinds, foreign
 from superbit.upstreams.errors import BrokenUpstream, InputError, did_you_mean
 from superbit.upstreams.extras import how_to_install, pip_line
-from superbit.upstreams import checkpoint_hints, foreign
 from superbit.upstreams.fingerprint import weights_sha256
 from superbit.upstreams.spec import TWIN_POLICY, TWIN_PREFIX, UpstreamSpec
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from superbit.upstreams.hubert_config import HubertConfig
 
 ENTRY_POINT_GROUP = "superbit.upstreams"
 # Raised whenever the hidden states that superbit's own encoders give for the same weights change.
@@ -41,6 +43,7 @@ class UpstreamEntry:
         build: ``build(ckpt=None)`` returns the s3prl-style expert; superbit's own builders take
             ``untrained`` and ``policy`` as well.
         origin: ``"superbit"``, ``"registered"``, ``"path"``, ``"s3prl"`` or a distribution's name.
+        kind: of the encoder that stands in superbit's model, where it is a registered one.
         revision: part of a run's key: an integer, or the hash of the source for a path.
         summary: one line for ``superbit list upstreams``.
     """
@@ -50,11 +53,12 @@ class UpstreamEntry:
     origin: str
     revision: str
     summary: str = ""
+    kind: str | None = None
 
     @property
     def ours(self) -> bool:
-        """Whether superbit itself defines this upstream, and so answers for its contract."""
-        return self.origin == "superbit"
+        """Whether it is superbit's model, which answers for the contract and can have a twin."""
+        return self.origin == "superbit" or self.kind is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,13 +110,49 @@ def register(
         setattr(sys.modules["s3prl.hub"], name, _hub_function(_registered[name]))
 
 
+def register_encoder(
+    kind: str,
+    build: Callable[[HubertConfig], nn.Module],
+    *,
+    sizes: Mapping[str, Mapping[str, Any]],
+    revision: int = 1,
+) -> None:
+    """Make a kind of encoder known: its sizes are upstreams, and so is the 1-bit twin of each.
+
+    Args:
+        kind: a word, the ``encoder`` of its configs and checkpoints.
+        build: a class (or a function) that makes of a `HubertConfig` what stands between the
+            positional convolution and the hidden states; ``upstreams/README.md`` says what it
+            needs. Its attribute ``roles`` says which modules of a layer a twin binarizes.
+        sizes: from names of upstreams to the fields of their `HubertConfig`, ``encoder`` left out.
+        revision: raise it whenever the hidden states change for the same weights.
+
+    Raises:
+        InputError: a name that is none or is taken, a size that no model can have, or a role that
+            does not exist.
+    """
+    taken = {**_registered, **_plugin_points()}
+    for name in sizes:
+        if name in taken:
+            raise InputError(
+                f"encoder kind {kind!r}: the name {name!r} is another upstream's; choose another."
+            )
+    encoder_kinds.add(kind, build, sizes=sizes, revision=revision)
+    if "s3prl.hub" in sys.modules:
+        for entry in _our_entries().values():
+            if entry.kind == kind:
+                setattr(sys.modules["s3prl.hub"], entry.name, _hub_function(entry))
+
+
 def names() -> list[str]:
     """Return the names of superbit's own, registered and plug-in upstreams."""
+    encoder_kinds.import_installed()
     return [*_our_entries(), *_registered, *_plugin_points()]
 
 
 def entries() -> list[UpstreamEntry]:
     """Return every upstream but s3prl's own; a plug-in that cannot be imported warns."""
+    encoder_kinds.import_installed()
     found = [*_our_entries().values(), *_registered.values()]
     for point in _plugin_points().values():
         try:
@@ -137,7 +177,9 @@ def find(name: str, *, twin: bool = False) -> UpstreamEntry:
     if ".py:" in name:
         build, revision = foreign.by_path(name)
         return UpstreamEntry(name=name, build=build, origin="path", revision=revision)
-    return _s3prl_entry(name, typed=f"{TWIN_PREFIX}{name}" if twin else name)
+    encoder_kinds.import_installed()
+    typed = f"{TWIN_PREFIX}{name}" if twin else name
+    return _our_entries().get(name) or _s3prl_entry(name, typed=typed)
 
 
 def load(
@@ -233,7 +275,7 @@ def put_into_hub(hub: types.ModuleType) -> None:
 def _build(entry: UpstreamEntry, spec: UpstreamSpec, *, draw_seed: int = 0) -> nn.Module:
     if entry.ours:
         return entry.build(ckpt=spec.checkpoint, untrained=spec.untrained, policy=spec.policy)
-    if spec.policy:
+    if spec.policy and not foreign.takes(entry.build, "policy"):
         raise _ours_only(spec, "+policy", entry)
     checkpoint = spec.checkpoint
     if checkpoint_hints.is_hub_name(spec, origin=entry.origin):
@@ -246,13 +288,16 @@ def _build(entry: UpstreamEntry, spec: UpstreamSpec, *, draw_seed: int = 0) -> n
         raise checkpoint_hints.explained(spec, error, origin=entry.origin) from error.__cause__
     if spec.untrained and not getattr(expert, "untrained", False):
         raise _ours_only(spec, "+untrained", entry)
+    if spec.policy and getattr(getattr(expert, "model", None), "policy", None) is None:
+        raise _ours_only(spec, "+policy", entry)
     return expert
 
 
 def _ours_only(spec: UpstreamSpec, part: str, entry: UpstreamEntry) -> InputError:
     return InputError(
         f"upstream {str(spec)!r}: {part!r} is for superbit's own encoders, "
-        f"and {entry.name!r} comes from {entry.origin}."
+        f"and {entry.name!r} comes from {entry.origin} (a kind of encoder that "
+        "superbit.upstreams.register_encoder was told of has it too)."
     )
 
 
@@ -268,15 +313,26 @@ def _hub_function(entry: UpstreamEntry) -> Callable[..., nn.Module]:
 
 
 def _our_entries() -> dict[str, UpstreamEntry]:
-    """Return superbit's own encoders in full precision, then the 1-bit twin of each."""
+    """Return superbit's own encoders in full precision, then the 1-bit twin of each.
+
+    Kinds of encoder that were registered stand in the same model, and are among them.
+    """
     from superbit.upstreams.hubert_config import NAMED_SIZES
+
+    kinds = {size.encoder: encoder_kinds.registered(size.encoder) for size in NAMED_SIZES.values()}
+
+    def whose(size: HubertConfig) -> dict[str, Any]:
+        added = kinds[size.encoder]
+        if added is None:
+            return {"origin": "superbit", "revision": str(OUR_REVISION)}
+        revision = f"{OUR_REVISION}, {size.encoder} {added.revision}"
+        return {"origin": "registered", "revision": revision, "kind": size.encoder}
 
     plain = {
         name: UpstreamEntry(
             name=name,
             build=partial(_build_ours, name),
-            origin="superbit",
-            revision=str(OUR_REVISION),
+            **whose(size),
             summary=f"{size.encoder}, {size.layers} layers × {size.dim}, {size.heads} heads, "
             f"feed-forward {size.ffn_dim}",
         )

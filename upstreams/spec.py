@@ -2,6 +2,9 @@
 
 ``NAME[@CHECKPOINT][+untrained][+policy=POLICY]``, for example ``vanilla_nano+untrained``,
 ``bq_sparseformer_dn_s@runs/dn/best`` or ``path/to/hubconf.py:my_model@weights.pt``.
+
+A policy is one of superbit's by its name, or a file by its path, which ends in ``.yaml`` or
+``.yml`` and may hold anything but ``+policy=`` and ``+untrained``: ``vanilla+policy=mine/w3.yaml``.
 """
 
 from __future__ import annotations
@@ -14,7 +17,11 @@ from superbit.upstreams.errors import InputError
 
 TWIN_PREFIX = "bq_"
 TWIN_POLICY = "w1a1"
-_SUFFIX = re.compile(r"\+(?P<untrained>untrained)$|\+policy=(?P<policy>[A-Za-z0-9_.-]*)$")
+_POLICY_FILE = re.compile(r"(?:(?!\+policy=|\+untrained).)+\.ya?ml")
+_SUFFIX = re.compile(
+    r"\+(?P<untrained>untrained)$"
+    rf"|\+policy=(?P<policy>[A-Za-z0-9_.-]*|{_POLICY_FILE.pattern})$"
+)
 _GRAMMAR = "NAME[@CHECKPOINT][+untrained][+policy=POLICY]"
 
 
@@ -27,7 +34,8 @@ class UpstreamSpec:
             prefix ``bq_`` is already resolved into ``policy``.
         checkpoint: path of weights, or ``None`` for the packaged ones or none at all.
         untrained: weights drawn from a fixed seed.
-        policy: binarization policy, e.g. ``"w1a1"``, or ``None`` for full precision.
+        policy: binarization policy, e.g. ``"w1a1"`` or ``"mine/w3.yaml"``; ``None`` for full
+            precision.
     """
 
     name: str
@@ -55,6 +63,11 @@ class UpstreamSpec:
         folder, path, rest = rest.rpartition(".py:")
         name, at, checkpoint = rest.partition("@")
         name = f"{folder}{path}{name}"
+        if "+policy=" in rest:
+            raise InputError(
+                f"upstream {text!r}: behind '+policy=' stands the name of a policy, or the path "
+                f"of a file that ends in .yaml; the grammar is {_GRAMMAR}."
+            )
         if "+" in name and ":" not in name:
             wrong = name[name.index("+") :]
             raise InputError(
@@ -94,7 +107,18 @@ class UpstreamSpec:
         checkpoint = self.checkpoint
         if checkpoint is not None and "://" not in checkpoint:
             checkpoint = _shortest(checkpoint)
-        return replace(self, name=name, checkpoint=checkpoint)
+        policy = self.policy
+        if policy is not None and is_policy_file(policy):
+            policy = _shortest(policy)
+        return replace(self, name=name, checkpoint=checkpoint, policy=policy)
+
+    @property
+    def policy_label(self) -> str:
+        """The policy as tables print it: ``W1A1``, and of a file its name without the folder."""
+        policy = self.policy or ""
+        if is_policy_file(policy):
+            policy = os.path.splitext(os.path.basename(policy))[0]
+        return policy.upper()
 
     def __str__(self) -> str:
         """The canonical spelling, which records store: ``bq_X`` is ``X+policy=w1a1``."""
@@ -106,6 +130,11 @@ class UpstreamSpec:
         if self.policy:
             parts.append(f"+policy={self.policy}")
         return "".join(parts)
+
+
+def is_policy_file(policy: str) -> bool:
+    """Return whether what stands behind ``+policy=`` is a file's path, not a policy's name."""
+    return _POLICY_FILE.fullmatch(policy) is not None
 
 
 def _shortest(path: str) -> str:

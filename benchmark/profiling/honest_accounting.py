@@ -11,6 +11,9 @@
 - Both are counted on the frames that the front end gives, without padding to an even number, and
   what does not run in inference (the projection that pre-training uses) has parameters but no MACs.
 
+A kind of encoder that was registered may multiply outside of such modules: what torch counts beyond
+them is "other", in full precision.
+
 A model that is not superbit's own is run on the CPU. Its linear layers and convolutions are seen as
 modules, its other matrix products and convolutions as torch's operations; where an operation runs
 whose cost torch does not tell, such as a Fourier transform, every total is unknown (None).
@@ -20,6 +23,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,9 +35,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from superbit.benchmark.profiling.counting import ModuleCount, count, count_model
+from superbit.upstreams.encoder_kinds import ENCODERS
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import Hubert
-from superbit.upstreams.quantization.convert import binarized_modules
+from superbit.upstreams.quantization.convert import binarized_modules, dense_attention
 from superbit.upstreams.quantization.elastic import ElasticQuantizer
 from superbit.upstreams.quantization.layers import quantized_bits
 from superbit.upstreams.quantization.policy import FULL_BITS
@@ -105,10 +111,12 @@ def honest_cells(model: Hubert, samples: int) -> HonestCells:
         samples: of the one utterance, at 16 kHz.
     """
     counts = count_model(model, samples)
-    macs = dict.fromkeys(CATEGORIES, 0)
+    other = 0 if model.config.encoder in ENCODERS else _unseen_macs(model, samples)
+    macs: dict[str, int | None] = dict.fromkeys(CATEGORIES, 0)
     full, low, low_macs = 0, 0, 0
     for name, done in counts.modules.items():
-        macs[_category(name, done)] += done.macs
+        category = _category(name, done)
+        macs[category] = (macs[category] or 0) + done.macs
         bits = quantized_bits(model.get_submodule(name))
         if bits.first == bits.second == FULL_BITS:
             full += done.macs * FULL_BITS**2
@@ -117,13 +125,46 @@ def honest_cells(model: Hubert, samples: int) -> HonestCells:
             low_macs += done.macs if max(bits.first, bits.second) < FULL_BITS else 0
     return HonestCells(
         **_bytes(model),
-        macs={**macs},
-        total_macs=counts.macs,
+        macs=macs | {"other": other},
+        total_macs=None if other is None else counts.macs + other,
         low_bit_macs=low_macs,
         elementwise=counts.elementwise,
-        full_precision_bop=full,
+        full_precision_bop=None if other is None else full + other * FULL_BITS**2,
         low_bit_bop=low,
     )
+
+
+def _unseen_macs(model: Hubert, samples: int) -> int | None:
+    """Return what the encoder of a registered kind multiplies outside of modules that we count.
+
+    None where an operation runs whose cost torch does not tell.
+
+    Raises:
+        InputError: it does not run without storage for its numbers.
+    """
+    frames = model.config.convolution_frames(samples)
+    x = torch.zeros(1, frames, model.config.dim, device=model.mask_emb.device)
+    opaque, flop_counter = _Opaque(), FlopCounterMode(display=False)
+    try:
+        # dense: torch counts what sparse attention gathers, we only what it has to compute
+        with dense_attention(model), _plain_kernels(), flop_counter, opaque:
+            counts = count(model, lambda: model.encoder(x, None))
+    except Exception as error:  # somebody else's code
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(
+            f"encoder kind {model.config.encoder!r} cannot be counted, which runs it on torch's "
+            f"'meta' device: {reason}."
+        ) from error
+    return None if opaque.seen else flop_counter.get_total_flops() // 2 - counts.macs
+
+
+@contextmanager
+def _plain_kernels() -> Iterator[None]:
+    """Let attention and recurrent layers run as products that torch's counter sees."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, about switching oneDNN off
+        with sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
+            yield
 
 
 def foreign_cells(expert: nn.Module, samples: int) -> HonestCells:
@@ -138,16 +179,8 @@ def foreign_cells(expert: nn.Module, samples: int) -> HonestCells:
     flop_counter = FlopCounterMode(display=False)
 
     def run() -> None:
-        # the plain kernel of attention and the plain cells of recurrent layers show their products
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's own, about switching oneDNN off
-            with (
-                sdpa_kernel(SDPBackend.MATH),
-                torch.backends.mkldnn.flags(enabled=False),
-                flop_counter,
-                opaque,
-            ):
-                _encode(expert, waveform)
+        with _plain_kernels(), flop_counter, opaque:
+            _encode(expert, waveform)
 
     counts = count(expert.eval(), run)
     macs: dict[str, int | None] = dict.fromkeys(CATEGORIES, None)

@@ -132,7 +132,8 @@ class Timing:
 def measure(spec: str, *, seconds: float, samples: int, threads: int | None) -> dict[str, object]:
     """Return what was measured of one upstream; None for what does not run.
 
-    Keys: ``threads``, ``machine``, ``torch``; for each of `VARIANTS` ``latency_ms_<variant>`` with
+    Keys: ``threads``, ``machine``, ``torch``; ``untrained``, whether the weights are random; for
+    each of `VARIANTS` ``latency_ms_<variant>`` with
     ``_q1`` and ``_q3``, and ``real_time_factor_<variant>``; for each but FP32 also
     ``speed_up_<variant>`` and ``difference_<variant>`` against FP32; ``peak_memory_mb``.
 
@@ -146,7 +147,8 @@ def measure(spec: str, *, seconds: float, samples: int, threads: int | None) -> 
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        timings = _timed(_runnable(spec), samples)
+        expert = _runnable(spec)
+        timings = _timed(expert, samples)
     finally:
         torch.set_num_threads(before)
     machine = collect([])
@@ -154,6 +156,7 @@ def measure(spec: str, *, seconds: float, samples: int, threads: int | None) -> 
         "threads": threads,
         "machine": machine.cpu or machine.platform,
         "torch": torch.__version__,
+        "untrained": None if expert is None else bool(getattr(expert, "untrained", False)),
     }
     for key in VARIANTS:
         row |= _figures(key, timings, seconds)

@@ -2,6 +2,7 @@
 
 `RULES` says how each cell comes about and how sure that is. Parameters and shapes are those of an
 instantiated model that runs on the meta device; the config only says which kind of encoder it is.
+The rules hold for what the paper has, in any size: `covers` says for what.
 
 Notation: T frames, D width, L layers.
 """
@@ -9,16 +10,22 @@ Notation: T frames, D width, L layers.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 
-from superbit.benchmark.profiling.counting import Counts, count, count_model
+from superbit.benchmark.profiling.counting import Counts, count, count_model, meta_model
 from superbit.benchmark.profiling.honest_accounting import fp32_parameters
 from superbit.upstreams.hubert import Hubert
+from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.quantization.convert import binarized_modules
+from superbit.upstreams.quantization.policy import Policy, load_policy
+from superbit.upstreams.spec import TWIN_POLICY
 
 # The two kinds that are transformers; the others have convolutions in their layers.
 TRANSFORMERS = ("vanilla", "sparseformer")
+# The kinds of the paper's rows; of Squeezeformer it has the build of Conformer's layers.
+KINDS = (*TRANSFORMERS, "conformer", "squeezeformer")
 
 # (columns, how sure, the rule): pinned by several cells without freedom; inferred, one rule that
 # explains several cells; fitted after the fact, no derivation.
@@ -94,11 +101,27 @@ class PaperCells:
     time_1e4s: float
 
 
+@lru_cache(maxsize=64)
+def covers(config: HubertConfig, policy: Policy | None) -> bool:
+    """Return whether the rules say anything of a model: only of the kinds and bits of the paper.
+
+    They know neither another kind of encoder nor relative positions, and of twins only those whose
+    layers are all of 1 bit.
+    """
+    if config.encoder not in KINDS or config.attention_position != "none":
+        return False
+    if policy is None:
+        return True
+    model = meta_model(config)
+    papers = load_policy(TWIN_POLICY).effect(model, encoder=config.encoder)
+    return policy.effect(model, encoder=config.encoder) == papers
+
+
 def paper_cells(model: Hubert, samples: int) -> PaperCells:
     """Return the row of ``model`` for so many samples.
 
     Args:
-        model: an FP32 model or a twin, on the meta device.
+        model: an FP32 model or a twin that the rules cover, on the meta device.
         samples: of the one utterance, at 16 kHz.
     """
     front, encoder = _two_parts(model, samples)

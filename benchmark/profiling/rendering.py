@@ -122,7 +122,10 @@ def _paper_section(rows: Sequence[TableRow], seconds: float) -> Section:
     ]
     notes.append(_WIDTHS)
     if _has_unknown(columns):
-        notes.append(f"{_UNKNOWN}: no such cell, or a model that the paper's rules do not cover.")
+        notes.append(
+            f"{_UNKNOWN}: no such cell, or a model that the paper's rules do not cover: another "
+            "kind of encoder, relative positions, or a twin that is not all of 1 bit."
+        )
     title = f"Table 1. The paper's accounting, {seconds:g} s of audio"
     return _section(title, header, columns, notes)
 
@@ -161,6 +164,11 @@ def _measured_section(rows: Sequence[TableRow], seconds: float) -> Section:
         "peak MB: 10^6 bytes by which the resident memory of a fresh process grows, at its "
         "highest, from before the FP32 model is built to after one utterance.",
     ]
+    if random := [str(row["model"]) for row in rows if row.get("untrained")]:
+        notes.append(
+            f"Timed with random weights: {', '.join(random)}; the others with the weights that the "
+            "spec names, or those that superbit brings."
+        )
     if _has_unknown(columns):
         notes.append(
             f"{_UNKNOWN}: does not run yet, does not apply, or gives another result than FP32."

@@ -9,6 +9,7 @@ from torch import nn
 
 from superbit.benchmark.profiling import paper_table
 from superbit.upstreams import registry
+from superbit.upstreams.hubert import Hubert
 from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.quantization.policy import Policy, load_policy
 from superbit.upstreams.spec import TWIN_POLICY, TWIN_PREFIX, UpstreamSpec
@@ -21,7 +22,8 @@ class Subject:
     Attributes:
         spec: its canonical spec.
         label: the paper's, where the paper has this model; else the spec.
-        config: the sizes of one of superbit's own; None for any other upstream.
+        config: the sizes of superbit's model, whoever brings its encoder; None for any other
+            upstream.
         expert: the module of any other upstream; None for superbit's own.
         policy: how its twin is binarized; None for full precision.
     """
@@ -47,24 +49,32 @@ def resolve(text: str) -> Subject:
     """Return what ``text`` names; superbit's own are not built, so that no weight is drawn.
 
     Raises:
-        InputError: no such upstream, policy or checkpoint.
+        InputError: no such upstream, policy or checkpoint, or a checkpoint of a twin that is
+            binarized otherwise than was asked for.
     """
     spec = UpstreamSpec.parse(text).normalized()
     entry = registry.find(spec.name, twin=text.startswith(TWIN_PREFIX))
     if not entry.ours:
-        return Subject(spec=spec, label=str(spec), expert=registry.load_upstream(text).expert)
-    config, own_sizes = _config(spec)
+        expert = registry.load_upstream(text).expert
+        model = getattr(expert, "model", None)
+        if isinstance(model, Hubert):  # a file's own function that builds superbit's model
+            return Subject(spec=spec, label=str(spec), config=model.config, policy=model.policy)
+        return Subject(spec=spec, label=str(spec), expert=expert)
     policy = load_policy(spec.policy) if spec.policy else None
+    config, own_sizes = _config(spec, policy)
     label = None
     if own_sizes and spec.policy in (None, TWIN_POLICY):
         label = paper_table.label_of(spec.name, twin=policy is not None)
     return Subject(spec=spec, label=label or str(spec), config=config, policy=policy)
 
 
-def _config(spec: UpstreamSpec) -> tuple[HubertConfig, bool]:
-    """Return the sizes, which are a checkpoint's where there is one, and whether they are named."""
+def _config(spec: UpstreamSpec, policy: Policy | None) -> tuple[HubertConfig, bool]:
+    """Return the sizes, which are a checkpoint's where there is one, and whether they are named.
+
+    An FP32 checkpoint has the sizes of any twin of it; a twin's must be of the policy asked for.
+    """
     from superbit.upstreams import checkpoint
-    from superbit.upstreams.expert import packaged_checkpoint
+    from superbit.upstreams.expert import packaged_checkpoint, require_policy
     from superbit.upstreams.hubert_config import NAMED_SIZES
 
     directory: str | Path | None = spec.checkpoint
@@ -72,5 +82,7 @@ def _config(spec: UpstreamSpec) -> tuple[HubertConfig, bool]:
         directory = packaged_checkpoint(spec.name)
     if directory is None:
         return NAMED_SIZES[spec.name], True
-    config = checkpoint.load(directory, name=spec.name).model.config
-    return config, config == NAMED_SIZES[spec.name]
+    model = checkpoint.load(directory, name=spec.name).model
+    if model.policy is not None:
+        require_policy(model, policy, asked=str(spec), name=spec.name, ckpt=directory)
+    return model.config, model.config == NAMED_SIZES[spec.name]

@@ -14,7 +14,7 @@ from superbit.benchmark.profiling.honest_accounting import (
     foreign_cells,
     honest_cells,
 )
-from superbit.benchmark.profiling.paper_accounting import paper_cells
+from superbit.benchmark.profiling.paper_accounting import covers, paper_cells
 from superbit.benchmark.profiling.subject import Subject, resolve
 from superbit.benchmark.table_formats import require_one_of
 from superbit.upstreams.hubert import Hubert
@@ -87,7 +87,7 @@ def _identity(subject: Subject) -> TableRow:
 
 def _paper_row(subject: Subject, samples: int) -> TableRow:
     cells: dict[str, float | None] = dict.fromkeys(paper_table.COLUMNS)
-    if subject.config is not None:
+    if subject.config is not None and covers(subject.config, subject.policy):
         found = paper_cells(_model(subject.config, subject.policy), samples)
         figures = (
             found.storage_mb,

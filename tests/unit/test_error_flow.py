@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from superbit.benchmark import error_flow_command as command
-from superbit.upstreams import checkpoint
+from superbit.upstreams import checkpoint, registry
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import NAMED_SIZES
@@ -30,6 +30,7 @@ from superbit.upstreams.quantization.error_flow import (
 )
 from superbit.upstreams.quantization.layers import BinarizedLinear
 from superbit.upstreams.quantization.policy import Binarization
+from superbit.upstreams.spec import UpstreamSpec
 
 SIGNED = Binarization(bits=1, set="signed")
 ATTENTION, FEED_FORWARD = "encoder.layers.0.attention", "encoder.layers.0.feed_forward"
@@ -207,8 +208,15 @@ def test_markdown_says_what_it_shows_and_what_not(capsys, tmp_path):
     command.error_flow_command(_arguments(format="md", out=tmp_path / "flow.md"))
     assert capsys.readouterr().out == f"{tmp_path / 'flow.md'}\n"
     text = (tmp_path / "flow.md").read_text("utf-8")
-    assert text.startswith("**Error flow of conformer_nano+untrained and its w1a1 twin**")
-    for part in ("FP32 weights: random", "It shows", "It does not show", "2 × convolution:"):
+    title = text.splitlines()[0]
+    assert title.startswith("**Error flow of conformer_nano+untrained and its w1a1 twin, ")
+    assert "made from random weights" in title
+    for part in (
+        "The FP32 model has random weights",
+        "It shows",
+        "It does not show",
+        "2 × convolution:",
+    ):
         assert part in text
 
 
@@ -248,8 +256,83 @@ def test_a_twins_checkpoint_is_refused(tmp_path):
     twin = binarize_(untrained_model(config), "w1a1")
     calibrate(twin, [0.1 * torch.randn(4000)])
     checkpoint.save(tmp_path / "twin", twin)
-    with pytest.raises(InputError, match="holds a twin; error-flow makes the twin itself"):
+    with pytest.raises(InputError, match="give that FP32 model with --teacher DIR"):
         command.error_flow_command(_arguments(spec=f"bq_vanilla_nano@{tmp_path / 'twin'}"))
+    with pytest.raises(InputError, match="holds a twin of policy 'w1a1', but 'vanilla_nano@"):
+        command.pair_of(UpstreamSpec.parse(f"vanilla_nano@{tmp_path / 'twin'}"))
+    with pytest.raises(InputError, match="of different sizes"):
+        command.pair_of(UpstreamSpec.parse("bq_vanilla_nano"), teacher=_saved(tmp_path, config))
+    with pytest.raises(InputError, match="is for a trained twin"):
+        command.pair_of(UpstreamSpec.parse("vanilla_nano"), teacher=tmp_path / "fp32")
+
+
+def _saved(folder, config):
+    checkpoint.save(folder / "fp32", untrained_model(config, seed=3))
+    return folder / "fp32"
+
+
+def test_a_twins_checkpoint_is_held_against_its_teacher(tmp_path):
+    config = replace(NAMED_SIZES["vanilla_nano"], layers=1, dim=16, heads=2, ffn_dim=16)
+    teacher = _saved(tmp_path, config)
+    twin = binarize_(untrained_model(config, seed=4), "w1a1")
+    calibrate(twin, [0.1 * torch.randn(4000)])
+    checkpoint.save(tmp_path / "twin", twin)
+    spec = UpstreamSpec.parse(f"bq_vanilla_nano@{tmp_path / 'twin'}")
+    pair = command.pair_of(spec, teacher=teacher)
+    for found, folder in ((pair.model, teacher), (pair.twin, tmp_path / "twin")):
+        kept = checkpoint.load(folder).model.state_dict()
+        assert all(torch.equal(found.state_dict()[name], kept[name]) for name in kept)
+    assert pair.trained
+    assert str(teacher) in pair.weights
+    assert str(tmp_path / "twin") in pair.words
+
+
+@pytest.mark.parametrize("name", ["vanilla_nano", "conformer_nano"])
+def test_the_twin_that_superbit_brings_is_the_one_that_is_measured(name, capsys, monkeypatch):
+    """Its last row is the distance of the two shipped models' outputs, computed here by hand."""
+    monkeypatch.setattr(command.fixed_signal, "__defaults__", (1,))
+    assert command.error_flow_command(_arguments(spec=f"bq_{name}", format="csv")) == 0
+    printed = capsys.readouterr()
+    first = printed.err.splitlines()[0]
+    assert first == f"error flow of {name} and its w1a1 twin, the trained ones that superbit brings"
+    rows = list(csv.DictReader(io.StringIO(printed.out)))
+    models = [registry.load(spec).model.eval() for spec in (f"bq_{name}", name)]
+    waveform = command.fixed_signal().waveforms[0]
+    with torch.no_grad():
+        outputs = [[model([waveform])[-1][:, :49]] for model in models]
+        # one block of it: the first layer's first feed-forward or attention, on the FP32 input
+        x = models[1].encode_batch([waveform])[0][0]
+        block = rows[0]["module"]
+        if name == "conformer_nano":
+            x = models[1].encoder.layers[0].feed_forward_in_norm(x)
+        alone = [[model.get_submodule(block)(x)] for model in models]
+    for key, pair in (("up_to_encoder", outputs), ("alone", alone)):
+        found = float(rows[-1 if key == "up_to_encoder" else 0][f"{key}_relative_error"])
+        assert found == pytest.approx(deviation(*pair).relative_error, rel=1e-4)
+    assert float(rows[-1]["up_to_encoder_relative_error"]) < 1  # trained: not noise
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("vanilla_nano", "made from the weights that superbit brings"),
+        ("vanilla_nano+policy=w1a2", "superbit brings no trained twin of this policy"),
+        ("bq_vanilla_nano+untrained", "made from random weights"),
+        ("bq_small", "made from random weights; superbit brings no trained twin"),
+    ],
+)
+def test_where_no_twin_is_shipped_the_first_line_says_what_was_made(spec, words, monkeypatch):
+    small = replace(NAMED_SIZES["vanilla_nano"], layers=1, dim=16, heads=2, ffn_dim=16)
+    monkeypatch.setitem(NAMED_SIZES, "small", small)
+    pair = command.pair_of(UpstreamSpec.parse(spec))
+    assert not pair.trained
+    assert words in pair.words
+    weights = dict(pair.model.named_parameters())
+    assert all(
+        torch.equal(parameter, weights[name])
+        for name, parameter in pair.twin.named_parameters()
+        if name in weights
+    )
 
 
 def test_folders_of_audio(tmp_path, monkeypatch):

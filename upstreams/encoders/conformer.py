@@ -16,13 +16,16 @@ utterance alone, and counts for nothing in the batch norm. Published implementat
 Notation: B batch, T frames, D width, F inner width of a feed-forward block, K kernel in frames.
 """
 
+from typing import ClassVar
+
 import torch.nn as nn
 from torch import Tensor
 
+from superbit.upstreams.encoder_kinds import Roles
 from superbit.upstreams.encoders.attention import SelfAttention
 from superbit.upstreams.encoders.batch_norm import MaskedBatchNorm
 from superbit.upstreams.encoders.relative_attention import RelativeSelfAttention
-from superbit.upstreams.encoders.vanilla import FeedForward
+from superbit.upstreams.encoders.vanilla import FeedForward, TransformerEncoder
 from superbit.upstreams.hubert_config import HubertConfig
 
 
@@ -126,6 +129,16 @@ def make_layer(config: HubertConfig) -> ConformerLayer:
 
 class ConformerEncoder(nn.Module):
     """A stack of layers that keeps what every one of them was given."""
+
+    # the parts that it shares with the transformer have the same names
+    roles: ClassVar[Roles] = {
+        **TransformerEncoder.roles,
+        "convolution": (
+            "convolution.pointwise_in",
+            "convolution.depthwise",
+            "convolution.pointwise_out",
+        ),
+    }
 
     def __init__(self, config: HubertConfig) -> None:
         super().__init__()

@@ -19,13 +19,21 @@ back over a skip (`HubertConfig.half_rate_layers` says which). Two builds differ
 Notation: B batch, T frames, D width, K kernel of the reduction in frames.
 """
 
+from typing import ClassVar
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from superbit.upstreams.encoder_kinds import Roles
 from superbit.upstreams.encoders.attention import SelfAttention
-from superbit.upstreams.encoders.conformer import ConvolutionModule, make_attention, make_layer
+from superbit.upstreams.encoders.conformer import (
+    ConformerEncoder,
+    ConvolutionModule,
+    make_attention,
+    make_layer,
+)
 from superbit.upstreams.encoders.vanilla import FeedForward
 from superbit.upstreams.hubert_config import HubertConfig
 
@@ -148,6 +156,8 @@ def make_faithful_layer(config: HubertConfig) -> SqueezeformerLayer:
 
 class SqueezeformerEncoder(nn.Module):
     """A stack of layers, some at half the frame rate, that keeps what every one of them gave."""
+
+    roles: ClassVar[Roles] = ConformerEncoder.roles  # in either build
 
     def __init__(self, config: HubertConfig) -> None:
         super().__init__()

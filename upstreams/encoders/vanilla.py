@@ -9,10 +9,12 @@ Notation: B batch, T frames, D width, F inner width of the feed-forward block.
 """
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch.nn as nn
 from torch import Tensor
 
+from superbit.upstreams.encoder_kinds import Roles
 from superbit.upstreams.encoders.attention import SelfAttention
 from superbit.upstreams.hubert_config import HubertConfig
 
@@ -66,6 +68,20 @@ class TransformerLayer(nn.Module):
 
 class TransformerEncoder(nn.Module):
     """A stack of layers that keeps what every one of them was given."""
+
+    roles: ClassVar[Roles] = {
+        "linear": (
+            "attention.query",
+            "attention.key",
+            "attention.value",
+            "attention.output",
+            "feed_forward*.expand",
+        ),
+        "activation": ("feed_forward*.activation",),
+        "rectified_linear": ("feed_forward*.contract",),
+        "scores": ("attention.score_product",),
+        "contexts": ("attention.context_product",),
+    }
 
     def __init__(self, config: HubertConfig) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
+from superbit.upstreams import encoder_kinds
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.hubert_config import NAMED_SIZES, SQUEEZEFORMERS, HubertConfig
 from superbit.upstreams.pretraining import files
@@ -221,6 +222,8 @@ def model_config(config: PretrainingConfig, name: str, preset: str | Path) -> Hu
     Raises:
         InputError: no such name, or the preset is for others.
     """
+    if name not in NAMED_SIZES:
+        encoder_kinds.import_installed()
     if name not in NAMED_SIZES:
         raise InputError(
             f"{name!r} is no encoder of superbit; there are {', '.join(NAMED_SIZES)}."

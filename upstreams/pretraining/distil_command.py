@@ -93,17 +93,19 @@ def distil_command(arguments: argparse.Namespace) -> int:
 
 
 def parse_policies(words: str) -> list[Policy]:
-    """Return the policies of a comma-separated list of names.
+    """Return the policies of a comma-separated list of names and of paths of files.
 
-    Raises `InputError` for an empty list, an unknown name or one that occurs twice.
+    Raises `InputError` for an empty list, an unknown name or file, or one that occurs twice.
     """
     names = [word.strip() for word in words.split(",") if word.strip()]
     if not names:
         raise InputError("--policy is empty: a list such as w1a2,w1a1 is needed.")
-    twice = {name for name in names if names.count(name) > 1}
+    policies = [load_policy(name) for name in names]
+    called = [policy.name for policy in policies]  # which is that of the step's folder
+    twice = {name for name in called if called.count(name) > 1}
     if twice:
         raise InputError(f"--policy {words} has {min(twice)} twice; each is one step.")
-    return [load_policy(name) for name in names]
+    return policies
 
 
 def load_teacher(path: Path) -> Teacher:
@@ -165,7 +167,8 @@ def run_distillation(
             "model": size.to_dict(),
             "train.tsv": files.sha256(manifests / "train.tsv"),
             "train.km": "" if labels is None else files.sha256(labels / "train.km"),
-            "policy": policy.to_dict(),
+            # of this kind of encoder: rules for others may change
+            "policy": policy.resolved(before, encoder=size.encoder).to_dict(),
             "teacher": files.sha256(path / checkpoint.WEIGHTS_FILE),
         }
         trainer = Trainer(

@@ -10,6 +10,7 @@ https://arxiv.org/abs/2205.13016 (which operands are binarized, how scales start
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -18,7 +19,6 @@ import torch.nn as nn
 from torch import Tensor
 
 from superbit.upstreams.encoders.attention import MatrixProduct, SelfAttention
-from superbit.upstreams.encoders.conformer import ConvolutionModule
 from superbit.upstreams.encoders.sparse_attention import SparseSelfAttention
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import Hubert
@@ -43,10 +43,10 @@ def binarize_(model: Hubert, policy: Policy | str) -> Hubert:
 
     Args:
         model: an FP32 model of any encoder, on any device, the meta device included.
-        policy: one of `policy_names`, or a policy.
+        policy: one of `policy_names`, the path of a policy's file, or a policy.
 
     Returns:
-        ``model``.
+        ``model``, whose ``policy`` names the modules that were swapped.
 
     Raises:
         InputError: an unknown policy, one that does not fit the model, or a model that is a twin
@@ -59,7 +59,9 @@ def binarize_(model: Hubert, policy: Policy | str) -> Hubert:
             f"this model is binarized already, by policy {model.policy.name!r}; binarize a model "
             "in full precision."
         )
-    rules = policy.match(model, encoder=model.config.encoder)
+    kind = model.config.encoder
+    policy = policy.resolved(model, encoder=kind)
+    rules = policy.match(model, encoder=kind)
     frames = {f"encoder.layers.{index}": ValidFrames() for index in range(model.config.layers)}
     twins = {
         name: _twin(model, name, rule, policy=policy, frames=_frames_of(frames, name))
@@ -71,7 +73,7 @@ def binarize_(model: Hubert, policy: Policy | str) -> Hubert:
         layer = model.get_submodule(name)
         watch(layer, shared, outermost=True)
         for part in layer.children():
-            if isinstance(part, SelfAttention | ConvolutionModule):
+            if _takes_the_mask(part) and binarized_modules(part):
                 watch(part, shared, outermost=False)
     model.policy = policy
     return model
@@ -97,7 +99,7 @@ def calibrate(model: Hubert, waveforms: Sequence[Tensor]) -> None:
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(_evaluating(model))
-        stack.enter_context(_dense_attention(model))
+        stack.enter_context(dense_attention(model))
         stack.enter_context(quantization(model, on=True))
         for quantizer in quantizers:
             quantizer.calibrating = True
@@ -164,7 +166,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _dense_attention(model: nn.Module) -> Iterator[None]:
+def dense_attention(model: nn.Module) -> Iterator[None]:
     """Let sparse attention compute all pairs and hide some, for a while."""
     gathering = [m for m in model.modules() if isinstance(m, SparseSelfAttention) and m.gather]
     try:
@@ -174,6 +176,14 @@ def _dense_attention(model: nn.Module) -> Iterator[None]:
     finally:
         for module in gathering:
             module.gather = True
+
+
+def _takes_the_mask(part: nn.Module) -> bool:
+    """Return whether a part of a layer is called with (x, valid), so that it may have own frames.
+
+    An attention is and a convolution module; a feed-forward sees the frames of the whole layer.
+    """
+    return "valid" in inspect.signature(part.forward).parameters
 
 
 def _frames_of(frames: dict[str, ValidFrames], name: str) -> ValidFrames | None:

@@ -7,6 +7,11 @@ looked at twice, on the same input, against the model in full precision:
 (a) alone: that block is binarized, all others are in full precision;
 (b) up to it: that block and all that ran before it are binarized, those after it are not.
 
+What stands between blocks, norms and the like, is in full precision in either model; a trained twin
+has learnt it too. It is the model's in (a); in (b) it is the twin's up to where the next block
+begins, so that with the last block it is the whole twin. Both are given the model's projected
+features, which distillation leaves as they are.
+
 Of y, the block's own output, and z, the encoder's, over all frames of all utterances:
 
     relative error = ‖y_twin − y_fp‖ / ‖y_fp‖     sign agreement = share of elements where
@@ -25,6 +30,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +92,7 @@ def error_flow(model: Hubert, twin: Hubert, waveforms: Sequence[Tensor]) -> list
 
     Args:
         model: in full precision; put in eval mode.
-        twin: the same weights, binarized and calibrated; left as it is.
+        twin: binarized and calibrated, of the same weights or trained; left as it is.
         waveforms: 1-D tensors at 16 kHz.
 
     Raises:
@@ -94,10 +100,11 @@ def error_flow(model: Hubert, twin: Hubert, waveforms: Sequence[Tensor]) -> list
     """
     model.eval()
     with torch.no_grad():
-        inputs = [model.encode_batch([waveform])[0][0] for waveform in waveforms]  # (1, T, D) each
+        inputs = [model.project(model.features([waveform])[0]) for waveform in waveforms]
 
     def run(hybrid: nn.Module) -> list[Tensor]:
-        return [hybrid.get_submodule("encoder")(x, None)[-1] for x in inputs]
+        assert isinstance(hybrid, Hubert)
+        return [hybrid.encode(x, None)[-1] for x in inputs]  # of (1, T, D) each
 
     return flow(model, twin, blocks_of(twin), run)
 
@@ -125,26 +132,33 @@ def flow(
 
     Args:
         model: the reference.
-        twin: a copy of it in which the blocks differ.
+        twin: a copy of it in which the blocks differ, and perhaps what stands between them.
         blocks: dotted names; every one of them runs, and returns a tensor.
         run: computes the outputs of a module of that structure, always from the same input.
     """
     hybrid = copy.deepcopy(twin).eval()
+    between = _between(model, blocks)
     exact = {name: model.get_submodule(name) for name in blocks}
     binarized = {name: hybrid.get_submodule(name) for name in blocks}
+    numbers = {name: (_numbers(model, name), _numbers(hybrid, name)) for name in between}
+    ran = _order(model, [*blocks, *between], run)
     expected, expected_out = _outputs(model, blocks, run)
-    order = list(expected)  # as they ran
+    order = [name for name in ran if name in expected]
 
     def deviations(changed: set[str], name: str) -> tuple[Deviation, Deviation]:
         for one in blocks:
             hybrid.set_submodule(one, binarized[one] if one in changed else exact[one])
+        for one, (models, twins) in numbers.items():
+            _set_numbers(hybrid, one, twins if one in changed else models)
         found, found_out = _outputs(hybrid, [name], run)
         return deviation(found[name], expected[name]), deviation(found_out, expected_out)
 
     rows = []
     for position, name in enumerate(order):
         alone, alone_encoder = deviations({name}, name)
-        up_to, up_to_encoder = deviations(set(order[: position + 1]), name)
+        following = order[position + 1 : position + 2]
+        before_next = ran[: ran.index(following[0])] if following else ran
+        up_to, up_to_encoder = deviations(set(before_next), name)
         rows.append(
             BlockFlow(
                 name=name,
@@ -169,6 +183,50 @@ def deviation(found: Sequence[Tensor], expected: Sequence[Tensor]) -> Deviation:
     return Deviation(
         relative_error=error, sign_agreement=same / sum(one.numel() for one, _ in pairs)
     )
+
+
+def _between(model: nn.Module, blocks: Sequence[str]) -> list[str]:
+    """Return the modules that hold numbers themselves and are in no block, by name."""
+    return [
+        name
+        for name, _ in model.named_modules()
+        if name
+        and any(_numbers(model, name))
+        and not any(name == block or name.startswith(f"{block}.") for block in blocks)
+    ]
+
+
+def _numbers(model: nn.Module, name: str) -> Sequence[dict[str, Any]]:
+    """Return the parameters and the buffers that a module holds itself, not its children."""
+    module = model.get_submodule(name)
+    return dict(module._parameters), dict(module._buffers)
+
+
+def _set_numbers(model: nn.Module, name: str, numbers: Sequence[dict[str, Any]]) -> None:
+    module = model.get_submodule(name)
+    module._parameters.update(numbers[0])
+    module._buffers.update(numbers[1])
+
+
+def _order(
+    model: nn.Module, names: Sequence[str], run: Callable[[nn.Module], list[Tensor]]
+) -> list[str]:
+    """Return those of the named modules that run, in the order in which they first end."""
+    ran: dict[str, None] = {}
+
+    def recorder(name: str) -> Callable[..., None]:
+        def record(*_: object) -> None:
+            ran.setdefault(name)
+
+        return record
+
+    handles = [model.get_submodule(name).register_forward_hook(recorder(name)) for name in names]
+    try:
+        run(model)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(ran)
 
 
 def _outputs(

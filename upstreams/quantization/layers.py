@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from superbit.upstreams.encoders.attention import MatrixProduct
+from superbit.upstreams.errors import InputError
 from superbit.upstreams.quantization.elastic import ElasticQuantizer, WeightBinarizer
 from superbit.upstreams.quantization.policy import FULL_BITS, Binarization
 from superbit.upstreams.quantization.valid_frames import ValidFrames
@@ -251,6 +252,13 @@ def _input_levels(
         return x, None
     if frames is None or frames.count is None:
         return quantizer.levels(x)
+    if x.dim() != 3 or x.shape[time_axis] != frames.total:
+        raise InputError(
+            f"a binarized layer was called with {tuple(x.shape)} where its encoder's layer runs "
+            f"over {frames.total} frames: only what sees all of them in one call can be binarized, "
+            "so leave it out of the policy and of the encoder's roles, or let the part that "
+            "changes the frames take (x, valid)."
+        )
     channels = x.shape[3 - time_axis]
     mask = frames.mask_along(time_axis, 3)
     return quantizer.levels(x, count=frames.count * channels, mask=mask)

@@ -3,13 +3,18 @@
 A policy is a YAML file with a ``name`` and a list of ``rules``; those that superbit brings lie in
 ``policies/`` and ``w1a1.yaml`` explains the keys. Reading one needs no torch.
 
+A rule is for a role, such as ``linear``, or for modules that it names. What has a role the class of
+an encoder kind says (its attribute ``roles``), so that one policy fits every kind, and a new kind
+brings its own roles. A model, and its checkpoint, carry the policy with the modules named.
+
 Reference: BiT, Liu et al., 2022, https://arxiv.org/abs/2205.13016, section 3 (the two sets).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
@@ -17,17 +22,22 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from superbit.upstreams import encoder_kinds
+from superbit.upstreams.encoder_kinds import ROLES, Roles, check_roles
 from superbit.upstreams.errors import InputError, did_you_mean
-from superbit.upstreams.hubert_config import ENCODERS
+from superbit.upstreams.spec import is_policy_file
 
 if TYPE_CHECKING:
     from torch import nn
 
+TENSORS = ("weight", "input", "left", "right")  # what a rule quantizes
 SETS = ("signed", "unsigned")  # {-1, +1} and {0, 1}, or their multi-bit ranges
 REPLACEMENTS = ("relu",)
 FULL_BITS = 32
 # A policy that differs from another in bits alone names it, and both numbers of bits.
 _LIKE = ("like", "weight_bits", "activation_bits")
+_WHERE = ("role", "modules", "encoders")  # the keys of a rule that say what it is for
+_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +60,12 @@ class Binarization:
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """What happens to the modules that any of the globs matches.
+    """What happens to the modules of a role, or to those that any of the globs matches.
 
     Attributes:
-        modules: globs over dotted names; ``*`` stays within one part between dots.
+        modules: globs over dotted names; ``*`` stays within one part between dots. Empty where
+            there is a role.
+        role: one of `ROLES`; None where there are globs. It holds for the kinds that have it.
         encoders: the kinds of encoder the rule holds for; None for all.
         weight: of the module's weight.
         input: of the module's one input.
@@ -62,7 +74,8 @@ class Rule:
         replace: the activation that takes the module's place.
     """
 
-    modules: tuple[str, ...]
+    modules: tuple[str, ...] = ()
+    role: str | None = None
     encoders: tuple[str, ...] | None = None
     weight: Binarization | None = None
     input: Binarization | None = None
@@ -73,14 +86,59 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """A named list of rules."""
+    """A named list of rules; ``summary`` says in a line what it is for, and changes nothing."""
 
     name: str
     rules: tuple[Rule, ...]
+    summary: str = field(default="", compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data that `policy_from_dict` reads, without what is absent."""
         return {"name": self.name, "rules": [_present(asdict(rule)) for rule in self.rules]}
+
+    def resolved(self, model: nn.Module, *, encoder: str) -> Policy:
+        """Return the same policy with modules in place of roles, as ``model``'s encoder has them.
+
+        Rules that name modules stay as they are, and rules of roles that the kind does not have
+        are gone: what other kinds are given does not show.
+
+        Args:
+            model: a model whose encoder is its child ``encoder``.
+            encoder: its kind, for messages.
+
+        Raises:
+            InputError: the encoder's roles do not exist, or none of them has a rule.
+        """
+        if all(rule.role is None for rule in self.rules):
+            return self
+        roles: Roles = getattr(getattr(model, "encoder", None), "roles", {})
+        check_roles(roles, where=f"encoder kind {encoder!r}")
+        rules = []
+        for rule in self.rules:
+            if rule.role is None:
+                rules.append(rule)
+            elif rule.role in roles:
+                globs = tuple(f"encoder.layers.*.{glob}" for glob in roles[rule.role])
+                rules.append(replace(rule, role=None, modules=globs))
+        if not rules:
+            has = f"has the roles {', '.join(roles)}" if roles else "states no roles"
+            asked = ", ".join(rule.role or "" for rule in self.rules)
+            raise InputError(
+                f"policy {self.name!r} has rules for {asked}, "
+                f"and a model of kind {encoder!r} {has}: nothing would be binarized. The attribute "
+                "'roles' of the encoder's class says which of its modules are what."
+            )
+        return replace(self, rules=tuple(rules))
+
+    def effect(self, model: nn.Module, *, encoder: str) -> dict[str, Rule]:
+        """Return what becomes of each module that the policy changes, however its rules say so.
+
+        Two policies with one effect make the same twin. Arguments and errors as for `match`.
+        """
+        return {
+            name: replace(rule, modules=(), role=None, encoders=None)
+            for name, rule in self.match(model, encoder=encoder).items()
+        }
 
     def match(self, model: nn.Module, *, encoder: str) -> dict[str, Rule]:
         """Return the rule of each module of ``model`` that the policy changes, by dotted name.
@@ -90,12 +148,12 @@ class Policy:
             encoder: its kind, which decides the rules that hold.
 
         Raises:
-            InputError: a glob of a rule that holds matches nothing, two rules match one module, or
-                a rule gives a weight to a module that has none.
+            InputError: as `resolved`; a glob of a rule that holds matches nothing, two rules match
+                one module, or a rule gives a weight to a module that has none.
         """
         modules = {name: module for name, module in model.named_modules() if name}
         found: dict[str, Rule] = {}
-        for rule in self.rules:
+        for rule in self.resolved(model, encoder=encoder).rules:
             if rule.encoders is not None and encoder not in rule.encoders:
                 continue
             for pattern in rule.modules:
@@ -126,15 +184,20 @@ def policy_names() -> list[str]:
 
 
 def load_policy(name: str) -> Policy:
-    """Return the policy called ``name``.
+    """Return the policy called ``name``, or that of a file, as a spec has it behind ``+policy=``.
+
+    Args:
+        name: one of `policy_names`, or a path that ends in ``.yaml`` or ``.yml``.
 
     Raises:
-        InputError: superbit brings no policy of that name.
+        InputError: superbit brings no policy of that name; a file as for `read_policy`.
     """
+    if is_policy_file(name):
+        return read_policy(name)
     if name not in policy_names():
         raise InputError(
-            f"no binarization policy is called {name!r}; there are {', '.join(policy_names())}."
-            f"{did_you_mean(name, policy_names())}"
+            f"no binarization policy is called {name!r}; there are {', '.join(policy_names())}, "
+            f"and a path that ends in .yaml is a file's.{did_you_mean(name, policy_names())}"
         )
     folder = resources.files("superbit.upstreams") / "quantization" / "policies"
     return parse_policy((folder / f"{name}.yaml").read_text("utf-8"), where=f"{name}.yaml")
@@ -148,8 +211,10 @@ def read_policy(file: str | Path) -> Policy:
     """
     try:
         text = Path(file).read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"policy {file} cannot be read: {error}.") from error
+    except OSError as error:
+        raise InputError(f"policy {file} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"policy {file} cannot be read: it is not UTF-8 ({error}).") from error
     return parse_policy(text, where=str(file))
 
 
@@ -174,16 +239,21 @@ def policy_from_dict(content: Any, *, where: str) -> Policy:
     Raises:
         InputError: an unknown or missing key, or a value that none can have.
     """
-    _check_keys(content, ("name", "rules", *_LIKE), where=where)
-    name, rules = content.get("name"), content.get("rules")
-    if not isinstance(name, str) or not name:
-        raise InputError(f"{where}: name is {name!r}; a word is needed.")
+    _check_keys(content, ("name", "summary", "rules", *_LIKE), where=where)
+    name, rules, summary = (content.get(key) for key in ("name", "rules", "summary"))
+    if not isinstance(name, str) or not _WORD.fullmatch(name):  # a folder is named after it
+        raise InputError(
+            f"{where}: name is {name!r}; a word of letters, digits, '_', '.' and '-' is needed."
+        )
+    if summary is not None and not isinstance(summary, str):
+        raise InputError(f"{where}: summary is {summary!r}; a line of text is needed.")
     if any(key in content for key in _LIKE):
         return _like(content, where=where)
     if not isinstance(rules, list) or not rules:
         raise InputError(f"{where}: rules is {rules!r}; a list of rules is needed.")
     return Policy(
         name=name,
+        summary=summary or "",
         rules=tuple(
             _rule(rule, where=f"{where}, rule {number}") for number, rule in enumerate(rules, 1)
         ),
@@ -205,6 +275,7 @@ def _like(content: Mapping[str, Any], *, where: str) -> Policy:
 
     return Policy(
         name=content["name"],
+        summary=content.get("summary") or "",
         rules=tuple(
             replace(
                 rule,
@@ -224,7 +295,7 @@ def _present(values: dict[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         if isinstance(value, dict):
             value = _present(value)
-        if value is not None and value is not False:
+        if value is not None and value is not False and value != ():
             found[key] = list(value) if isinstance(value, tuple) else value
     return found
 
@@ -233,7 +304,7 @@ def _rule(content: Any, *, where: str) -> Rule:
     _check_keys(content, tuple(field.name for field in fields(Rule)), where=where)
     tensors = {
         key: _binarization(content[key], where=f"{where}, {key}")
-        for key in ("weight", "input", "left", "right")
+        for key in TENSORS
         if key in content
     }
     if tensors.get("weight") and tensors["weight"].shift:
@@ -248,7 +319,7 @@ def _rule(content: Any, *, where: str) -> Rule:
     if bool({"weight", "input"} & set(tensors)) + ("left" in tensors) + ("replace" in content) != 1:
         raise InputError(
             f"{where}: a rule has weight and input, or left and right, or replace; this one has "
-            f"{', '.join(key for key in content if key not in ('modules', 'encoders')) or 'none'}."
+            f"{', '.join(key for key in content if key not in _WHERE) or 'none'}."
         )
     replace = content.get("replace")
     if replace is not None:
@@ -257,9 +328,16 @@ def _rule(content: Any, *, where: str) -> Rule:
     if encoders is not None:
         encoders = _words(encoders, where=f"{where}: encoders")
         for kind in encoders:
-            _check_choice(kind, ENCODERS, where=f"{where}: encoders")
-    modules = _words(content.get("modules"), where=f"{where}: modules")
-    return Rule(modules=modules, encoders=encoders, replace=replace, **tensors)
+            if not encoder_kinds.is_known(kind):
+                _check_choice(kind, encoder_kinds.kinds(), where=f"{where}: encoders")
+    role = content.get("role")
+    if role is None:
+        modules = _words(content.get("modules"), where=f"{where}: modules")
+        return Rule(modules=modules, encoders=encoders, replace=replace, **tensors)
+    if "modules" in content:
+        raise InputError(f"{where}: a rule is for a role or for modules; both are given.")
+    _check_choice(role, tuple(ROLES), where=f"{where}: role")
+    return Rule(role=role, encoders=encoders, replace=replace, **tensors)
 
 
 def _binarization(content: Any, *, where: str) -> Binarization:

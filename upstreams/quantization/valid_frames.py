@@ -20,20 +20,22 @@ class ValidFrames:
 
     Attributes:
         mask: (B, T) bool; None where no frame is padding.
+        total: T, padding included.
         count: valid frames of the batch, Σ T_b.
         pairs: valid (query, key) pairs of the batch as dense attention has them, Σ T_b².
     """
 
     def __init__(self) -> None:
-        self._outer: list[tuple[Tensor | None, Any, Any]] = []
+        self._outer: list[tuple[Tensor | None, Any, Any, int | None]] = []
         self.mask: Tensor | None = None
+        self.total: int | None = None
         self.count: int | Tensor | None = None
         self.pairs: int | Tensor | None = None
 
     def enter(self, x: Tensor, valid: Tensor | None) -> None:
         """Hold the frames of ``x`` (B, T, …) until `leave`."""
-        self._outer.append((self.mask, self.count, self.pairs))
-        self.mask = valid
+        self._outer.append((self.mask, self.count, self.pairs, self.total))
+        self.mask, self.total = valid, x.shape[1]
         if valid is None:
             batch, frames = x.shape[:2]
             self.count, self.pairs = batch * frames, batch * frames * frames
@@ -45,9 +47,9 @@ class ValidFrames:
         """Return to what was held before, or to nothing if this was the ``outermost`` module."""
         if outermost:
             self._outer.clear()
-            self.mask = self.count = self.pairs = None
+            self.mask = self.count = self.pairs = self.total = None
         else:
-            self.mask, self.count, self.pairs = self._outer.pop()
+            self.mask, self.count, self.pairs, self.total = self._outer.pop()
 
     def mask_along(self, axis: int, dims: int) -> Tensor | None:
         """Return the mask for a tensor of ``dims`` axes, the first B and the one given T."""

@@ -1,0 +1,177 @@
+"""Kinds of encoder: superbit's own, and those that somebody else's file adds; needs no torch.
+
+A kind is a class, built from a `HubertConfig`, that stands between the positional convolution and
+the hidden states. `superbit.upstreams.register_encoder` adds one, and ``upstreams/README.md`` says
+what the class must have. A package adds one for every process by an entry point of the group
+``superbit.encoders``: its name is the kind, its value the module that registers it when imported.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
+
+from superbit.upstreams.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from superbit.upstreams.hubert_config import HubertConfig
+
+ENTRY_POINT_GROUP = "superbit.encoders"
+
+SQUEEZEFORMERS = ("squeezeformer", "squeezeformer_faithful")  # some layers at half the frame rate
+WITH_CONVOLUTION = ("conformer", *SQUEEZEFORMERS)  # in every layer, beside the attention
+ENCODERS = ("vanilla", *WITH_CONVOLUTION, "sparseformer")  # superbit's own
+
+# What a module of a layer can be to a policy. A kind's class says which of its modules are what.
+ROLES = {
+    "linear": "a linear layer whose input has both signs",
+    "activation": "an activation whose place a ReLU takes, so that what follows is not negative",
+    "rectified_linear": "a linear layer behind such an activation",
+    "scores": "attention's product of queries and keys",
+    "contexts": "attention's product of probabilities and values",
+    "convolution": "a one-dimensional convolution whose input has both signs",
+}
+# From a role to globs of module names, relative to a layer: ``attention.query``.
+Roles = Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderKind:
+    """A kind that was registered.
+
+    Attributes:
+        build: the class, or a function like it.
+        revision: raised whenever the hidden states change for the same weights.
+        sizes: the names that it brought.
+    """
+
+    build: Callable[[HubertConfig], nn.Module]
+    revision: int
+    sizes: tuple[str, ...]
+
+
+_registered: dict[str, EncoderKind] = {}
+
+
+def add(
+    kind: str,
+    build: Callable[[HubertConfig], nn.Module],
+    *,
+    sizes: Mapping[str, Mapping[str, Any]],
+    revision: int = 1,
+) -> None:
+    """Make a kind known, and its named sizes; `superbit.upstreams.register_encoder` says more.
+
+    Raises:
+        InputError: a name that is none or is taken, a size that no model can have, or roles that
+            do not exist.
+    """
+    from superbit.upstreams.hubert_config import NAMED_SIZES, HubertConfig
+
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", kind) or kind in ENCODERS:
+        raise InputError(
+            f"encoder kind {kind!r}: a kind is a word of small letters, digits and '_', and not "
+            f"one of superbit's own ({', '.join(ENCODERS)})."
+        )
+    before = _registered.get(kind)
+    own = () if before is None else before.sizes
+    for name in sizes:
+        if not name.isidentifier() or name.startswith("bq_"):
+            raise InputError(
+                f"encoder kind {kind!r}: size {name!r} is no name of an upstream; a name is a "
+                "Python identifier, like 'my_nano', and does not begin with 'bq_'."
+            )
+        if name in NAMED_SIZES and name not in own:
+            raise InputError(f"encoder kind {kind!r}: the name {name!r} is taken; choose another.")
+    check_roles(getattr(build, "roles", {}), where=f"encoder kind {kind!r}")
+    _registered[kind] = EncoderKind(build=build, revision=revision, sizes=tuple(sizes))
+    try:
+        made = {
+            name: HubertConfig.from_dict({"encoder": kind, **size}) for name, size in sizes.items()
+        }
+    except InputError as error:
+        if before is None:
+            del _registered[kind]
+        else:
+            _registered[kind] = before
+        raise InputError(f"encoder kind {kind!r}, sizes: {error}") from None
+    for name in own:
+        NAMED_SIZES.pop(name, None)
+    NAMED_SIZES.update(made)
+
+
+def check_roles(roles: Any, *, where: str) -> None:
+    """Raise `InputError` unless ``roles`` maps names of `ROLES` to tuples of globs."""
+    if not isinstance(roles, Mapping):
+        raise InputError(f"{where}: roles is {roles!r}; a mapping of roles to globs is needed.")
+    for role, globs in roles.items():
+        if role not in ROLES:
+            raise InputError(
+                f"{where}: there is no role {role!r}; there are {', '.join(ROLES)}."
+                f"{did_you_mean(str(role), tuple(ROLES))}"
+            )
+        words = isinstance(globs, tuple | list) and all(isinstance(each, str) for each in globs)
+        if not words or not globs:
+            raise InputError(
+                f"{where}: role {role!r} is {globs!r}; a tuple of globs over the names in a layer "
+                "is needed, like ('attention.query',)."
+            )
+
+
+def kinds() -> tuple[str, ...]:
+    """Return the kinds that are known now: superbit's own, then those that were registered."""
+    return (*ENCODERS, *_registered)
+
+
+def is_known(kind: Any) -> bool:
+    """Return whether there is such a kind; an installed package that brings it is imported.
+
+    Raises:
+        InputError: it cannot be imported, or does not register the kind.
+    """
+    if kind in kinds():
+        return True
+    points = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    if kind not in points:
+        return False
+    _import(points[kind])
+    return True
+
+
+def registered(kind: str) -> EncoderKind | None:
+    """Return what was registered under the name ``kind``; None for superbit's own."""
+    return _registered.get(kind)
+
+
+def import_installed() -> None:
+    """Import every kind that an installed package brings; one that cannot be imported warns."""
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        if point.name not in _registered:
+            try:
+                _import(point)
+            except InputError as error:
+                warnings.warn(str(error), stacklevel=2)
+
+
+def _import(point: EntryPoint) -> None:
+    origin = point.dist.name if point.dist else point.value
+    try:
+        point.load()
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(
+            f"encoder kind {point.name!r} of {origin} cannot be imported: "
+            f"{type(error).__name__}: {error}."
+        ) from error
+    if point.name not in _registered:
+        raise InputError(
+            f"encoder kind {point.name!r} of {origin}: {point.value} registers no such kind; call "
+            "superbit.upstreams.register_encoder when it is imported."
+        )
