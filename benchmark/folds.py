@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 
+from superbit.benchmark.chance import mean_chance
 from superbit.benchmark.records import Interval, Items, RunRecord
 from superbit.benchmark.tasks import TASKS
 
@@ -69,6 +70,7 @@ def _mean_record(folds: Sequence[RunRecord]) -> RunRecord:
             "identity": identity,
             "value": value,
             "interval": interval,
+            "chance": mean_chance(folds),
             "items": items,
             "selection": selection,
         }

@@ -96,6 +96,13 @@ class UpstreamSpec:
             checkpoint = _shortest(checkpoint)
         return replace(self, name=name, checkpoint=checkpoint)
 
+    @property
+    def typed(self) -> str:
+        """The spelling that people type: ``X+policy=w1a1`` is ``bq_X``; it parses to the same."""
+        if self.policy != TWIN_POLICY or ".py:" in self.name:
+            return str(self)
+        return str(replace(self, name=f"{TWIN_PREFIX}{self.name}", policy=None))
+
     def __str__(self) -> str:
         """The canonical spelling, which records store: ``bq_X`` is ``X+policy=w1a1``."""
         parts = [self.name]
