@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 from superbit.benchmark.chance import mean_chance
 from superbit.benchmark.records import Interval, Items, RunRecord
 from superbit.benchmark.tasks import TASKS
+from superbit.upstreams.spec import typed
 
 # Two-sided 95 % quantile of Student's t with 4 degrees of freedom.
 T_QUANTILE_5_FOLDS = 2.7764451
@@ -47,7 +48,7 @@ def merge_folds(records: Iterable[RunRecord]) -> tuple[list[RunRecord], list[str
             whole.append(_mean_record(folds))
         else:
             notes.append(
-                f"Left out: {task.name} of {folds[0].identity.upstream}, of which "
+                f"Left out: {task.name} of {typed(folds[0].identity.upstream)}, of which "
                 f"{len(folds)} of {task.folds} folds are done."
             )
     return whole, notes

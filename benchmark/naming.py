@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from superbit.benchmark.records import RunRecord
 from superbit.upstreams.errors import InputError, did_you_mean
-from superbit.upstreams.spec import UpstreamSpec
+from superbit.upstreams.spec import UpstreamSpec, typed
 
 _LAST = "~"  # after every date
 
@@ -27,7 +27,7 @@ class Names:
 
     def of(self, upstream: str) -> str:
         """Return the label of an upstream, else its spec as people type it."""
-        return self.labels.get(upstream) or UpstreamSpec.parse(upstream).typed
+        return self.labels.get(upstream) or typed(upstream)
 
 
 def read_labels(given: Sequence[str], known: Iterable[str]) -> Names:
@@ -74,23 +74,25 @@ def find_upstream(text: str, known: Sequence[str], *, option: str) -> str:
     for canonical in (str(spec), str(spec.normalized())):
         if found := meant(canonical, known):
             return found
-    typed = [UpstreamSpec.parse(each).typed for each in known]
-    hint = did_you_mean(text, typed)
+    there = list(map(typed, known))
+    hint = did_you_mean(text, there)
     raise InputError(
         f"{option}: {text!r} has no runs there; upstreams that have: "
-        f"{', '.join(typed) or 'none'}.{hint}"
+        f"{', '.join(there) or 'none'}.{hint}"
     )
 
 
 def meant(upstream: str, known: Sequence[str]) -> str | None:
-    """Return the one of ``known`` that is this upstream, or is but for ``+untrained``.
+    """Return the one of ``known`` that is this upstream; given by a path, but for ``+untrained``.
 
-    An upstream of somebody else is found to be untrained only when it is built.
+    That a module of somebody else is untrained is found only when it is built.
     """
     if upstream in known:
         return upstream
-    trained = [each for each in known if _as_trained(each) == _as_trained(upstream)]
-    return trained[0] if len(trained) == 1 else None
+    if ".py:" not in upstream:
+        return None
+    alike = [each for each in known if _as_trained(each) == _as_trained(upstream)]
+    return alike[0] if len(alike) == 1 else None
 
 
 def _as_trained(upstream: str) -> UpstreamSpec:

@@ -115,6 +115,11 @@ class UpstreamSpec:
         return "".join(parts)
 
 
+def typed(upstream: str) -> str:
+    """Return a spec as people type it, see :attr:`UpstreamSpec.typed`."""
+    return UpstreamSpec.parse(upstream).typed
+
+
 def _shortest(path: str) -> str:
     """``path`` relative to the working directory if it is below it, else absolute."""
     absolute, here = os.path.abspath(path), os.getcwd()
