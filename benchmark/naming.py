@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from superbit.benchmark.records import RunRecord
 from superbit.upstreams.errors import InputError, did_you_mean
@@ -122,7 +123,7 @@ def in_order(records: Sequence[RunRecord]) -> list[str]:
 def _asked(command: Sequence[str]) -> list[str]:
     """The upstreams that a sweep's command names, by their canonical specs."""
     texts: list[str] = []
-    for word, following in zip(command, [*command[1:], ""], strict=True):
+    for word, following in pairwise([*command, ""]):
         if word == "--upstreams":
             texts += following.split(",")
         elif word.startswith("--upstreams="):

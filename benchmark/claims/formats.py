@@ -49,9 +49,9 @@ NOTES = (
     "its tables: holds where the paper's own tables give the printed figure to its digits; rounds "
     "differently where they are less than one unit of its last digit away; tables disagree where "
     "one gives it and another does not.",
-    "like for like: superbit's models at the same precision, feed-forward of 4 × dim for every encoder, "
-    "attention really sparse; the same size is within one percentage point. not measured: needs "
-    "models trained at the benchmark's scale.",
+    "like for like: superbit's models at the same precision, feed-forward of 4 × dim for every "
+    "encoder, attention really sparse; the same size is within one percentage point. not "
+    "measured: needs models trained at the benchmark's scale.",
 )
 
 
