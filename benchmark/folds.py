@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 
+from superbit.benchmark.chance import mean_chance
 from superbit.benchmark.records import Interval, Items, RunRecord
 from superbit.benchmark.tasks import TASKS
+from superbit.upstreams.spec import typed
 
 # Two-sided 95 % quantile of Student's t with 4 degrees of freedom.
 T_QUANTILE_5_FOLDS = 2.7764451
@@ -46,7 +48,7 @@ def merge_folds(records: Iterable[RunRecord]) -> tuple[list[RunRecord], list[str
             whole.append(_mean_record(folds))
         else:
             notes.append(
-                f"Left out: {task.name} of {folds[0].identity.upstream}, of which "
+                f"Left out: {task.name} of {typed(folds[0].identity.upstream)}, of which "
                 f"{len(folds)} of {task.folds} folds are done."
             )
     return whole, notes
@@ -69,6 +71,7 @@ def _mean_record(folds: Sequence[RunRecord]) -> RunRecord:
             "identity": identity,
             "value": value,
             "interval": interval,
+            "chance": mean_chance(folds),
             "items": items,
             "selection": selection,
         }

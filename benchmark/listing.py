@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from superbit.benchmark.chance import MARK, WORDS, all_at_chance, at_chance, with_chance
 from superbit.benchmark.checkpoints import CHECKPOINT, LABEL, run_folders
 from superbit.benchmark.configs import resolve, total_steps
+from superbit.benchmark.corpus_sets import CorpusSets, corpus_sets
+from superbit.benchmark.naming import in_order
+from superbit.benchmark.records import RunRecord
 from superbit.benchmark.results import ResultStore
 from superbit.benchmark.tasks import TASKS
 from superbit.upstreams import registry
+from superbit.upstreams.spec import typed
+
+# Records of which each has a line; of more, a matrix says what there is.
+LONG_LIST = 40
+_MOST_FAILURES = 20
 
 if TYPE_CHECKING:
     from superbit.upstreams.quantization.policy import Rule
@@ -21,9 +31,13 @@ def list_command(what: str) -> int:
     return 0
 
 
-def status_command(results: Path) -> int:
-    """Print :func:`status`; return 0."""
-    print(status(results))
+def status_command(results: Path, all: bool = False) -> int:
+    """Print :func:`status`; return 0.
+
+    Raises:
+        InputError: a folder that is not there, or a file that is not a record.
+    """
+    print(status(results, every=all))
     return 0
 
 
@@ -52,6 +66,7 @@ def tasks() -> str:
                 "corpus": task.corpus,
                 "metric": f"{task.metric} {task.arrow} ({task.unit})",
                 "protocol": task.protocol,
+                "chance": WORDS[task.chance],
                 "steps": f"{total_steps(config):,}" if trains else "no training",
                 "lr": f"{config['optimizer']['lr']:g}" if trains else "",
             }
@@ -107,36 +122,135 @@ def _sets(rule: Rule) -> str:
     return ", ".join(said)
 
 
-def status(results: Path) -> str:
-    """What a results folder holds: done and failed records, runs with a checkpoint only."""
+def status(results: Path, *, every: bool = False) -> str:
+    """What a results folder holds: done and failed records, runs with a checkpoint only.
+
+    Of more than `LONG_LIST` records it is a matrix of upstreams and tasks with counts, and what
+    failed and why; with ``every`` a line for each record, however many.
+    """
     store = ResultStore(results)
-    records = store.read_all()
-    rows = [
-        {
-            "task": _with_fold(record.identity.task, record.identity.fold),
-            "upstream": record.identity.upstream,
-            "scale": record.scale + (" (limited)" if record.limited else ""),
-            "lr": f"{record.identity.learning_rate:g}" if record.identity.learning_rate else "",
-            "seed": str(record.identity.seed),
-            "status": record.status,
-            "": record.reason or f"{record.value:.{TASKS[record.identity.task].decimals}f}",
-            "key": record.key[:12],
-        }
-        for record in records
-    ]
+    store.require_folder()
+    records = with_chance(store.read_all(), store)
+    # what a file's name cannot tell: which of several corpora
+    sets = corpus_sets(records)
+    if not records:
+        lines = [f"{results} holds no results: superbit sweep makes them."]
+    elif every or len(records) <= LONG_LIST:
+        lines = [*_list(records, sets), *_chance_note(records)]
+    else:
+        lines = [*_matrix(records, sets), *_chance_note(records), *_failures(records)]
     recorded = {record.key[:16] for record in records}
     unfinished = [
         (path.parent / LABEL).read_text(encoding="utf-8").strip()
         for path in sorted(run_folders(results).glob(f"*/{CHECKPOINT}"))
         if path.parent.name not in recorded and (path.parent / LABEL).exists()
     ]
-    lines = [_aligned(rows)] if rows else [f"{results} holds no results."]
     if unfinished:
         lines.append(f"With a checkpoint to continue from: {', '.join(unfinished)}")
     return "\n".join(lines)
 
 
-def _with_fold(task: str, fold: int | None) -> str:
+def _list(records: Sequence[RunRecord], sets: CorpusSets) -> list[str]:
+    rows = [
+        {
+            "task": _with_fold(record),
+            "upstream": typed(record.identity.upstream),
+            "scale": _scale(record),
+            "corpora": _corpora(record, sets),
+            "lr": f"{record.identity.learning_rate:g}" if record.identity.learning_rate else "",
+            "seed": str(record.identity.seed),
+            "status": record.status,
+            "": record.reason or _value(record),
+            "key": record.key[:12],
+        }
+        for record in records
+    ]
+    if not any(row["corpora"] for row in rows):
+        rows = [{k: v for k, v in row.items() if k != "corpora"} for row in rows]
+    return [_aligned(rows)]
+
+
+def _value(record: RunRecord) -> str:
+    value = f"{record.value:.{TASKS[record.identity.task].decimals}f}"
+    return f"{value} {MARK}" if at_chance(record) else value
+
+
+def _scale(record: RunRecord) -> str:
+    return record.scale + (" (limited)" if record.limited else "")
+
+
+def _corpora(record: RunRecord, sets: CorpusSets) -> str:
+    found = sets.of(record)
+    return found.label if found and found.must_show else ""
+
+
+def _matrix(records: Sequence[RunRecord], sets: CorpusSets) -> list[str]:
+    """Rows: upstreams, at each scale and on each set of corpora; columns: tasks."""
+    cells: dict[tuple[str, str, str], dict[str, list[RunRecord]]] = {}
+    order = in_order(records)
+    for record in sorted(records, key=lambda r: order.index(r.identity.upstream)):
+        row = (typed(record.identity.upstream), _scale(record), _corpora(record, sets))
+        cells.setdefault(row, {}).setdefault(record.identity.task, []).append(record)
+    tasks = [name for name in TASKS if any(name in of_row for of_row in cells.values())]
+    rows = [
+        {
+            "upstream": upstream,
+            "scale": scale,
+            "corpora": corpora,
+            **{name: _cell(of_row.get(name, ())) for name in tasks},
+        }
+        for (upstream, scale, corpora), of_row in cells.items()
+    ]
+    if not any(row["corpora"] for row in rows):
+        rows = [{k: v for k, v in row.items() if k != "corpora"} for row in rows]
+    done = sum(record.status == "done" for record in records)
+    total = f"{done:,} done" + (f", {len(records) - done:,} failed" if done < len(records) else "")
+    return [
+        _aligned(rows),
+        f"{len(records):,} records: {total}. A cell: done, and failed behind a plus sign; a fold, "
+        "a seed and a learning rate is a record each. superbit status --all lists them.",
+    ]
+
+
+def _cell(records: Sequence[RunRecord]) -> str:
+    if not records:
+        return ""
+    done = [record for record in records if record.status == "done"]
+    failed = len(records) - len(done)
+    mark = f" {MARK}" if all_at_chance(done) else ""
+    return f"{len(done)}" + (f"+{failed} failed" if failed else "") + mark
+
+
+def _chance_note(records: Sequence[RunRecord]) -> Iterator[str]:
+    marked = [record for record in records if at_chance(record)]
+    levels = []
+    for name, task in TASKS.items():
+        values = [r.chance.value for r in marked if r.identity.task == name and r.chance]
+        if values:
+            texts = dict.fromkeys(f"{value:.{task.decimals}f}" for value in sorted(values))
+            levels.append(f"{name} {' or '.join(texts)} ({WORDS[task.chance]})")
+    if levels:
+        yield f"{MARK}: not better than an answer without listening reaches: {'; '.join(levels)}."
+
+
+def _failures(records: Sequence[RunRecord]) -> Iterator[str]:
+    """What failed, runs that failed alike in one line."""
+    alike: dict[tuple[str, str, str], list[RunRecord]] = {}
+    for record in records:
+        if record.status == "failed":
+            identity = record.identity
+            place = (identity.task, typed(identity.upstream), record.reason or "")
+            alike.setdefault(place, []).append(record)
+    for number, ((task, upstream, reason), failed) in enumerate(alike.items()):
+        if number == _MOST_FAILURES:
+            yield f"… and {len(alike) - number} more such lines: superbit status --all."
+            return
+        count = f" ({len(failed)} runs)" if len(failed) > 1 else f" ({failed[0].key[:12]})"
+        yield f"failed: {task} × {upstream}{count}: {reason}"
+
+
+def _with_fold(record: RunRecord) -> str:
+    task, fold = record.identity.task, record.identity.fold
     return task if fold is None else f"{task} fold {fold}"
 
 

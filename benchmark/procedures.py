@@ -17,6 +17,7 @@ import numpy as np
 from superbit.benchmark import checkpoints, protocols, stats
 from superbit.benchmark.bindings import Items
 from superbit.benchmark.candidate import Candidate
+from superbit.benchmark.records import Chance
 from superbit.benchmark.session import (
     Session,
     Tested,
@@ -68,14 +69,16 @@ def lowest_test_der(session: Session) -> TestedByName:
     selections = session.experiment.each(partial(select_on_dev, session))
     evaluations = test(session)
     turns = diarization.read_rttm(session.places.paths.section("libri2mix").test_dir / "rttm")
+    # The same for every candidate, and to be counted once.
+    constant: list[Chance] = []
 
     def tested(candidate: Candidate) -> Tested:
         probabilities = _predictions(candidate.folder)
-        scores = diarization.score_settings(
-            probabilities,
-            {recording: turns.get(recording, []) for recording in probabilities},
-            frame_shift=float((candidate.folder / "frame_shift").read_text()) / SAMPLE_RATE,
-        )
+        reference = {recording: turns.get(recording, []) for recording in probabilities}
+        frame_shift = float((candidate.folder / "frame_shift").read_text()) / SAMPLE_RATE
+        scores = diarization.score_settings(probabilities, reference, frame_shift=frame_shift)
+        if not constant:
+            constant.append(diarization.chance(probabilities, reference, frame_shift=frame_shift))
         best, selection = protocols.lowest_test_der(scores, head=selections[candidate.name])
         items = diarization.recording_items(best)
         wrong = [
@@ -89,6 +92,7 @@ def lowest_test_der(session: Session) -> TestedByName:
             interval=stats.ratio_interval(wrong, [item["reference_seconds"] for item in items]),
             selection=selection,
             curve=curve(session, candidate),
+            chance=constant[0],
         )
 
     return session.experiment.each(tested)

@@ -14,6 +14,7 @@ from typing import Literal
 
 from superbit.benchmark.records import RunIdentity, RunRecord, Search, Tried, canonical_json
 from superbit.benchmark.tasks import TASKS
+from superbit.upstreams.spec import typed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +191,7 @@ def chosen_only(
         if whole:
             ended.append(found)
         elif candidates:
-            notes.append(f"Left out: {identity.task} of {identity.upstream}, {_why(found)}.")
+            notes.append(f"Left out: {identity.task} of {typed(identity.upstream)}, {_why(found)}.")
     return [record for record in records if record.key not in dropped], ended, notes
 
 

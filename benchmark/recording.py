@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from superbit.benchmark import provenance, rate_search
+from superbit.benchmark import chance, provenance, rate_search
 from superbit.benchmark.bindings import BINDINGS
 from superbit.benchmark.candidate import Candidate
 from superbit.benchmark.corpora.manifest import Manifest
 from superbit.benchmark.records import Corpus, RunIdentity, RunRecord, Search
 from superbit.benchmark.session import Tested, TestedByName
+from superbit.benchmark.tasks import TASKS
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.spec import UpstreamSpec
 
@@ -172,6 +173,7 @@ def _done(
         value=tested.value,
         metrics=tested.metrics,
         interval=tested.interval,
+        chance=tested.chance or chance.of_items(TASKS[identity.task], tested.items),
         selection=tested.selection,
         curve=list(tested.curve),
         diverged=diverged,
@@ -222,6 +224,7 @@ def _corpus(manifest: Manifest) -> Corpus:
         kind="synthesized" if manifest.kind == "synthesized" else "real",
         version=manifest.recipe,
         sha256=manifest.sha256,
+        label=manifest.label,
     )
 
 

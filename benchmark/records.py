@@ -208,6 +208,14 @@ class Interval(_Frozen):
         return self
 
 
+class Chance(_Frozen):
+    """What an answer that is the same for every test item reaches, in the unit of `value`."""
+
+    value: float
+    # in words, e.g. "the most frequent label"
+    method: str
+
+
 class Items(_Frozen):
     """The per-item sidecar: one JSON line a test item, gzip-compressed."""
 
@@ -232,6 +240,8 @@ class Corpus(_Frozen):
     version: str | None = None
     # hash of the manifest, as in the identity
     sha256: str
+    # what its owner calls it, from the paths file
+    label: str | None = None
 
 
 class RunRecord(_Frozen):
@@ -257,6 +267,8 @@ class RunRecord(_Frozen):
     metrics: dict[str, float] = {}
     # confidence interval of `value`
     interval: Interval | None = None
+    # what an answer without listening reaches on these test items; None: not written, see chance.py
+    chance: Chance | None = None
     # where the per-item counts are
     items: Items | None = None
     # which model was tested, and how it was chosen

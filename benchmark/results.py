@@ -48,6 +48,8 @@ __all__ = [
     "Selection",
 ]
 
+# Where a sweep writes unless it is told otherwise.
+DEFAULT_FOLDER = Path("results/local")
 _TEMPORARY_SUFFIX = ".part"
 _SEARCHES = "searches"
 
@@ -60,6 +62,17 @@ class ResultStore:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
+
+    def require_folder(self) -> None:
+        """Say so if there is no such folder; where sweeps write by default, none need be there yet.
+
+        Raises:
+            InputError: it does not exist.
+        """
+        if not self.root.exists() and self.root != DEFAULT_FOLDER:
+            raise InputError(
+                f"--results: {self.root} does not exist: give the folder that a sweep wrote to."
+            )
 
     def path(self, identity: RunIdentity) -> Path:
         """Return where the record of this run is, or would be."""

@@ -11,7 +11,7 @@ from superbit.benchmark import checkpoints, protocols
 from superbit.benchmark.bindings import Binding, Items, Places
 from superbit.benchmark.candidate import Candidate
 from superbit.benchmark.experiment import Experiment
-from superbit.benchmark.records import Interval, Point, Selection
+from superbit.benchmark.records import Chance, Interval, Point, Selection
 from superbit.benchmark.training_state import Evaluation
 
 
@@ -37,7 +37,8 @@ class Session:
 class Tested:
     """A candidate's number and where it comes from; ``value`` is in the table's unit.
 
-    ``curve`` is the metric that selects, by step on dev.
+    ``curve`` is the metric that selects, by step on dev; ``chance`` the level that cannot be told
+    from the items.
     """
 
     value: float
@@ -46,6 +47,7 @@ class Tested:
     interval: Interval | None
     selection: Selection
     curve: tuple[Point, ...] = ()
+    chance: Chance | None = None
 
 
 # By the candidates' names; one that was given up is absent.

@@ -2,16 +2,19 @@
 
 - ``md``: Markdown that reads well in a terminal: values with their intervals, marks, and notes
   that say what the marks mean.
-- ``csv``: one header, one row a model; the keys of ``results/paper/table2.csv``; values only,
-  and with learning rates shown one more column a task, e.g. ``ks_acc_lr``; of a mean over seeds no
-  spread, which ``json`` has.
+- ``csv``: one header, one row a model; the keys of ``results/paper/table2.csv``, values only. With
+  a measured row, behind them ``upstream``, ``corpora`` and of each task ``…_low``, ``…_high`` (the
+  interval), ``…_sd`` (the ± of a mean over seeds), ``…_chance`` (the chance level) and
+  ``…_at_chance`` (``yes``: not better than chance; empty: not known), and with learning rates shown
+  ``…_lr``.
 - ``latex``: a ``table*`` for booktabs; ``html``: a page; both with the marks and notes of ``md``.
 - ``json``: a list of objects with the CSV's keys, values as numbers, null where there is none.
-  Measured rows also have ``scale``, ``untrained``, ``synthesized``, and ``cells``: for each filled
-  column ``{value, low, high, level, method, n, expected, learning_rate, seed, fold, selection,
-  selected_on, checkpoint, step, key}``, where ``low`` to ``method`` are the interval, ``n`` of
-  ``expected`` test items were scored, and ``key`` is the record the cell comes from. Of a mean over
-  seeds it is ``{value, deviation, seeds}`` with such an object for each seed.
+  Measured rows also have ``upstream`` (the spec as records hold it), ``scale``, ``untrained``,
+  ``synthesized``, ``corpora``, and ``cells``: for each filled column ``{value, low, high, level,
+  method, chance, at_chance, n, expected, learning_rate, searched, seed, fold, selection,
+  selected_on, checkpoint, step, corpus, key}``, where ``low`` to ``method`` are the interval,
+  ``n`` of ``expected`` test items were scored, and ``key`` is the record the cell comes from. Of a
+  mean over seeds it is ``{value, deviation, at_chance, seeds}`` with such an object for each seed.
 
 This module imports neither torch nor s3prl.
 """
@@ -25,6 +28,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from superbit.benchmark.chance import MARK, at_chance
 from superbit.benchmark.records import RunRecord
 from superbit.benchmark.seeds import Seeds
 from superbit.benchmark.table_markup import html, latex, markdown
@@ -47,11 +51,15 @@ class Cell:
         text: its digits, as printed.
         record: the run it comes from; None for a figure of the paper.
         seeds: the runs that it is the mean of, where it is one; ``record`` then stands for them.
+        at_chance: it is not better than chance, see `chance.at_chance`; None where not known.
+        searched: its learning rate is the choice of a search.
     """
 
     text: str
     record: RunRecord | None = None
     seeds: Seeds | None = None
+    at_chance: bool | None = None
+    searched: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +67,16 @@ class Row:
     """One model.
 
     Attributes:
-        model: the paper's name, or the upstream spec.
-        source: the paper's ``reported`` or ``our setup``; ``measured`` with the row's marks.
+        model: the paper's name, or what the upstream is called here.
+        upstream: its canonical spec; empty for the paper's rows.
+        source: ``paper; reported`` or ``paper; own setup``; ``measured`` with the row's marks.
         precision: of weights, and of binarized weights and activations behind a dash.
         cells: by column, only those that have a figure.
         scale: scale of the runs; None for the paper's rows.
         untrained: the weights are random.
         synthesized: the corpora were spoken by a synthesizer.
+        corpora: what they are called, where anything tells them from others.
+        group: rows of one number were measured on the same corpora; 0 for the paper's.
     """
 
     model: str
@@ -75,6 +86,9 @@ class Row:
     scale: str | None = None
     untrained: bool = False
     synthesized: bool = False
+    upstream: str = ""
+    corpora: str = ""
+    group: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,13 +129,12 @@ def _lines(table: Table) -> list[list[str]]:
 
 
 def _groups(table: Table) -> list[list[list[str]]]:
-    """The lines of the paper's rows, then those of the measured ones, figures unpadded."""
+    """The lines of the paper's rows, then those of each set of corpora, figures unpadded."""
     lines = [[text.strip() for text in line] for line in _lines(table)]
-    measured = [row.scale is not None for row in table.rows]
+    groups = [row.group for row in table.rows]
     return [
-        [line for line, is_measured in zip(lines, measured, strict=True) if is_measured == kind]
-        for kind in (False, True)
-        if kind in measured
+        [line for line, group in zip(lines, groups, strict=True) if group == each]
+        for each in dict.fromkeys(groups)
     ]
 
 
@@ -155,22 +168,52 @@ def _markdown_column(table: Table, column: str) -> list[str]:
             text += f" [{low:.{decimals}f}, {high:.{decimals}f}]"
         if record and record.selection and record.selection.selected_on == "test":
             text += CHOSEN_ON_TEST
+        if cell and cell.at_chance:
+            text += f" {MARK}"
         if table.show_rates and (rate := _rate(row, column)):
             text += f" lr {rate}"
         texts.append(text if figure else "")
     return texts
 
 
+# Behind a task's column name in CSV, for measured rows.
+_DETAILS = ("low", "high", "sd", "chance", "at_chance")
+
+
 def _csv(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
+    details = ["upstream", "corpora", *(f"{c}_{each}" for c in COLUMNS for each in _DETAILS)]
+    if not any(row.scale for row in table.rows):
+        details = []
     rates = [f"{column}_lr" for column in COLUMNS] if table.show_rates else []
-    writer.writerow([*HEADER, *rates])
+    writer.writerow([*HEADER, *details, *rates])
     for row in table.rows:
-        figures = [row.cells[c].text if c in row.cells else "" for c in COLUMNS]
-        rates = [_rate(row, column) for column in COLUMNS] if table.show_rates else []
-        writer.writerow([row.model, row.source, row.precision, *figures, *rates])
+        line = [row.model, row.source, row.precision]
+        line += [row.cells[c].text if c in row.cells else "" for c in COLUMNS]
+        if details:
+            line += [row.upstream, row.corpora]
+            line += [text for c in COLUMNS for text in _csv_details(row.cells.get(c), c)]
+        line += [_rate(row, column) for column in COLUMNS] if table.show_rates else []
+        writer.writerow(line)
     return out.getvalue()
+
+
+def _csv_details(cell: Cell | None, column: str) -> list[str]:
+    """What ``_DETAILS`` names, as text to one digit more than the value has."""
+    if cell is None or cell.record is None:
+        return [""] * len(_DETAILS)
+    record = cell.record
+    interval, chance = record.interval, record.chance
+    figures = [
+        interval.low if interval else None,
+        interval.high if interval else None,
+        cell.seeds.deviation if cell.seeds else None,
+        chance.value if chance else None,
+    ]
+    decimals = 1 + _TASK_OF_COLUMN[column].decimals
+    verdict = {None: "", True: "yes", False: "no"}[cell.at_chance]
+    return [*("" if each is None else f"{each:.{decimals}f}" for each in figures), verdict]
 
 
 def _rate(row: Row, column: str) -> str:
@@ -204,23 +247,27 @@ def _json_row(row: Row) -> str:
             # the paper's digits are JSON numbers as they stand: 65.00 must not become 65.0
             pairs[column] = json.dumps(cell.record.value) if cell.record else cell.text
     if row.scale is not None:
-        cells = {
-            column: _json_cell(c.record, c.seeds) for column, c in row.cells.items() if c.record
-        }
+        cells = {column: _json_cell(c, c.record) for column, c in row.cells.items() if c.record}
         for name, value in (
+            ("upstream", row.upstream),
             ("scale", row.scale),
             ("untrained", row.untrained),
             ("synthesized", row.synthesized),
+            ("corpora", row.corpora),
             ("cells", cells),
         ):
             pairs[name] = json.dumps(value, ensure_ascii=False)
     return "{" + ", ".join(f'"{name}": {text}' for name, text in pairs.items()) + "}"
 
 
-def _json_cell(record: RunRecord, seeds: Seeds | None) -> dict[str, Any]:
-    if seeds is not None:
-        each = [_json_cell(run, None) for run in seeds.runs]
-        return {"value": record.value, "deviation": seeds.deviation, "seeds": each}
+def _json_cell(cell: Cell, record: RunRecord) -> dict[str, Any]:
+    if cell.seeds is not None:
+        each = [
+            _json_cell(Cell(text="", at_chance=at_chance(run), searched=cell.searched), run)
+            for run in cell.seeds.runs
+        ]
+        found = {"value": record.value, "deviation": cell.seeds.deviation}
+        return found | {"at_chance": cell.at_chance, "seeds": each}
     interval, items, selection = record.interval, record.items, record.selection
     return {
         "value": record.value,
@@ -228,15 +275,19 @@ def _json_cell(record: RunRecord, seeds: Seeds | None) -> dict[str, Any]:
         "high": interval.high if interval else None,
         "level": interval.level if interval else None,
         "method": interval.method if interval else None,
+        "chance": record.chance.model_dump() if record.chance else None,
+        "at_chance": cell.at_chance,
         "n": items.count if items else None,
         "expected": items.expected if items else None,
         "learning_rate": record.identity.learning_rate,
+        "searched": cell.searched,
         "seed": record.identity.seed,
         "fold": record.identity.fold,
         "selection": selection.rule if selection else None,
         "selected_on": selection.selected_on if selection else None,
         "checkpoint": selection.checkpoint if selection else None,
         "step": selection.step if selection else None,
+        "corpus": record.corpus.model_dump() if record.corpus else None,
         "key": record.key,
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from html import escape
 
 _LATEX = {
@@ -22,25 +22,56 @@ _LATEX = {
     "→": r"$\rightarrow$",
     "×": r"$\times$",
     "…": r"\ldots{}",
+    "±": r"$\pm$",
+    "≤": r"$\leq$",
+    "—": r"\textemdash{}",
+    # what text fonts would print as something else
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\texttt{\char34}",
+    "`": r"\textasciigrave{}",
 }
 _SPECIAL = re.compile("|".join(map(re.escape, _LATEX)))
+# What Markdown reads anywhere: a table's bar, code, tags, and escapes themselves.
+_MARKDOWN = re.compile(r"[|`]|<(?=[A-Za-z/!?])|\\(?=[!-/:-@\[-`{-~])")
+# What it reads in a name: emphasis, but no underscore inside a word; links.
+_EMPHASIS = re.compile(r"[*\[]|(?<!\w)_|_(?!\w)")
 # Columns of text before the figures, in Table 2: model, source, precision.
 _TEXT_COLUMNS = 3
 
 
 def markdown(
-    title: str, header: Sequence[str], lines: Sequence[Sequence[str]], notes: Sequence[str]
+    title: str,
+    header: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    notes: Sequence[str],
+    *,
+    names: Collection[int] = (0,),
 ) -> str:
-    """Return a table that reads well in a terminal too, and its notes as a list."""
-    body = [[line[0].replace("|", "\\|"), *line[1:]] for line in lines]
-    widths = [max(len(line[i]) for line in [header, *body]) for i in range(len(header))]
+    """Return a table that reads well in a terminal too, and its notes as a list.
+
+    Of the header, the title and the columns ``names`` nothing is markup: they hold names.
+    """
+    head = [_name(text) for text in header]
+    body = [[_name(t) if i in names else _md(t) for i, t in enumerate(line)] for line in lines]
+    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(header))]
     rule = ["-" * width for width in widths]
     table = [
         f"| {' | '.join(text.ljust(w) for text, w in zip(line, widths, strict=True))} |"
-        for line in [header, rule, *body]
+        for line in [head, rule, *body]
     ]
-    points = [f"- {note}" for note in notes]
-    return "\n".join([f"**{title}**", "", *table, *(["", *points] if points else [])]) + "\n"
+    points = [f"- {_md(note)}" for note in notes]
+    heading = f"**{_name(title)}**"
+    return "\n".join([heading, "", *table, *(["", *points] if points else [])]) + "\n"
+
+
+def _md(text: str) -> str:
+    return _MARKDOWN.sub(lambda match: f"\\{match[0]}", text)
+
+
+def _name(text: str) -> str:
+    return _EMPHASIS.sub(lambda match: f"\\{match[0]}", _md(text))
 
 
 def latex(
@@ -123,8 +154,11 @@ def _html_cell(text: str, is_figure: bool) -> str:
 
 
 def _latex_line(cells: Sequence[str]) -> str:
-    return " & ".join(map(_tex, cells))
+    line = " & ".join(map(_tex, cells))
+    # behind the line before, which ends in \\, these would be read as its options
+    return f"{{{line[0]}}}{line[1:]}" if line[:1] in ("[", "*") else line
 
 
 def _tex(text: str) -> str:
-    return _SPECIAL.sub(lambda match: _LATEX[match[0]], text)
+    # two hyphens would be a dash
+    return re.sub("-(?=-)", "-{}", _SPECIAL.sub(lambda match: _LATEX[match[0]], text))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from superbit.benchmark.chance import MARK, WORDS
+from superbit.benchmark.corpus_sets import CorpusSets
+from superbit.benchmark.naming import Names
 from superbit.benchmark.rate_search import Found, without_rate
 from superbit.benchmark.records import RunRecord, Search
 from superbit.benchmark.seeds import Seeds
 from superbit.benchmark.table_formats import CHOSEN_ON_TEST, Row
 from superbit.benchmark.tasks import TASKS
+from superbit.benchmark.where import setting_of
 
 _METRIC_WORDS = {"acc": "accuracy", "slot_type_f1": "slot-type F1"}
 
@@ -25,24 +30,34 @@ def on_columns(rows: Sequence[Row]) -> list[str]:
     notes = [f"{metrics}. ↑: higher is better; ↓: lower is better."]
     if any(row.scale is None for row in rows):
         notes.append(
-            "reported: figures the paper takes from its reference [14]; our setup: figures the "
-            "paper measured. Superbit measured neither."
+            "paper: figures printed in the paper; reported: which it takes from its reference "
+            "[14]; own setup: which it measured itself. Superbit measured neither."
         )
     return notes
 
 
-def on_rows(rows: Sequence[Row]) -> Iterable[str]:
-    """What intervals and marks of measured rows mean."""
+def on_rows(rows: Sequence[Row], sets: CorpusSets) -> Iterable[str]:
+    """What intervals and marks of measured rows mean, and on which corpora they are."""
     records = [cell.record for row in rows for cell in row.cells.values() if cell.record]
     levels = sorted({100 * r.interval.level for r in records if r.interval})
     if levels:
         level = " or ".join(f"{each:g} %" for each in levels)
         yield f"[low, high]: {level} confidence interval over the test items."
-    if any(row.scale == "embedded" for row in rows):
+    embedded = {row.group for row in rows if row.scale == "embedded"}
+    if embedded:
+        among = "among embedded rows" if len(embedded) == 1 else "among rows on the same corpora"
         yield (
-            "embedded: few training steps on small corpora; comparable among embedded rows, "
+            f"embedded: few training steps on small corpora; comparable {among}, "
             "not with the paper's figures nor with any run of the full benchmark."
         )
+    if len({row.group for row in rows}) > 1:
+        yield (
+            "Rows on different corpora stand apart, and their source says which; figures of one "
+            "such group do not compare with another's."
+        )
+    labels = dict.fromkeys(e.label for e in sets.sets if e.label and not e.must_show)
+    if labels:
+        yield f"Corpora: {'; '.join(labels)}."
     if any(row.untrained for row in rows):
         yield "untrained: random weights; says that the pipeline runs, not how good the encoder is."
     if any(row.synthesized for row in rows):
@@ -51,23 +66,98 @@ def on_rows(rows: Sequence[Row]) -> Iterable[str]:
         yield f"Marked {CHOSEN_ON_TEST}: chosen on the test set (SUPERB does so for ASV and SD)."
 
 
-def on_runs(runs: Sequence[RunRecord]) -> Iterable[str]:
-    """Of each task: test items, learning rates, rule of selection."""
+def on_chance(rows: Sequence[Row]) -> Iterable[str]:
+    """What the mark of chance means, and how high chance is in each task that has the mark."""
+    marked: dict[str, list[RunRecord]] = {}
+    for row in rows:
+        for cell in row.cells.values():
+            if cell.record and cell.at_chance:
+                runs = cell.seeds.runs if cell.seeds else (cell.record,)
+                marked.setdefault(cell.record.identity.task, []).extend(runs)
+    if marked:
+        yield _mark_of_chance(marked, any(c.seeds for row in rows for c in row.cells.values()))
+    unknown = {
+        cell.record.identity.task
+        for row in rows
+        for cell in row.cells.values()
+        if cell.record and cell.at_chance is None
+    }
+    if unknown:
+        yield (
+            f"{', '.join(name for name in TASKS if name in unknown)}: not known whether better "
+            "than chance, which these records do not hold."
+        )
+
+
+def _mark_of_chance(marked: Mapping[str, Sequence[RunRecord]], over_seeds: bool) -> str:
+    levels = []
+    for name, task in TASKS.items():
+        if name in marked:
+            values = [run.chance.value for run in marked[name] if run.chance]
+            texts = sorted({f"{value:.{task.decimals}f}" for value in values})
+            levels.append(f"{name} {' or '.join(texts)} ({WORDS[task.chance]})")
+    of_each = ", of a mean that of each of its seeds," if over_seeds else ""
+    return (
+        f"{MARK}: not better than an answer without listening: the interval{of_each} holds what "
+        f"such an answer reaches, or is worse: {'; '.join(levels)}."
+    )
+
+
+def on_settings(runs: Sequence[RunRecord], sets: CorpusSets) -> Iterable[str]:
+    """Where figures of one column and one group of rows were not made alike, and how."""
+    columns: dict[tuple[int, str], list[RunRecord]] = {}
+    for run in runs:
+        columns.setdefault((sets.index(run), run.identity.task), []).append(run)
+    by_difference: dict[str, list[str]] = {}
+    for (_, task), of_column in columns.items():
+        settings = [setting_of(run.identity) for run in of_column]
+        names = dict.fromkeys(name for each in settings for name in each)
+        apart = [n for n in names if len({json.dumps(each.get(n)) for each in settings}) > 1]
+        values = [
+            f"{name} " + " or ".join(dict.fromkeys(json.dumps(each.get(name)) for each in settings))
+            for name in apart
+        ]
+        if values:
+            by_difference.setdefault("; ".join(values), []).append(task)
+    for difference, tasks in by_difference.items():
+        yield f"{', '.join(dict.fromkeys(tasks))}: rows differ in {difference}: not comparable."
+
+
+def on_runs(runs: Sequence[RunRecord], *, searched: frozenset[str], picked: bool) -> Iterable[str]:
+    """Of each task: test items, learning rates and where they are from, rule of selection.
+
+    Args:
+        searched: keys, without the rate, of the runs whose rate a search chose.
+        picked: conditions chose among rates.
+    """
     for name in TASKS:
         of_task = [r for r in runs if r.identity.task == name]
         if not of_task:
             continue
         counts = sorted({_count(r) for r in of_task if r.items})
-        rates = sorted({r.identity.learning_rate for r in of_task if r.identity.learning_rate})
         rules = sorted({r.selection.rule for r in of_task if r.selection})
         parts = [f"{' or '.join(counts)} test items"] if counts else []
-        parts += [f"learning rate {' or '.join(f'{rate:g}' for rate in rates)}"] if rates else []
-        parts += [" or ".join(rules)] if rules else []
+        parts += [f"{_SELECTED[name]}{' or '.join(rules)}"] if rules else []
+        trained = [r for r in of_task if r.identity.learning_rate]
+        sought = [r for r in trained if without_rate(r.identity).key in searched]
+        given = [r for r in trained if without_rate(r.identity).key not in searched]
+        parts += [f"learning rate {_rates(sought)}, searched"] if sought else []
+        how = "picked by --where" if picked else "given, not searched"
+        parts += [f"learning rate {_rates(given)}, {how}"] if given else []
         if parts:
             yield f"{name}, measured: {'; '.join(parts)}."
 
 
-def on_seeds(seeds: Mapping[str, Seeds], runs: Sequence[RunRecord]) -> Iterable[str]:
+# What the rule of selection is about, which is never the learning rate.
+_SELECTED = dict.fromkeys(TASKS, "checkpoint: ") | {"QbE": ""}
+
+
+def _rates(runs: Sequence[RunRecord]) -> str:
+    rates = sorted({r.identity.learning_rate for r in runs if r.identity.learning_rate})
+    return " or ".join(f"{rate:g}" for rate in rates)
+
+
+def on_seeds(seeds: Mapping[str, Seeds], runs: Sequence[RunRecord], names: Names) -> Iterable[str]:
     """Which seeds a mean is of, and the cells that have others."""
     if not seeds:
         return
@@ -81,7 +171,7 @@ def on_seeds(seeds: Mapping[str, Seeds], runs: Sequence[RunRecord]) -> Iterable[
         numbers = seeds[run.key].numbers if run.key in seeds else (run.identity.seed,)
         if numbers != usual and run.identity.learning_rate is not None:
             yield (
-                f"{run.identity.task} of {run.identity.upstream}: "
+                f"{run.identity.task} of {names.of(run.identity.upstream)}: "
                 f"seed {', '.join(map(str, numbers))} only."
             )
 

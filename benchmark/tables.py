@@ -1,8 +1,9 @@
 """Table 2, the SUPERB tasks, as a pure function of the paper's CSV and of run records.
 
 The paper's twelve rows are kept as text, digit by digit. Measured rows stand beneath them in the
-same columns, order, directions and units. Failed and limited runs never enter. Nothing is chosen
-silently: a cell that several runs could fill is an error that names them.
+same columns, order, directions and units, those on the same corpora together. Failed and limited
+runs never enter. Nothing is chosen silently: a cell that several runs could fill is an error that
+names them.
 
 ``superbit.benchmark.table_formats`` documents the printed formats. This module imports neither
 torch nor s3prl.
@@ -12,14 +13,19 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from superbit.benchmark import table_notes
+from superbit.benchmark.chance import all_at_chance, with_chance
+from superbit.benchmark.corpus_sets import CorpusSets, corpus_sets
 from superbit.benchmark.counted import counted
-from superbit.benchmark.rate_search import Declared
+from superbit.benchmark.naming import Names, find_upstream, in_order, read_labels
+from superbit.benchmark.rate_search import Declared, without_rate
 from superbit.benchmark.records import RunRecord
 from superbit.benchmark.results import ResultStore
 from superbit.benchmark.seeds import Seeds, merge_seeds
@@ -36,6 +42,7 @@ from superbit.benchmark.table_formats import (
 from superbit.benchmark.tasks import TASKS, TaskSpec
 from superbit.benchmark.where import (
     KEY_DIGITS,
+    concerns_rates,
     condition_for,
     differing,
     name_runs,
@@ -56,32 +63,79 @@ def table2_command(
     format: Format,
     show_lr: bool = False,
     mean_over_seeds: bool = False,
+    upstreams: str | None = None,
+    label: Sequence[str] = (),
 ) -> int:
     """Print Table 2 with the runs of the folder ``results``; return 0.
 
     Args:
         show_lr: print each run's learning rate beside its value.
         mean_over_seeds: see :func:`table2`.
+        upstreams: those that rows are wanted of, in that order, with commas between.
+        label: what to call upstreams, each NAME=SPEC.
 
     Raises:
-        InputError: see :func:`table2`, or a condition in ``where`` that cannot be read.
+        InputError: see :func:`table2`; a condition in ``where`` or a label that cannot be read; a
+            folder that is not there.
     """
     store = ResultStore(results)
-    records = [] if source == "paper" else store.read_all()
-    searches = [] if source == "paper" else store.read_searches()
-    table = table2(
-        records,
-        source=source,
-        where=parse_where(where),
-        searches=searches,
-        show_rates=show_lr,
-        over_seeds=mean_over_seeds,
-    )
+    records: list[RunRecord] = []
+    searches: list[Declared] = []
+    if source != "paper":
+        store.require_folder()
+        records = with_chance(store.read_all(), store)
+        searches = store.read_searches()
+    known = in_order(records)
+    try:
+        table = table2(
+            records,
+            source=source,
+            where=parse_where(where),
+            searches=searches,
+            show_rates=show_lr,
+            over_seeds=mean_over_seeds,
+            upstreams=_picked(upstreams, known),
+            names=read_labels(label, known),
+        )
+    except SeveralSeeds as error:
+        line = _with_mean(results, where, format, show_lr, upstreams, label)
+        raise InputError(f"{error} For the mean over seeds: {line}") from error
     print(render(table, format), end="")
     return 0
 
 
-_SCALES = ("superb", "embedded")
+def _picked(upstreams: str | None, known: Sequence[str]) -> list[str] | None:
+    if upstreams is None:
+        return None
+    texts = [text.strip() for text in upstreams.split(",") if text.strip()]
+    if not texts:
+        raise InputError("--upstreams: name at least one.")
+    return [find_upstream(text, known, option="--upstreams") for text in texts]
+
+
+def _with_mean(
+    results: Path,
+    where: Sequence[str],
+    format: Format,
+    show_lr: bool,
+    upstreams: str | None,
+    label: Sequence[str],
+) -> str:
+    """The command line that was given, with ``--mean-over-seeds``."""
+    words = ["superbit", "table", "2", "--results", str(results), "--mean-over-seeds"]
+    words += [word for text in where for word in ("--where", text)]
+    words += [word for text in label for word in ("--label", text)]
+    words += ["--upstreams", upstreams] if upstreams else []
+    words += ["--show-lr"] if show_lr else []
+    words += ["--format", format] if format != "md" else []
+    return shlex.join(words)
+
+
+class SeveralSeeds(InputError):
+    """A cell that several runs could fill, whose mean over seeds would."""
+
+
+_PAPER_SOURCES = {"reported": "paper; reported", "our setup": "paper; own setup"}
 
 
 def table2(
@@ -92,6 +146,8 @@ def table2(
     searches: Iterable[Declared] = (),
     show_rates: bool = False,
     over_seeds: bool = False,
+    upstreams: Sequence[str] | None = None,
+    names: Names | None = None,
 ) -> Table:
     """Return Table 2.
 
@@ -105,6 +161,9 @@ def table2(
         searches: over learning rates that were asked for, e.g. of `ResultStore.read_searches`.
         show_rates: print each run's learning rate beside its value.
         over_seeds: of runs that differ in the seed, take the mean and the standard deviation.
+        upstreams: canonical specs of those that get rows, in that order; without it all, in the
+            order of the sweeps that made them.
+        names: what to call upstreams.
 
     Raises:
         InputError: an unknown source; a cell that several runs could fill; a row whose runs are
@@ -115,20 +174,30 @@ def table2(
     printed = paper_rows() if source != "runs" else []
     if source == "paper":
         return Table(title=title, rows=tuple(printed), notes=tuple(table_notes.on_columns(printed)))
+    names = names or Names()
     # one key is one run, whichever folders it was read from
     records = list({record.key: record for record in records}.values())
+    order = in_order(records)
+    if upstreams is not None:
+        order = [upstream for upstream in upstreams if upstream in order]
+        records = [record for record in records if record.identity.upstream in order]
     valid = counted(records, where=where or {}, searches=searches)
     single = valid.runs
     chosen, seeds = merge_seeds(single) if over_seeds else (list(single), {})
-    measured = _measured_rows(chosen, seeds)
+    searched = frozenset(each.identity.key for each in valid.searches)
+    sets = corpus_sets(single)
+    rows_of = _Rows(names=names, order=order, sets=sets, seeds=seeds, searched=searched)
+    measured = rows_of.make(chosen)
     rows = (*printed, *measured)
     notes = [
         *table_notes.on_columns(rows),
-        *table_notes.on_rows(measured),
-        *table_notes.on_runs(single),
+        *table_notes.on_rows(measured, sets),
+        *table_notes.on_chance(measured),
+        *table_notes.on_settings(single, sets),
+        *table_notes.on_runs(single, searched=searched, picked=concerns_rates(where or {})),
     ]
     notes += [
-        *table_notes.on_seeds(seeds, chosen),
+        *table_notes.on_seeds(seeds, chosen, names),
         *table_notes.on_searches(valid.searches, single),
     ]
     notes += valid.notes
@@ -145,7 +214,7 @@ def paper_rows() -> list[Row]:
     return [
         Row(
             model=line["model"],
-            source=line["source"],
+            source=_PAPER_SOURCES[line["source"]],
             precision=line["precision"],
             cells={column: Cell(text=line[column]) for column in COLUMNS if line[column]},
         )
@@ -153,66 +222,91 @@ def paper_rows() -> list[Row]:
     ]
 
 
-def _measured_rows(records: Sequence[RunRecord], seeds: Mapping[str, Seeds]) -> list[Row]:
-    grouped: dict[tuple[int, str, bool], list[RunRecord]] = {}
-    for record in records:
-        place = (_SCALES.index(record.scale), record.identity.upstream, _synthesized(record))
-        grouped.setdefault(place, []).append(record)
-    return [_measured_row(grouped[place], seeds) for place in sorted(grouped)]
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """What measured rows are made with."""
+
+    names: Names
+    order: Sequence[str]
+    sets: CorpusSets
+    seeds: Mapping[str, Seeds]
+    searched: frozenset[str]
+
+    def make(self, records: Sequence[RunRecord]) -> list[Row]:
+        grouped: dict[tuple[int, int], list[RunRecord]] = {}
+        for record in records:
+            place = (self.sets.index(record), self.order.index(record.identity.upstream))
+            grouped.setdefault(place, []).append(record)
+        return [self._row(grouped[place]) for place in sorted(grouped)]
+
+    def _row(self, runs: Sequence[RunRecord]) -> Row:
+        first = runs[0]
+        corpora = self.sets.of(first)
+        synthesized = corpora is not None and corpora.kind == "synthesized"
+        spec = UpstreamSpec.parse(first.identity.upstream)
+        marks: list[str] = [first.scale] if first.scale != "superb" else []
+        marks += ["untrained"] if first.untrained else []
+        marks += ["synthesized"] if synthesized else []
+        marks += [corpora.label] if corpora and corpora.must_show and corpora.label else []
+        by_task: dict[str, list[RunRecord]] = {}
+        for run in runs:
+            by_task.setdefault(run.identity.task, []).append(run)
+        name = self.names.of(first.identity.upstream)
+        _require_one_each(by_task, f"{name} at scale {first.scale}")
+        return Row(
+            model=name,
+            upstream=first.identity.upstream,
+            source="; ".join(["measured", *marks]),
+            precision=f"FP32-{spec.policy.upper()}" if spec.policy else "FP32",
+            cells={
+                task.column: self._cell(task, by_task[task.name][0])
+                for task in TASKS.values()
+                if task.name in by_task
+            },
+            scale=first.scale,
+            untrained=first.untrained,
+            synthesized=synthesized,
+            corpora=corpora.label if corpora else "",
+            group=1 + self.sets.index(first),
+        )
+
+    def _cell(self, task: TaskSpec, record: RunRecord) -> Cell:
+        seeds = self.seeds.get(record.key)
+        runs = seeds.runs if seeds else (record,)
+        return Cell(
+            text=f"{record.value:.{task.decimals}f}",
+            record=record,
+            seeds=seeds,
+            at_chance=all_at_chance(runs),
+            searched=all(without_rate(run.identity).key in self.searched for run in runs),
+        )
 
 
-def _measured_row(runs: Sequence[RunRecord], seeds: Mapping[str, Seeds]) -> Row:
-    first = runs[0]
-    spec = UpstreamSpec.parse(first.identity.upstream)
-    marks: list[str] = [first.scale] if first.scale != "superb" else []
-    marks += ["untrained"] if first.untrained else []
-    marks += ["synthesized"] if _synthesized(first) else []
-    by_task: dict[str, list[RunRecord]] = {}
-    for run in runs:
-        by_task.setdefault(run.identity.task, []).append(run)
-    row = f"{first.identity.upstream} at scale {first.scale}"
+def _require_one_each(by_task: Mapping[str, Sequence[RunRecord]], row: str) -> None:
+    """Each cell has one run, and all runs of a row are of one model."""
     for task, several in by_task.items():
         if len(several) > 1:
             problem = f"{task} of {row} could be filled by {len(several)} runs"
-            apart = differing(several)
-            if apart == ["seed"]:
-                problem += " (--mean-over-seeds takes their mean)"
-            raise _undecided(problem, several, apart)
+            # of each seed one: what a mean over seeds would take
+            kind = SeveralSeeds if len(merge_seeds(several)[0]) == 1 else InputError
+            hint = " (--mean-over-seeds takes their mean)" if kind is SeveralSeeds else ""
+            # of runs that differ in the seed, the seed is what to choose by
+            apart = sorted(differing(several), key=lambda field: field != "seed")
+            raise kind(_undecided(problem + hint, several, apart))
     # the spec alone does not say which weights and which code: a checkpoint may have changed
+    runs = [run for several in by_task.values() for run in several]
     models = {(r.identity.weights_sha256, r.identity.upstream_revision): r for r in runs}
     if len(models) > 1:
         of_each = list(models.values())
         apart = [f for f in ("upstream_revision", "weights_sha256") if f in differing(of_each)]
         problem = f"the row {row} mixes the runs of {len(models)} models of that name"
-        raise _undecided(problem, of_each, apart)
-    return Row(
-        model=first.identity.upstream,
-        source="; ".join(["measured", *marks]),
-        precision=f"FP32-{spec.policy_label}" if spec.policy else "FP32",
-        cells={
-            task.column: _measured_cell(task, by_task[task.name][0], seeds)
-            for task in TASKS.values()
-            if task.name in by_task
-        },
-        scale=first.scale,
-        untrained=first.untrained,
-        synthesized=_synthesized(first),
-    )
+        raise InputError(_undecided(problem, of_each, apart))
 
 
-def _undecided(problem: str, runs: Sequence[RunRecord], apart: Sequence[str]) -> InputError:
+def _undecided(problem: str, runs: Sequence[RunRecord], apart: Sequence[str]) -> str:
     others = ",".join(run.key[:KEY_DIGITS] for run in runs[1:])
-    return InputError(
+    return (
         f"{problem}: {name_runs(runs, apart)}; choose with --where FIELD=VALUE, e.g. "
         f"--where {condition_for(runs[0], apart[0])}, or leave runs out, "
         f"e.g. --where key!={others}."
     )
-
-
-def _synthesized(record: RunRecord) -> bool:
-    return record.corpus is not None and record.corpus.kind == "synthesized"
-
-
-def _measured_cell(task: TaskSpec, record: RunRecord, seeds: Mapping[str, Seeds]) -> Cell:
-    text = f"{record.value:.{task.decimals}f}"
-    return Cell(text=text, record=record, seeds=seeds.get(record.key))

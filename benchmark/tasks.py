@@ -8,8 +8,20 @@ printed without either.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from superbit.upstreams.errors import InputError, did_you_mean
+
+# What chance is: the best value of an answer that is the same whatever is heard.
+# - label: the most frequent label of the test items (KS, SID, IC, ER).
+# - transcript: the better of no token and the token that most test items have (PR, ASR). A longer
+#   fixed transcript may do a little better, and the best one cannot be found in reasonable time.
+# - slots: the set of slot names with the highest mean F1, found exactly (SF).
+# - score: every trial has the same score, so that the curve is a line and the EER is 50 % (ASV).
+# - nothing: nothing is detected, MTWV 0; detecting everything is worse (QbE).
+# - activity: nobody, or a fixed number of speakers, talks all the time (SD). It needs the reference
+#   and the length of each recording, which only the run itself has.
+ChanceRule = Literal["label", "transcript", "slots", "score", "nothing", "activity"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +42,7 @@ class TaskSpec:
         folds: runs that make one number: 5 for ER, else 0.
         cuts_by_frames: the audio that it reads depends on the upstream's downsample rate: SD's
             chunks are of a number of frames.
+        chance: what an answer without listening gives, see ``ChanceRule`` and ``chance.py``.
         revision: raised whenever the way superbit arrives at this task's number changes.
     """
 
@@ -45,6 +58,7 @@ class TaskSpec:
     protocol: str = "best on dev"
     folds: int = 0
     cuts_by_frames: bool = False
+    chance: ChanceRule = "label"
     revision: int = 1
 
     @property
@@ -67,6 +81,7 @@ TASKS: dict[str, TaskSpec] = _tasks(
         column="asr_wer",
         higher_is_better=False,
         downstream="asr",
+        chance="transcript",
     ),
     TaskSpec(
         name="KS",
@@ -86,6 +101,7 @@ TASKS: dict[str, TaskSpec] = _tasks(
         higher_is_better=True,
         unit="fraction",
         downstream="ctc",
+        chance="slots",
     ),
     TaskSpec(
         name="SID",
@@ -104,6 +120,7 @@ TASKS: dict[str, TaskSpec] = _tasks(
         column="pr_per",
         higher_is_better=False,
         downstream="ctc",
+        chance="transcript",
     ),
     TaskSpec(
         name="QbE",
@@ -115,6 +132,7 @@ TASKS: dict[str, TaskSpec] = _tasks(
         unit="x100",
         downstream="quesst14_dtw",
         protocol="best layer on dev",
+        chance="nothing",
     ),
     TaskSpec(
         name="IC",
@@ -134,6 +152,7 @@ TASKS: dict[str, TaskSpec] = _tasks(
         higher_is_better=False,
         downstream="sv_voxceleb1",
         protocol="lowest test EER",
+        chance="score",
     ),
     TaskSpec(
         name="SD",
@@ -145,6 +164,7 @@ TASKS: dict[str, TaskSpec] = _tasks(
         downstream="diarization",
         protocol="lowest test DER",
         cuts_by_frames=True,
+        chance="activity",
     ),
     TaskSpec(
         name="ER",

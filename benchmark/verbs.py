@@ -164,6 +164,7 @@ def _add_sweep(verbs: Verbs[argparse.ArgumentParser]) -> None:
     verb.set_defaults(verb=carried_out_by("benchmark.sweeping:sweep_command"))
 
     verb = verbs.add_parser("status", help="what is done, failed and unfinished")
+    verb.add_argument("--all", action="store_true", help="a line for each run, however many")
     _add_results(verb)
     verb.set_defaults(verb=carried_out_by("benchmark.listing:status_command", vars_but_verb))
 
@@ -204,7 +205,11 @@ def _add_tables(verbs: Verbs[argparse.ArgumentParser]) -> None:
     _add_profile(verb)
     verb = numbers.add_parser("2", help="the ten tasks")
     verb.add_argument("--source", choices=["paper", "runs", "both"], default="both")
+    verb.add_argument(
+        "--upstreams", metavar="SPEC,…", help="only these, in this order (default: as swept)"
+    )
     _add_where(verb)
+    _add_label(verb)
     verb.add_argument("--show-lr", action="store_true", help="print each run's learning rate")
     verb.add_argument(
         "--mean-over-seeds",
@@ -219,6 +224,7 @@ def _add_tables(verbs: Verbs[argparse.ArgumentParser]) -> None:
     verb.add_argument("first", metavar="SPEC")
     verb.add_argument("second", metavar="SPEC")
     _add_where(verb)
+    _add_label(verb)
     _add_format(verb)
     _add_results(verb)
     verb.set_defaults(verb=carried_out_by("benchmark.compare:compare_command", vars_but_verb))
@@ -258,7 +264,17 @@ def _add_where(verb: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FIELD=VALUE",
-        help="only runs whose identity says so; may be repeated",
+        help="only runs whose identity says so, e.g. corpus=NAME; may be repeated",
+    )
+
+
+def _add_label(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="NAME=SPEC",
+        help="call an upstream NAME; may be repeated",
     )
 
 

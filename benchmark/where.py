@@ -1,9 +1,11 @@
 """Choosing among runs: ``--where FIELD=VALUE``, and what tells two runs apart.
 
 A field is any field of a run's identity (``learning_rate``, ``seed``, ``corpus_sha256``, …), a
-value inside its config by its path (``config.limit``), or ``key`` or ``scale``. Hashes are given
-by their first digits. ``FIELD=A,B`` keeps runs with either value, ``FIELD!=VALUE`` leaves those
-runs out, and ``TASK.FIELD=VALUE`` is about that task's runs and keeps all others.
+value inside its config by its path (``config.limit``), or ``key``, ``scale`` or ``corpus``. Hashes
+are given by their first digits. ``corpus`` is any of a corpus' names: its own in the paths file,
+its kind (``real``, ``synthesized``), its version, its key in a paths file, its hash. ``FIELD=A,B``
+keeps runs with either value, ``FIELD!=VALUE`` leaves those runs out, and ``TASK.FIELD=VALUE`` is
+about that task's runs and keeps all others.
 """
 
 from __future__ import annotations
@@ -12,14 +14,17 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from superbit.benchmark.records import RunIdentity, RunRecord
+from superbit.benchmark.records import Corpus, RunIdentity, RunRecord
 from superbit.benchmark.tasks import TASKS
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.spec import UpstreamSpec
 
 _HASHES = ("key", "weights_sha256", "upstream_revision", "corpus_sha256")
+_NOT_IDENTITY = ("key", "scale", "corpus")
 _SHA256_DIGITS = 64
 KEY_DIGITS = 12
+# Fewer could be a name as well as a hash.
+_CORPUS_DIGITS = 6
 
 
 def parse_where(conditions: Sequence[str]) -> dict[str, str]:
@@ -52,6 +57,9 @@ def choose(records: Sequence[RunRecord], where: Mapping[str, Any]) -> list[RunRe
         _require_known(condition.removesuffix("!"), field, concerned)
         values = {r.key: fields(r).get(field) for r in concerned}
         alternatives = [text.strip() for text in str(wanted).split(",")]
+        if field == "corpus" and any(_equals(field, v, str(wanted)) for v in values.values()):
+            # a version may hold commas itself
+            alternatives = [str(wanted)]
         kept = {
             key
             for key, value in values.items()
@@ -80,7 +88,8 @@ def fields(record: RunRecord) -> dict[str, Any]:
     """Return everything of a record that ``where`` may name, the config by dotted paths."""
     identity = record.identity.model_dump()
     config = _flatten("config", identity.pop("config"))
-    return {"key": record.key, "scale": record.scale} | identity | config
+    own = {"key": record.key, "scale": record.scale, "corpus": record.corpus}
+    return own | identity | config
 
 
 def differing(records: Sequence[RunRecord]) -> list[str]:
@@ -90,8 +99,7 @@ def differing(records: Sequence[RunRecord]) -> list[str]:
     return [
         name
         for name in names
-        if name not in ("key", "scale")
-        and len({json.dumps(each.get(name)) for each in described}) > 1
+        if name not in _NOT_IDENTITY and len({json.dumps(each.get(name)) for each in described}) > 1
     ]
 
 
@@ -110,6 +118,25 @@ def condition_for(record: RunRecord, field: str) -> str:
     return f"{field}={_display(field, fields(record).get(field))}"
 
 
+def corpus_words(corpus: Corpus) -> str:
+    """Return a corpus in words, e.g. ``asterisk-en (speech_commands, 5e0c1f01ab23)``."""
+    name = corpus.label or corpus.version
+    inside = f"{corpus.name}, {corpus.sha256[:KEY_DIGITS]}" if name else corpus.sha256[:KEY_DIGITS]
+    return f"{name or corpus.name} ({inside})"
+
+
+def setting_of(identity: RunIdentity) -> dict[str, Any]:
+    """Return what two upstreams' runs of one task must share to be compared, by field.
+
+    That is corpus, fold, revision and config, which holds scale and limit; but for the learning
+    rate, which is each upstream's own.
+    """
+    config = _flatten("config", identity.config)
+    config.pop("config.optimizer.lr", None)
+    shared = ("task", "task_revision", "corpus_sha256", "fold")
+    return {field: getattr(identity, field) for field in shared} | config
+
+
 def _task_and_field(condition: str) -> tuple[str | None, str]:
     head, dot, tail = condition.partition(".")
     task = next((name for name in TASKS if name.lower() == head.lower()), None)
@@ -117,7 +144,7 @@ def _task_and_field(condition: str) -> tuple[str | None, str]:
 
 
 def _require_known(condition: str, field: str, records: Sequence[RunRecord]) -> None:
-    known = {"key", "scale", *RunIdentity.model_fields} - {"config"}
+    known = {*_NOT_IDENTITY, *RunIdentity.model_fields} - {"config"}
     known |= {name for record in records for name in fields(record)}
     if field not in known and not (field.startswith("config.") and not records):
         own = ", ".join(sorted(name for name in known if not name.startswith("config.")))
@@ -138,6 +165,10 @@ def _flatten(prefix: str, value: Any) -> dict[str, Any]:
 
 
 def _equals(field: str, value: Any, wanted: str) -> bool:
+    if isinstance(value, Corpus):
+        names = (value.label, value.kind, value.version, value.name)
+        is_digits = len(wanted) >= _CORPUS_DIGITS and value.sha256.startswith(wanted.lower())
+        return is_digits or wanted.lower() in [name.lower() for name in names if name]
     if _is_hash(field, value):
         return bool(wanted) and value.startswith(wanted.lower())
     if field == "upstream":
@@ -162,6 +193,8 @@ def _is_hash(field: str, value: Any) -> bool:
 def _display(field: str, value: Any) -> str:
     if value is None:
         return "none"
+    if isinstance(value, Corpus):
+        return corpus_words(value)
     if _is_hash(field, value):
         return value[:KEY_DIGITS]
     return value if isinstance(value, str) else json.dumps(value)

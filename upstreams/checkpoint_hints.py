@@ -65,7 +65,7 @@ def explained(spec: UpstreamSpec, error: InputError, *, origin: str) -> InputErr
             f"{checkpoint} has no preprocessor_config.json, without which s3prl asks the Hub for "
             "that of another model: save the model's feature extractor there as well"
         )
-    return error if hint is None else InputError(f"{str(error).rstrip('.')}; {hint}.")
+    return error if hint is None else type(error)(f"{str(error).rstrip('.')}; {hint}.")
 
 
 def _has_extractor(folder: Path) -> bool:

@@ -120,6 +120,13 @@ class UpstreamSpec:
             policy = os.path.splitext(os.path.basename(policy))[0]
         return policy.upper()
 
+    @property
+    def typed(self) -> str:
+        """The spelling that people type: ``X+policy=w1a1`` is ``bq_X``; it parses to the same."""
+        if self.policy != TWIN_POLICY or ".py:" in self.name:
+            return str(self)
+        return str(replace(self, name=f"{TWIN_PREFIX}{self.name}", policy=None))
+
     def __str__(self) -> str:
         """The canonical spelling, which records store: ``bq_X`` is ``X+policy=w1a1``."""
         parts = [self.name]
@@ -135,6 +142,11 @@ class UpstreamSpec:
 def is_policy_file(policy: str) -> bool:
     """Return whether what stands behind ``+policy=`` is a file's path, not a policy's name."""
     return _POLICY_FILE.fullmatch(policy) is not None
+
+
+def typed(upstream: str) -> str:
+    """Return a spec as people type it, see :attr:`UpstreamSpec.typed`."""
+    return UpstreamSpec.parse(upstream).typed
 
 
 def _shortest(path: str) -> str:

@@ -39,19 +39,19 @@ COLUMNS = (
     "table",
     "other_table",
     "verdict",
-    "ours",
+    "superbit",
     "like_for_like",
 )
-_HEADER = ("claim", "figure", "verdict", "paper", "its tables", "ours", "like for like")
+_HEADER = ("claim", "figure", "verdict", "paper", "its tables", "superbit", "like for like")
 _CENT = Decimal("0.01")
 _WIDTH = 100
 NOTES = (
     "its tables: holds where the paper's own tables give the printed figure to its digits; rounds "
     "differently where they are less than one unit of its last digit away; tables disagree where "
     "one gives it and another does not.",
-    "like for like: our models at the same precision, feed-forward of 4 × dim for every encoder, "
-    "attention really sparse; the same size is within one percentage point. not measured: needs "
-    "models trained at the benchmark's scale.",
+    "like for like: superbit's models at the same precision, feed-forward of 4 × dim for every "
+    "encoder, attention really sparse; the same size is within one percentage point. not "
+    "measured: needs models trained at the benchmark's scale.",
 )
 
 
@@ -105,7 +105,7 @@ def _markdown(claims: Sequence[CheckedClaim]) -> str:
 
 def _markdown_figure(checked: CheckedFigure) -> Iterator[str]:
     figure = checked.figure
-    ours = "; ours not measured" if checked.like_for_like == "not measured" else ""
+    ours = "; superbit: not measured" if checked.like_for_like == "not measured" else ""
     yield from _wrap(f"{figure.what}: {_said(figure)}: **{checked.verdict}**{ours}", "- ")
     if figure.because:
         yield from _wrap(figure.because, "  - ")
@@ -116,7 +116,7 @@ def _markdown_figure(checked: CheckedFigure) -> Iterator[str]:
         text = f"{reading.label}: {_digits(figure, reading.value)}{_explains(figure, reading)}"
         yield from _wrap(text, "  - ")
     for place, reading in enumerate(checked.ours):
-        text = f"ours, {reading.label}: {_digits(figure, reading.value)}"
+        text = f"superbit, {reading.label}: {_digits(figure, reading.value)}"
         likeness = (
             f": **{checked.like_for_like}**" if place == 0 and reading.value is not None else ""
         )
@@ -200,7 +200,7 @@ def _json_figure(checked: CheckedFigure) -> dict[str, Any]:
         "verdict": checked.verdict,
         "because": figure.because,
         "explained": _json_readings(figure, checked.explained),
-        "ours": _json_readings(figure, checked.ours),
+        "superbit": _json_readings(figure, checked.ours),
         "like_for_like": checked.like_for_like,
     }
 
@@ -240,7 +240,7 @@ def _notes(claims: Iterable[CheckedClaim]) -> Iterator[str]:
         parts = [f"{claim.id}, {claim.place}: {claim.says}"]
         for each in checked.figures:
             for reading in (*each.explained, *each.ours[1:]):
-                kind = "" if reading in each.explained else "ours, "
+                kind = "" if reading in each.explained else "superbit, "
                 value = f"{_digits(each.figure, reading.value)}{_explains(each.figure, reading)}"
                 what = each.figure.what[0].upper() + each.figure.what[1:]
                 parts.append(f"{what}, {kind}{reading.label}: {value}.")

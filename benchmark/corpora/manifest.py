@@ -42,6 +42,7 @@ class Manifest:
         seconds: length of the audio.
         splits: audio files by split.
         recipe: how a synthesized corpus was made, e.g. ``"embedded v1, tiny, seed 0"``.
+        label: what the paths file calls it; no part of the hash.
     """
 
     corpus: str
@@ -52,6 +53,7 @@ class Manifest:
     seconds: float
     splits: dict[str, int]
     recipe: str | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ def build_manifest(
         seconds=samples / files.sample_rate,
         splits={split: len(of_split) for split, of_split in files.audio.items()},
         recipe=str(made_by) if made_by else None,
+        label=paths.label(corpus_name),
     )
 
 

@@ -1,6 +1,8 @@
 """The paths file: the only place where the roots of datasets are written down.
 
-YAML, one section a corpus; relative paths are relative to the file's own folder.
+YAML, one section a corpus; relative paths are relative to the file's own folder. A key ``name`` in
+a section, or at the top for all of them, is what records and tables call the corpus: it is no part
+of what a run is known by.
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ from superbit.upstreams.errors import InputError, did_you_mean
 
 # A path that is a file, not a folder.
 _File = Annotated[Path, "file"]
+# What a corpus is called, in a section or at the top of the file.
+_NAME = "name"
+_NAME_LETTERS = 60
 
 
 class _Section(BaseModel):
@@ -106,11 +111,16 @@ class CorpusPaths(BaseModel):
     quesst14: Quesst14Paths | None = None
     audio_snips: AudioSnipsPaths | None = None
     _file: Path | None = PrivateAttr(default=None)
+    _labels: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @property
     def present(self) -> tuple[str, ...]:
         """Names of the corpora that the file has a section for, in the schema's order."""
         return tuple(n for n in type(self).model_fields if getattr(self, n) is not None)
+
+    def label(self, corpus: str) -> str | None:
+        """What the file calls ``corpus``; None if it gives no name."""
+        return self._labels.get(corpus)
 
     def section(self, corpus: str) -> Any:
         """The section of ``corpus``.
@@ -140,6 +150,7 @@ def load_paths(file: str | os.PathLike[str]) -> CorpusPaths:
     """
     path = Path(file).absolute()
     content = _read_yaml(path)
+    labels = _take_labels(path, content)
     try:
         paths = CorpusPaths.model_validate(content)
     except ValidationError as error:
@@ -153,7 +164,31 @@ def load_paths(file: str | os.PathLike[str]) -> CorpusPaths:
         raise InputError(f"{path} names no corpus: it should have {_one_of(CorpusPaths)}.")
     resolved = CorpusPaths(**sections)
     resolved._file = path
+    resolved._labels = {name: label for name, label in labels.items() if name in sections}
     return resolved
+
+
+def _take_labels(file: Path, content: dict[str, Any]) -> dict[str, str]:
+    """Take the names out of ``content``; each corpus' own, else the one at the top."""
+    given = [(_NAME, tuple(CorpusPaths.model_fields), content)]
+    given += [
+        (f"{corpus}.{_NAME}", (corpus,), section)
+        for corpus, section in content.items()
+        if corpus in CorpusPaths.model_fields and isinstance(section, dict)
+    ]
+    labels: dict[str, str] = {}
+    for key, corpora, mapping in given:
+        if _NAME not in mapping:
+            continue
+        label = mapping.pop(_NAME)
+        is_text = isinstance(label, str) and label.isprintable() and bool(label.strip())
+        if not is_text or len(label.strip()) > _NAME_LETTERS:
+            raise InputError(
+                f"{file}: {key!r} is {label!r}; it should be what the corpus is called, one line "
+                f"of at most {_NAME_LETTERS} letters."
+            )
+        labels |= dict.fromkeys(corpora, label.strip())
+    return labels
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -175,7 +210,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path} should be a YAML mapping with {_one_of(CorpusPaths)}.")
     # A section with nothing under it reads as None; name it instead of ignoring it.
-    return {key: {} if section is None else section for key, section in content.items()}
+    return {
+        key: {} if section is None and key != _NAME else section for key, section in content.items()
+    }
 
 
 def _one_of(model: type[BaseModel]) -> str:
@@ -195,7 +232,7 @@ def _explain(error: ValidationError, path: Path) -> str:
     field = model.model_fields.get(location[1] if len(location) > 1 else location[0])
     should_be = field.description if field is not None else None
     if fault["type"] == "extra_forbidden":
-        known = tuple(model.model_fields)
+        known = (*model.model_fields, _NAME)
         return f"{path}: unknown key {key!r}; known are {', '.join(known)}." + did_you_mean(
             location[-1], known
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from superbit.benchmark.features.cache import cached_folders, locked, parse_size
 from superbit.benchmark.features.planning import size_text
+from superbit.benchmark.results import ResultStore
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.spec import UpstreamSpec
 
@@ -57,5 +58,10 @@ def prune_command(arguments: argparse.Namespace) -> int:
 
 
 def _folder(arguments: argparse.Namespace) -> Path:
-    folder: Path = arguments.cache_dir or arguments.results / "work" / "features"
-    return folder
+    given: Path | None = arguments.cache_dir
+    if given is None:
+        ResultStore(arguments.results).require_folder()
+        return arguments.results / "work" / "features"
+    if not given.exists():
+        raise InputError(f"--cache-dir: {given} does not exist: give the folder of the features.")
+    return given

@@ -109,7 +109,7 @@ def _paper_section(rows: Sequence[TableRow], seconds: float) -> Section:
     header, columns = list(_TEXT_COLUMNS), [_texts(rows, name) for name in _TEXT_COLUMNS]
     for key, head in _PAPER_HEADS.items():
         if any(row[f"{key}_paper"] is not None for row in rows):
-            header += [f"{head}: paper", "ours", "ratio"]
+            header += [f"{head}: paper", "superbit", "ratio"]
             columns += [_figures(rows, f"{key}_paper", 2), _figures(rows, key, 2)]
             columns.append(_figures(rows, f"{key}_ratio", 4))
         else:

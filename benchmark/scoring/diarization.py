@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from superbit.benchmark.records import Chance
 from superbit.upstreams.errors import InputError
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
@@ -260,6 +261,39 @@ def lowest(scores: Sequence[SettingScore]) -> SettingScore:
     this setting only.
     """
     return min(scores, key=lambda score: score.der)
+
+
+def chance(
+    probabilities: Mapping[str, np.ndarray],
+    reference: Mapping[str, Sequence[Turn]],
+    *,
+    frame_shift: float,
+) -> Chance:
+    """Return the lowest error rate of an answer that is the same at all times, percent.
+
+    Nobody talks (100 %), or one, two, … of the head's speakers talk from the first frame to the
+    last of every recording. With much overlap and little silence that is far below 100 %.
+
+    Args:
+        probabilities: recording → (frames, speakers); only the shape counts.
+        reference: recording → its turns; the same recordings.
+        frame_shift: seconds from one frame to the next.
+    """
+    best = Chance(value=100.0, method="nobody talks at any time")
+    for count in range(1, max(found.shape[1] for found in probabilities.values()) + 1):
+        always = [
+            diarization_errors(
+                reference[name],
+                [Turn(0.0, len(found) * frame_shift, str(n)) for n in range(count)],
+            )
+            for name, found in probabilities.items()
+        ]
+        errors = math.fsum(each.errors for each in always)
+        value = 100.0 * errors / math.fsum(each.reference for each in always)
+        if value < best.value:
+            talk = "1 speaker talks" if count == 1 else f"{count} speakers talk"
+            best = Chance(value=value, method=f"{talk} all the time")
+    return best
 
 
 def recording_items(score: SettingScore) -> list[dict[str, Any]]:

@@ -12,38 +12,17 @@ slot ``artist`` is "the beatles". Both are s3prl's definitions (``downstream/ctc
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from superbit.benchmark.records import Interval
+from superbit.benchmark.scoring.slot_marks import slots_of
 from superbit.benchmark.stats import LEVEL, error_rate_interval, mean_interval
 
 Item = Mapping[str, Any]
 
-_SLOT = re.compile(r"B-(\S+) (.+?) E-\1")
-_OPENING = re.compile(r"B-\S+ ")
-_CLOSING = re.compile(r" E-\S+")
 # s3prl's search for the nearest value begins at an error rate of 100 and passes over worse ones
 _WORST_ERROR_RATE = 100
-
-
-def slots_of(transcript: str, *, nested_marks: bool = True) -> dict[str, list[str]]:
-    """Return slot name → its values, in the transcript's order.
-
-    A slot ends at the first end mark that begins with its name. One that opens inside another is
-    part of that one's value.
-
-    Args:
-        transcript: words and slot marks, separated by spaces.
-        nested_marks: keep marks inside a value. s3prl keeps those of a reference and takes out
-            those of a hypothesis.
-    """
-    slots: dict[str, list[str]] = defaultdict(list)
-    for name, value in _SLOT.findall(re.sub(" +", " ", transcript)):
-        slots[name].append(value if nested_marks else _CLOSING.sub("", _OPENING.sub("", value)))
-    return dict(slots)
 
 
 def slot_items(

@@ -3,7 +3,9 @@
 import json
 
 import pytest
+import yaml
 
+from superbit.benchmark.chance import of_items
 from superbit.benchmark.results import ResultStore
 from superbit.benchmark.tasks import TASKS
 
@@ -15,6 +17,21 @@ SF: {runner: {total_steps: 2, eval_step: 2, save_step: 2}}
 SD: {runner: {total_steps: 4, eval_step: 2, save_step: 2}}
 ASV: {runner: {total_steps: 4, save_step: 2, test_step: 2}}
 """
+
+
+NAME = "tiny & mine"
+
+
+def named_paths(paths_file, folder):
+    """A paths file for the same corpora that names them."""
+    sections = yaml.safe_load(paths_file.read_text())
+    for section in sections.values():
+        for key, value in section.items():
+            several = value if isinstance(value, list) else [value]
+            absolute = [str(paths_file.parent / path) for path in several]
+            section[key] = absolute if isinstance(value, list) else absolute[0]
+    (folder / "paths.yaml").write_text(yaml.safe_dump({"name": NAME} | sections))
+    return folder / "paths.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +48,8 @@ def records(tiny_paths_file, tmp_path_factory, write_hubconf):
         [
             "sweep", "--upstreams", f"{write_hubconf(folder)}:energies",
             "--tasks", "SID,IC,ER,SF,SD,ASV,QbE", "--scale", "embedded",
-            "--paths", str(tiny_paths_file), "--overrides", str(folder / "overrides.yaml"),
-            "--results", str(folder / "results"),
+            "--paths", str(named_paths(tiny_paths_file, folder)),
+            "--overrides", str(folder / "overrides.yaml"), "--results", str(folder / "results"),
         ]
     )  # fmt: skip
     store = ResultStore(folder / "results")
@@ -49,6 +66,21 @@ def test_every_task_gives_a_record_with_items_and_an_interval(records):
         assert record.items.count == len(store.read_items(record)) > 0, record.identity.task
         assert record.items.count == record.items.expected
         assert record.interval.low <= record.value <= record.interval.high, record.identity.task
+
+
+def test_every_record_knows_its_chance_level_and_what_its_corpus_is_called(records):
+    store, found = records
+    for record in found:
+        task = record.identity.task
+        assert record.chance is not None, task
+        assert record.corpus.label == NAME
+        # the same as what is found from the items of a record that does not hold it
+        from_items = of_items(TASKS[task], store.read_items(record))
+        assert from_items == (None if task == "SD" else record.chance)
+        assert NAME not in record.identity.model_dump_json()
+    (diarization,) = [r for r in found if r.identity.task == "SD"]
+    assert 0 < diarization.chance.value < 100
+    assert "talk" in diarization.chance.method
 
 
 def test_selection_on_test_is_in_the_record(records):
@@ -83,5 +115,7 @@ def test_the_table_has_all_their_columns(records, superbit):
         "table", "2", "--results", store.root, "--source", "runs", "--format", "json"
     )
     (row,) = json.loads(out)
+    assert row["corpora"] == NAME
+    assert row["source"].endswith(f"; {NAME}")
     filled = {task.name for task in TASKS.values() if row[task.column] is not None}
     assert filled == {"SID", "IC", "ER", "SF", "SD", "ASV", "QbE"}

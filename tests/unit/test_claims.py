@@ -449,7 +449,7 @@ def test_csv_has_a_row_for_each_figure_and_plain_numbers(claims):
         "rounds differently",
     )
     for each in rows:
-        for column in ("table", "other_table", "ours"):
+        for column in ("table", "other_table", "superbit"):
             assert not each[column] or math.isfinite(float(each[column]))
         assert each["verdict"] in VERDICTS
         assert each["like_for_like"] in LIKENESS
@@ -491,7 +491,7 @@ def test_the_command_without_torch_says_that_our_figures_are_unknown(monkeypatch
     row = next(
         r for r in csv.DictReader(io.StringIO(printed.out)) if r["claim"] == "against_vanilla"
     )
-    assert (row["verdict"], row["ours"], row["like_for_like"]) == ("holds", "", "unknown")
+    assert (row["verdict"], row["superbit"], row["like_for_like"]) == ("holds", "", "unknown")
 
 
 def test_reading_and_printing_claims_imports_no_torch():

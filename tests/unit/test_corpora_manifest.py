@@ -227,3 +227,14 @@ def test_second_time_is_fast_for_thousands_of_files(tmp_path, build):
     assert build(paths) == first
     # Well under a second on an idle machine; the rest is room for a busy one.
     assert time.perf_counter() - start < 2
+
+
+def test_a_name_is_in_the_manifest_and_changes_no_hash(paths, build, decoded):
+    before = build(paths)
+    file = paths.librispeech.root.parent / "paths.yaml"
+    file.write_text("name: mine\n" + file.read_text())
+    decoded.clear()
+    named = build(load_paths(file))
+    assert (before.label, named.label) == (None, "mine")
+    assert named.sha256 == before.sha256
+    assert decoded == []

@@ -138,3 +138,37 @@ def test_every_section_of_the_schema_has_descriptions_for_its_errors():
         section = field.annotation.__args__[0]
         for key, value in section.model_fields.items():
             assert value.description, f"{name}.{key}"
+
+
+# --- what corpora are called -----------------------------------------------------------------
+
+
+def test_a_name_at_the_top_is_that_of_every_corpus_without_its_own(folder):
+    assert load(folder, LIBRI + COMMANDS).label("librispeech") is None
+    paths = load(folder, "name: asterisk-en\n" + LIBRI + COMMANDS + "  name: ' words & more '\n")
+    assert paths.label("librispeech") == "asterisk-en"
+    assert paths.label("speech_commands") == "words & more"
+    assert paths.label("voxceleb1") is None
+    assert paths.present == ("librispeech", "speech_commands")
+    assert paths.librispeech == load(folder, LIBRI).librispeech
+
+
+@pytest.mark.parametrize("name", ["", "3", "[a]", "'  '", '"a\\nb"', "x" * 61])
+@pytest.mark.parametrize("key", ["name", "librispeech.name"])
+def test_a_name_that_is_none_is_refused(folder, name, key):
+    top, own = (f"name: {name}\n", "") if key == "name" else ("", f"  name: {name}\n")
+    message = refused(folder, top + LIBRI + own)
+    assert f"'{key}'" in message
+    assert "what the corpus is called" in message
+
+
+def test_a_mistyped_name_is_an_unknown_key(folder):
+    assert "Did you mean 'name'?" in refused(folder, LIBRI + "  nam: x\n")
+    assert "names no corpus" in refused(folder, "name: x\n")
+
+
+def test_names_survive_the_way_to_another_process(folder):
+    import pickle
+
+    paths = load(folder, "name: asterisk-en\n" + LIBRI)
+    assert pickle.loads(pickle.dumps(paths)).label("librispeech") == "asterisk-en"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from superbit.benchmark.provenance import Provenance
-from superbit.benchmark.records import Point, Search, Tried, canonical_json
+from superbit.benchmark.records import Chance, Point, Search, Tried, canonical_json
 from superbit.benchmark.results import (
     Corpus,
     Interval,
@@ -58,10 +58,11 @@ OTHER_IDENTITY = {
 OTHER_CIRCUMSTANCES = {
     "value": 12.0,
     "metrics": {"test-acc": 0.12},
+    "chance": Chance(value=8.3, method="the most frequent label, always: up"),
     "interval": Interval(low=0.0, high=1.0, level=0.9, method="other"),
     "items": Items(file="x.items.jsonl.gz", sha256="1" * 64, count=3, expected=4),
     "selection": Selection(rule="other", selected_on="test", step=1, score=0.1, checkpoint="last"),
-    "corpus": Corpus(name="other", kind="real", version="9", sha256="0a" * 32),
+    "corpus": Corpus(name="other", kind="real", version="9", sha256="0a" * 32, label="x"),
     "traceback": "RuntimeError: other",
     "curve": [Point(step=1, score=0.5)],
     "diverged": 3,
@@ -390,6 +391,8 @@ def test_records_come_in_the_paper_s_order_and_other_folders_do_not_matter(tmp_p
 
 def test_no_folder_is_no_results_and_a_file_is_a_mistake(tmp_path: Path) -> None:
     assert ResultStore(tmp_path / "absent").read_all() == []
+    with pytest.raises(InputError, match="does not exist"):
+        ResultStore(tmp_path / "absent").require_folder()
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="give the folder"):
         ResultStore(tmp_path / "file").read_all()

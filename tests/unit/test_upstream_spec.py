@@ -92,3 +92,19 @@ def test_an_address_is_no_path():
     assert (
         str(UpstreamSpec.parse("hubert_url@https://a/b").normalized()) == "hubert_url@https://a/b"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "typed"),
+    [
+        ("x+policy=w1a1", "bq_x"),
+        ("x+untrained+policy=w1a1", "bq_x+untrained"),
+        ("x@runs/best+policy=w1a1", "bq_x@runs/best"),
+        ("x+policy=w1a2", "x+policy=w1a2"),
+        ("x", "x"),
+        ("dir/hubconf.py:x+policy=w1a1", "dir/hubconf.py:x+policy=w1a1"),
+    ],
+)
+def test_what_is_typed_means_the_same(text, typed):
+    assert UpstreamSpec.parse(text).typed == typed
+    assert UpstreamSpec.parse(typed) == UpstreamSpec.parse(text)
