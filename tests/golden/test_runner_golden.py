@@ -1,175 +1,172 @@
 """Our loop against s3prl's own ``Runner``: imported, unmodified, same seed, same corpus.
 
-Both train with an evaluation inside the window, which reseeds every generator in s3prl. Batches,
-the loss of every step and the metric of every evaluation must be the same.
+The eight tasks that train and evaluate on dev. Both sides train with evaluations inside the window,
+which reseed every generator in s3prl, and test what was best on dev. Batches, the loss of every
+step, the metric of every evaluation, the checkpoints with what is in them, and what comes out for
+each test item must be the same; on stored features too. ASV and QbE have files of their own.
 """
 
-import argparse
-import copy
-from functools import partial
-
+import h5py
 import pytest
+import s3prl_loop
 import torch
+from s3prl_loop import assert_same_weights
 
-from superbit.benchmark import heads
-from superbit.benchmark.bindings import BINDINGS, Places
-from superbit.benchmark.configs import resolve
-from superbit.benchmark.experiment import Experiment
-from superbit.benchmark.rng import seed_everything
-from superbit.benchmark.tasks import find_task
+from superbit.benchmark.bindings import BINDINGS
 
-SEED = 1337
 STEPS = 8
+RUNNER = {
+    "total_steps": STEPS, "eval_step": 3, "save_step": 4, "log_step": 2,
+    "gradient_accumulate_steps": 1,
+}  # fmt: skip
+ACCUMULATED = {"gradient_accumulate_steps": 2}
+# Task: upstream, changes to the runner, changes to the expert's sections. The filter banks draw
+# random numbers where s3prl builds them.
+LOOPS = {
+    "KS": ("fbank_no_cmvn", {}, {}),
+    "PR": ("small", ACCUMULATED, {}),
+    "ASR": ("small", {}, {}),
+    "ER": ("fbank_no_cmvn", {}, {}),
+    "SD": ("fbank", ACCUMULATED, {}),
+    # 2.5 s: half of the utterances are longer, and cropped at random.
+    "SID": ("small", ACCUMULATED, {"datarc": {"max_timestep": 40_000}}),
+    "IC": ("small", {}, {}),
+    "SF": ("small", {}, {}),
+}
+# Above an accuracy of 0 or below a WER of 100 an expert asks for a best checkpoint.
+NEVER_BEST = ("ASR", "SF")
+# Of losses on stored features, and of LSTMs and optimizers that round otherwise than s3prl's.
+TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 
 
-def short_config(task, tiny_paths, work_dir):
-    config = resolve(task, scale="embedded")
-    config["runner"] |= {
-        "total_steps": STEPS, "eval_step": 3, "save_step": 4, "log_step": 2,
-        "gradient_accumulate_steps": 2 if task in ("PR", "SD") else 1,
-    }  # fmt: skip
-    BINDINGS[task].bind(
-        config["downstream_expert"], Places(paths=tiny_paths, work_dir=work_dir, fold=1)
-    )
-    return config
+@pytest.fixture
+def bench(tiny_paths, tmp_path, monkeypatch):
+    s3prl_loop.use_small(monkeypatch)
+
+    def make(task):
+        upstream, runner, section = LOOPS[task]
+        return s3prl_loop.bench(
+            task, upstream, paths=tiny_paths, folder=tmp_path, runner=RUNNER | runner,
+            section=section,
+        )  # fmt: skip
+
+    return make
 
 
-class Tape:
-    """Writes down what goes through an expert's ``forward`` and ``log_records``."""
+@pytest.mark.parametrize("task", LOOPS)
+def test_our_loop_is_s3prls(task, bench, monkeypatch):
+    run, split = bench(task), BINDINGS[task].test
+    theirs, expdir = s3prl_loop.train_by_s3prl(run)
+    states, best = s3prl_loop.checkpoints_of_s3prl(expdir)
+    tested, test_dir = s3prl_loop.test_by_s3prl((best or [states[STEPS]])[0], split=split)
+    with monkeypatch.context() as patch:
+        s3prl_loop.round_alike(patch)
+        ours = s3prl_loop.run_ours(run)
 
-    def __init__(self):
-        self.batches, self.losses, self.logged = [], [], []
+    # Training: what was drawn, and what it cost.
+    assert ours.tape.batches == theirs.batches + tested.batches
+    drawn = [names for kind, names, _ in theirs.batches if kind == "train"]
+    assert len(drawn) == STEPS * run.config["runner"]["gradient_accumulate_steps"]
+    assert len(set(map(tuple, drawn))) > 1
+    torch.testing.assert_close(ours.tape.losses, theirs.losses + tested.losses, atol=1e-5, rtol=0)
+    assert_same_logs(ours.tape, theirs, tested)
 
-    def listen(self, expert):
-        forward, log_records = expert.forward, expert.log_records
+    # Checkpoints: when, which one is best, and what is in them.
+    assert sorted(states) == [4, STEPS]
+    for step, file in states.items():
+        assert_same_weights(ours.saved[step], torch.load(file, weights_only=False))
+    (candidate,) = ours.experiment.candidates
+    assert bool(best) == (task not in NEVER_BEST)
+    assert ours.tested.selection.checkpoint == ("best" if best else "last")
+    if best:
+        (file,) = best
+        assert [file.name] == [name for *_, names in theirs.logged[-1:0:-1] for name in names][:1]
+        saved = torch.load(file, weights_only=False)
+        assert saved["Step"] == candidate.course.best_step == ours.tested.selection.step
+        assert_same_weights(candidate.course.best, saved)
 
-        def taped_forward(split, features, *others, **kwargs):
-            loss = forward(split, features, *others, **kwargs)
-            self.batches.append((split, _names(others), [len(f) for f in features]))
-            self.losses.append(loss.item())
-            return loss
+    # The number, item by item.
+    assert_same_items(task, ours.tape, tested)
+    if task == "SD":  # SUPERB scores these files
+        assert_same_predictions(ours.folder, test_dir)
 
-        def taped_log(split, records, logger, global_step, **kwargs):
-            capture = _Capture(logger)
-            saves = log_records(split, records, capture, global_step, **kwargs)
-            self.logged.append((split, global_step, capture.scalars, saves))
-            return saves
-
-        expert.forward, expert.log_records = taped_forward, taped_log
-        return self
-
-
-def _names(others):
-    """What tells a batch's items apart: file names, or SD's frame labels."""
-    if others[-1] is None or isinstance(others[-1], str):
-        return [float(label.sum()) for label in others[0]]
-    return list(others[-1])
-
-
-class _Capture:
-    def __init__(self, logger):
-        self.logger, self.scalars = logger, {}
-
-    def add_scalar(self, tag, value, global_step=0):
-        self.scalars[tag] = float(value)
-        self.logger.add_scalar(tag, value, global_step=global_step)
-
-
-def run_s3prls(upstream, task, config, expdir):
-    from s3prl.downstream.runner import Runner
-
-    expdir.mkdir()
-    args = argparse.Namespace(
-        upstream=upstream, upstream_ckpt=None, upstream_model_config=None, upstream_refresh=False,
-        upstream_trainable=False, upstream_feature_selection="hidden_states",
-        upstream_layer_selection=None, upstream_feature_normalize=False, device="cpu", seed=SEED,
-        downstream=find_task(task).downstream, downstream_variant=None, init_ckpt=None,
-        expdir=str(expdir), push_to_hf_hub=False, evaluate_split=BINDINGS[task].test,
-    )  # fmt: skip
-    config = copy.deepcopy(config)
-    config["runner"]["max_keep"] = 1
-    seed_everything(SEED)
-    runner = Runner(args, config)
-    tape = Tape().listen(runner.downstream.model)
-    runner.train()
-    runner.evaluate()
-    return tape, runner
+    # The same on stored features, with heads and optimizers as they are used.
+    shipped = s3prl_loop.run_ours(run, "stored", stored=True)
+    assert shipped.experiment.source.stored > 0
+    assert shipped.tape.items() == ours.tape.items()
+    torch.testing.assert_close(shipped.tape.losses, theirs.losses + tested.losses, **TOLERANCE)
+    assert shipped.tested.value == pytest.approx(ours.tested.value, abs=1e-9)
+    assert shipped.tested.selection.step == ours.tested.selection.step
+    if task in ("ASR", "SF"):  # whose LSTMs run over padded utterances
+        assert shipped.tape.losses != ours.tape.losses
 
 
-def run_ours(upstream, task, config, expdir):
-    from s3prl import hub
-
-    import superbit.upstreams  # noqa: F401  (puts our names into s3prl's hub)
-
-    expdir.mkdir()
-    seed_everything(SEED)
-    experiment = Experiment(
-        # Built as s3prl builds it: fbank draws random numbers to learn its dimension.
-        upstream=getattr(hub, upstream)(ckpt=None, model_config=None, refresh=False),
-        downstream=find_task(task).downstream,
-        config=copy.deepcopy(config), seed=SEED, expdir=expdir,
-    )  # fmt: skip
-    tape = Tape().listen(experiment.head)
-    experiment.train()
-    experiment.evaluate(BINDINGS[task].test)
-    return tape, experiment
-
-
-@pytest.mark.parametrize(
-    ("task", "upstream"),
-    [
-        ("KS", "fbank_no_cmvn"),
-        ("PR", "vanilla_nano"),
-        ("ASR", "fbank"),
-        ("ER", "fbank_no_cmvn"),
-        ("SD", "fbank"),
-    ],
-)
-def test_our_loop_is_s3prls(task, upstream, tiny_paths, tmp_path, monkeypatch):
-    # The loops are compared to the last digit, so the head computes as s3prl's does.
-    monkeypatch.setattr(heads, "without_packing", lambda module: None)
-    from s3prl import hub
-
-    from superbit.upstreams.vanilla import hubconf
-
-    # Random weights: with trained ones PR's losses are 5 to 18 and their rounding grows past 1e-5.
-    monkeypatch.setattr(hub, "vanilla_nano", partial(hubconf.vanilla_nano, untrained=True))
-    config = short_config(task, tiny_paths, tmp_path / "work")
-    theirs, runner = run_s3prls(upstream, task, config, tmp_path / "theirs")
-    ours, experiment = run_ours(upstream, task, config, tmp_path / "ours")
-
-    assert ours.batches == theirs.batches
-    in_training = [i for i, batch in enumerate(theirs.batches) if batch[0] == "train"]
-    assert len(in_training) == STEPS * config["runner"]["gradient_accumulate_steps"]
-    assert len({tuple(theirs.batches[i][1]) for i in in_training}) > 1
-    torch.testing.assert_close(ours.losses, theirs.losses, atol=1e-5, rtol=0)
-
-    assert [entry[:2] for entry in ours.logged] == [entry[:2] for entry in theirs.logged[:-1]] + [
-        (BINDINGS[task].test, STEPS)
-    ]
-    for mine, their in zip(ours.logged, theirs.logged, strict=True):
+def assert_same_logs(ours, theirs, tested):
+    """Every evaluation and every line of training: split, step, scalars, checkpoints asked for."""
+    steps = [entry[:2] for entry in theirs.logged] + [(tested.logged[0][0], STEPS)]
+    assert [entry[:2] for entry in ours.logged] == steps
+    for mine, their in zip(ours.logged, theirs.logged + tested.logged, strict=True):
         assert mine[3] == their[3]
         torch.testing.assert_close(mine[2], their[2], atol=1e-5, rtol=1e-6)
-    weights = runner.downstream.model.state_dict()
-    for name, tensor in experiment.head.state_dict().items():
-        torch.testing.assert_close(tensor, weights[name], atol=1e-5, rtol=1e-5)
 
 
-def test_padded_recurrence_trains_alike(tiny_paths, tmp_path, monkeypatch):
-    """What `recurrence` computes otherwise is rounding, which training hardly enlarges."""
-    config = short_config("ASR", tiny_paths, tmp_path / "work")
-    padded, _ = run_ours("fbank", "ASR", config, tmp_path / "padded")
-    monkeypatch.setattr(heads, "without_packing", lambda module: None)
-    packed, _ = run_ours("fbank", "ASR", config, tmp_path / "packed")
-    assert padded.batches == packed.batches
-    assert padded.losses != packed.losses
-    torch.testing.assert_close(padded.losses, packed.losses, rtol=2e-5, atol=1e-5)
+def assert_same_items(task, ours, tested):
+    items_of, score = BINDINGS[task].items, BINDINGS[task].score
+    if items_of is None:
+        return
+    items = items_of(tested.records)
+    assert items == items_of(ours.records)
+    ((_, _, scalars, _),) = tested.logged
+    (metric,) = [v for tag, v in scalars.items() if tag.endswith(f"-{BINDINGS[task].metric}")]
+    assert score(items) == pytest.approx(metric * BINDINGS[task].metric_scale, abs=1e-4)
 
 
-def test_the_golden_comparison_can_fail(tiny_paths, tmp_path, monkeypatch):
-    """A loop that does not reseed at evaluations, as s3prl does, is told apart."""
-    config = short_config("KS", tiny_paths, tmp_path / "work")
-    theirs, _ = run_s3prls("fbank_no_cmvn", "KS", config, tmp_path / "theirs")
+def assert_same_predictions(ours, theirs):
+    files = sorted(file.name for file in (theirs / "scoring/predictions").glob("*.h5"))
+    assert files
+    for name in files:
+        mine, their = (h5py.File(d / "scoring/predictions" / name)["T_hat"][...]
+                       for d in (ours, theirs))  # fmt: skip
+        torch.testing.assert_close(torch.tensor(mine), torch.tensor(their), atol=1e-5, rtol=0)
+    assert (ours / "frame_shift").read_text() == (theirs / "frame_shift").read_text()
+
+
+def trained(run, monkeypatch):
+    """Their tape and ours, without the test."""
+    theirs, _ = s3prl_loop.train_by_s3prl(run)
+    with monkeypatch.context() as patch:
+        s3prl_loop.round_alike(patch)
+        ours = s3prl_loop.run_ours(run)
+    return theirs, ours.tape.batches[: len(theirs.batches)], ours.tape.losses[: len(theirs.losses)]
+
+
+@pytest.mark.parametrize("task", ["KS", "SID"])
+def test_a_loop_without_reseeding_is_told_apart(task, bench, monkeypatch):
+    """s3prl reseeds at evaluations: order of files, and where SID crops."""
     monkeypatch.setattr("superbit.benchmark.experiment.seed_everything", lambda seed: None)
-    ours, _ = run_ours("fbank_no_cmvn", "KS", config, tmp_path / "ours")
-    assert ours.batches != theirs.batches
+    theirs, batches, _ = trained(bench(task), monkeypatch)
+    assert batches != theirs.batches
+
+
+def test_another_seed_is_told_apart(bench, monkeypatch):
+    run = bench("IC")
+    theirs, _ = s3prl_loop.train_by_s3prl(run)
+    monkeypatch.setattr(s3prl_loop, "SEED", s3prl_loop.SEED + 1)
+    ours = s3prl_loop.run_ours(run)
+    assert ours.tape.batches[:3] != theirs.batches[:3]
+
+
+def test_a_step_too_many_between_evaluations_is_told_apart(bench, monkeypatch):
+    """SF's batches are the same in any order of steps; its losses and checkpoints are not."""
+    run = bench("SF")
+    theirs, expdir = s3prl_loop.train_by_s3prl(run)
+    states, _ = s3prl_loop.checkpoints_of_s3prl(expdir)
+    run.config["optimizer"]["lr"] *= 1.001
+    s3prl_loop.round_alike(monkeypatch)
+    ours = s3prl_loop.run_ours(run)
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(
+            ours.tape.losses[: len(theirs.losses)], theirs.losses, atol=1e-5, rtol=0
+        )
+    with pytest.raises(AssertionError):
+        assert_same_weights(ours.saved[4], torch.load(states[4], weights_only=False))
