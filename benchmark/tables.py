@@ -257,7 +257,7 @@ class _Rows:
             model=name,
             upstream=first.identity.upstream,
             source="; ".join(["measured", *marks]),
-            precision=f"FP32-{spec.policy.upper()}" if spec.policy else "FP32",
+            precision=f"FP32-{spec.policy_label}" if spec.policy else "FP32",
             cells={
                 task.column: self._cell(task, by_task[task.name][0])
                 for task in TASKS.values()
