@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,12 +57,13 @@ def error_flow_command(arguments: argparse.Namespace) -> int:
     require_one_of("format", arguments.format, FORMATS)
     if arguments.format == "png":
         require_matplotlib("--format png", instead="choose csv or md")
-    with Reporter().quiet() as out:
+    reporter = Reporter()
+    with reporter.quiet() as out:
         spec = UpstreamSpec.parse(arguments.spec).normalized()
         policy = spec.policy or TWIN_POLICY
         model, twin, weights = model_and_twin(spec, policy)
         audio = read_folder(arguments.audio) if arguments.audio else fixed_signal()
-        rows = measure(model, twin, audio)
+        rows = measure(model, twin, audio, each=partial(reporter.each, "blocks of the encoder"))
     title, notes = (
         f"{_plain(spec)} and its {policy} twin",
         caption(rows, model=weights, audio=audio.meaning),
@@ -119,13 +122,19 @@ def model_and_twin(spec: UpstreamSpec, policy: str) -> tuple[Hubert, Hubert, str
     return model, binarize_(copy.deepcopy(model), policy), weights
 
 
-def measure(model: Hubert, twin: Hubert, audio: Audio) -> list[BlockFlow]:
+def measure(
+    model: Hubert,
+    twin: Hubert,
+    audio: Audio,
+    *,
+    each: Callable[[Sequence[str]], Iterable[str]] = iter,
+) -> list[BlockFlow]:
     """Calibrate the twin on the audio, and return the flow of error over it."""
     from superbit.upstreams.quantization.convert import calibrate
     from superbit.upstreams.quantization.error_flow import error_flow
 
     calibrate(twin, audio.waveforms)
-    return error_flow(model, twin, audio.waveforms)
+    return error_flow(model, twin, audio.waveforms, each=each)
 
 
 def fixed_signal(seconds: int = SIGNAL_SECONDS, *, seed: int = 0) -> Audio:

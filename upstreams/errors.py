@@ -10,6 +10,13 @@ class InputError(Exception):
     """
 
 
+class ForeignError(InputError):
+    """Somebody else's code raised, and what it raised is the cause.
+
+    One sentence cannot tell where: the command line shows it with ``--traceback``.
+    """
+
+
 def did_you_mean(wrong: str, known: "list[str] | set[str] | tuple[str, ...]") -> str:
     """Return ``" Did you mean 'x'?"`` for the nearest of ``known``, or an empty string."""
     import difflib

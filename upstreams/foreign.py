@@ -14,7 +14,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from superbit.upstreams.errors import InputError, did_you_mean
+from superbit.upstreams.errors import ForeignError, InputError, did_you_mean
 from superbit.upstreams.fingerprint import source_sha256
 from superbit.upstreams.spec import UpstreamSpec
 
@@ -37,7 +37,7 @@ def build(builder: Callable[..., nn.Module], spec: UpstreamSpec, *, draw_seed: i
         raise
     except (Exception, SystemExit) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"upstream {str(spec)!r} cannot be built: {reason}.") from error
+        raise ForeignError(f"upstream {str(spec)!r} cannot be built: {reason}.") from error
     if not isinstance(expert, nn.Module):
         raise InputError(
             f"upstream {str(spec)!r}: its function returned {type(expert).__name__}; "
@@ -184,6 +184,6 @@ def _import_file(path: Path) -> types.ModuleType:
     try:
         return importlib.import_module(f"{package_name}.{path.stem}")
     except (Exception, SystemExit) as error:
-        raise InputError(
+        raise ForeignError(
             f"upstream file {path} cannot be imported: {type(error).__name__}: {error}."
         ) from error

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from superbit.upstreams import foreign
-from superbit.upstreams.errors import InputError, did_you_mean
+from superbit.upstreams.errors import ForeignError, InputError, did_you_mean
 from superbit.upstreams.extras import how_to_install, pip_line
 from superbit.upstreams.fingerprint import weights_sha256
 from superbit.upstreams.spec import TWIN_POLICY, TWIN_PREFIX, UpstreamSpec
@@ -308,7 +308,7 @@ def _plugin_entry(point: EntryPoint) -> UpstreamEntry:
     try:
         build = point.load()
     except (Exception, SystemExit) as error:
-        raise InputError(
+        raise ForeignError(
             f"plug-in upstream {point.name!r} of {origin} cannot be imported: "
             f"{type(error).__name__}: {error}."
         ) from error
@@ -324,7 +324,7 @@ def _s3prl_entry(name: str, *, typed: str) -> UpstreamEntry:
         build = foreign.by_hub_name(name)
     except ImportError as error:
         if error.name != "s3prl":
-            raise InputError(
+            raise ForeignError(
                 f"upstream {typed!r} of s3prl's hub cannot be imported: "
                 f"{how_to_install(error) or error}."
             ) from error
