@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from superbit.benchmark.progress import Reporter
 
 
@@ -11,19 +13,40 @@ def check_command(spec: str) -> int:
     Raises:
         InputError: the spec cannot be loaded.
     """
-    from superbit.upstreams.contract import check_upstream, render_rule, render_summary
+    from superbit.upstreams.contract import (
+        RuleResult,
+        check_upstream,
+        render_rule,
+        render_summary,
+        rule_names,
+    )
     from superbit.upstreams.registry import load, load_upstream
 
-    reporter = Reporter()
-    with reporter.quiet() as out:
+    reporter, names = Reporter(), rule_names()
+    with reporter.quiet() as out, ExitStack() as bar:
+        bar.enter_context(reporter.counting(f"loading {spec}"))
         loaded = load_upstream(spec)
+        bar.close()
         print(f"{loaded.spec} ({loaded.entry.origin})", file=out, flush=True)
+
+        def measuring(rule: int) -> None:
+            what = f"rule {rule + 1} of {len(names)}: {names[rule]}"
+            bar.enter_context(reporter.counting(what))
+
+        def measured(result: RuleResult) -> None:
+            # no bar while a rule is printed: both go to one terminal
+            bar.close()
+            print(render_rule(result), file=out, flush=True)
+            if result.name != names[-1]:
+                measuring(names.index(result.name) + 1)
+
+        measuring(0)
         report = check_upstream(
             loaded.expert,
             ours=loaded.entry.ours,
             # Other random draws, so that what the state_dict lacks shows.
             build=lambda: load(spec, draw_seed=1),
-            on_rule=lambda result: print(render_rule(result), file=out, flush=True),
+            on_rule=measured,
         )
     print(render_summary(report))
     return 0 if report.ok else 1

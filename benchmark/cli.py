@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from superbit.benchmark.verbs import parser
-from superbit.upstreams.errors import InputError
+from superbit.upstreams.errors import BrokenUpstream, InputError
 from superbit.upstreams.extras import how_to_install
 
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
@@ -22,17 +22,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Threads that spin while they wait make torch many times slower beside any other process.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     arguments = parser().parse_args(argv)
+    # none of the verbs' business, and absent where only help was asked for
+    show_traceback = vars(arguments).pop("traceback", False)
     try:
         return arguments.verb(arguments)
     except InputError as error:
-        print(f"superbit: {error}", file=sys.stderr)
+        unseen = isinstance(error, BrokenUpstream) and not show_traceback
+        _say(f"{error}{' With --traceback it says where.' if unseen else ''}", show_traceback)
         return EXIT_INPUT
     except ModuleNotFoundError as error:
         # the base install is for tables: whatever else a verb needs is one of the extras
         missing = how_to_install(error)
         if missing is None:
             raise
-        print(f"superbit: {missing}.", file=sys.stderr)
+        _say(f"{missing}.", show_traceback)
         return EXIT_INPUT
     except KeyboardInterrupt:
         print("superbit: stopped.", file=sys.stderr)
@@ -40,6 +43,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return EXIT_FAILED
+
+
+def _say(sentence: str, show_traceback: bool) -> None:
+    """Print the sentence of the exception at hand, after where it arose if that is asked for."""
+    if show_traceback:
+        import traceback
+
+        traceback.print_exc()
+    print(f"superbit: {sentence}", file=sys.stderr)
 
 
 if __name__ == "__main__":

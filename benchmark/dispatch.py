@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -25,6 +25,26 @@ def carried_out_by(
         return function(arguments) if given is None else function(**given(arguments))
 
     return verb
+
+
+def prints_help(parser: argparse.ArgumentParser) -> Verb:
+    """Return what stands in for a verb that was not said: the help that lists them."""
+
+    def verb(_arguments: argparse.Namespace) -> int:
+        parser.print_help()
+        return 0
+
+    return verb
+
+
+def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Give the parser of every verb that has no verbs below it."""
+    groups = [action for action in parser._actions if isinstance(action, Verbs)]
+    if not groups:
+        yield parser
+    for group in groups:
+        for below in group.choices.values():
+            yield from leaves(below)
 
 
 def vars_but_verb(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import copy
 import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,7 +87,7 @@ def error_flow_command(arguments: argparse.Namespace) -> int:
         title = f"{_plain(spec)} and its {policy} twin, {pair.words}"
         reporter.line(f"error flow of {title}")
         audio = read_folder(arguments.audio) if arguments.audio else fixed_signal()
-        rows = measure(pair, audio)
+        rows = measure(pair, audio, each=partial(reporter.each, "blocks of the encoder"))
     notes = caption(rows, weights=pair.weights, audio=audio.meaning, trained=pair.trained)
     file: Path | None = arguments.out
     if arguments.format == "png":
@@ -191,14 +193,16 @@ def _full_precision(directory: str | Path, name: str) -> Hubert:
     return model
 
 
-def measure(pair: Pair, audio: Audio) -> list[BlockFlow]:
+def measure(
+    pair: Pair, audio: Audio, *, each: Callable[[Sequence[str]], Iterable[str]] = iter
+) -> list[BlockFlow]:
     """Return the flow of error over the audio; a twin that was made is calibrated on it first."""
     from superbit.upstreams.quantization.convert import calibrate
     from superbit.upstreams.quantization.error_flow import error_flow
 
     if not pair.trained:
         calibrate(pair.twin, audio.waveforms)
-    return error_flow(pair.model, pair.twin, audio.waveforms)
+    return error_flow(pair.model, pair.twin, audio.waveforms, each=each)
 
 
 def fixed_signal(seconds: int = SIGNAL_SECONDS, *, seed: int = 0) -> Audio:

@@ -8,8 +8,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TextIO
+from typing import Any, TextIO, TypeVar
 
+T = TypeVar("T")
 # Seconds between two lines where there is no terminal to draw a bar on.
 _LINE_INTERVAL = 10.0
 
@@ -25,6 +26,7 @@ class Reporter:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stderr
+        self._bar_now: Any = None
 
     @property
     def is_terminal(self) -> bool:
@@ -32,8 +34,11 @@ class Reporter:
         return self.stream.isatty()
 
     def line(self, text: str) -> None:
-        """Write one line."""
-        print(text, file=self.stream, flush=True)
+        """Write one line, above a bar that is there."""
+        if self._bar_now is not None:
+            self._bar_now.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        else:
+            print(text, file=self.stream, flush=True)
 
     @contextlib.contextmanager
     def quiet(self) -> Iterator[TextIO]:
@@ -46,18 +51,33 @@ class Reporter:
     def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
         """Give a callback ``(done, total)`` that shows progress of ``what``."""
         if not self.is_terminal:
-            last = [time.monotonic()]
+            began = time.monotonic()
+            last = [began]
 
             def on_line(done: int, total: int) -> None:
-                if time.monotonic() - last[0] >= _LINE_INTERVAL:
-                    last[0] = time.monotonic()
-                    self.line(f"{what}: {done:,} of {total:,}")
+                now = time.monotonic()
+                if now - last[0] >= _LINE_INTERVAL:
+                    last[0] = now
+                    left = f", {_clock((now - began) * (total - done) / done)} left" if done else ""
+                    self.line(f"{what}: {done:,} of {total:,}{left}")
 
             yield on_line
             return
         with self._bar(time_left=True) as bar:
             task = bar.add_task(what, total=None, note="")
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+            self._bar_now = bar
+            try:
+                yield lambda done, total: bar.update(task, completed=done, total=total)
+            finally:
+                self._bar_now = None
+
+    def each(self, what: str, items: Sequence[T]) -> Iterator[T]:
+        """Give the items one by one and show how many are done."""
+        with self.counting(what) as on_progress:
+            for done, item in enumerate(items):
+                on_progress(done, len(items))
+                yield item
+            on_progress(len(items), len(items))
 
     @contextlib.contextmanager
     def runs(self, *, labels: Sequence[str], steps: Sequence[int]) -> Iterator[RunsProgress]:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from superbit.benchmark.dispatch import Verbs, carried_out_by, vars_but_verb
+from superbit.benchmark.dispatch import (
+    Verbs,
+    carried_out_by,
+    leaves,
+    prints_help,
+    vars_but_verb,
+)
 from superbit.benchmark.verbs_training import add_training
 
 RESULTS = Path("results/local")
@@ -18,13 +24,18 @@ def parser() -> argparse.ArgumentParser:
         description="Measures what an efficient speech encoder costs and what it gives up: "
         "SUPERB over s3prl upstreams.",
     )
-    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+    parser.set_defaults(verb=prints_help(parser))
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB")
     _add_upstreams(verbs)
     _add_corpus(verbs)
     _add_sweep(verbs)
     _add_cache(verbs)
     add_training(verbs)
     _add_tables(verbs)
+    for verb in leaves(parser):
+        verb.add_argument(
+            "--traceback", action="store_true", help="of an error, also where in Python it arose"
+        )
     return parser
 
 
@@ -56,7 +67,8 @@ def _add_upstreams(verbs: Verbs[argparse.ArgumentParser]) -> None:
 
 def _add_corpus(verbs: Verbs[argparse.ArgumentParser]) -> None:
     corpus = verbs.add_parser("corpus", help="make embedded corpora, check and prepare real ones")
-    corpus_verbs = corpus.add_subparsers(required=True, metavar="VERB")
+    corpus.set_defaults(verb=prints_help(corpus))
+    corpus_verbs = corpus.add_subparsers(metavar="VERB")
 
     verb = corpus_verbs.add_parser("make", help="synthesize corpora in the real layouts")
     verb.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -171,7 +183,8 @@ def _add_sweep(verbs: Verbs[argparse.ArgumentParser]) -> None:
 
 def _add_cache(verbs: Verbs[argparse.ArgumentParser]) -> None:
     cache = verbs.add_parser("cache", help="stored features: list them, delete them")
-    cache_verbs = cache.add_subparsers(required=True, metavar="VERB")
+    cache.set_defaults(verb=prints_help(cache))
+    cache_verbs = cache.add_subparsers(metavar="VERB")
     verb = cache_verbs.add_parser("ls", help="what is stored, by upstream")
     _add_cache_folder(verb)
     _add_results(verb)
@@ -200,7 +213,8 @@ def _add_tables(verbs: Verbs[argparse.ArgumentParser]) -> None:
     _add_profile(verb)
 
     tables = verbs.add_parser("table", help="print a table of the paper beside ours")
-    numbers = tables.add_subparsers(required=True, metavar="NUMBER")
+    tables.set_defaults(verb=prints_help(tables))
+    numbers = tables.add_subparsers(metavar="NUMBER")
     verb = numbers.add_parser("1", help="what encoders cost: the same as profile")
     _add_profile(verb)
     verb = numbers.add_parser("2", help="the ten tasks")

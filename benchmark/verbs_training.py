@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from superbit.benchmark.dispatch import Verbs, carried_out_by
+from superbit.benchmark.dispatch import Verbs, carried_out_by, prints_help
 
 
 def add_training(verbs: Verbs[argparse.ArgumentParser]) -> None:
@@ -73,7 +73,8 @@ def _add_run(verb: argparse.ArgumentParser) -> None:
 
 def _add_units(verbs: Verbs[argparse.ArgumentParser]) -> None:
     units = verbs.add_parser("units", help="k-means units: fit them, label audio with them")
-    units_verbs = units.add_subparsers(required=True, metavar="VERB")
+    units.set_defaults(verb=prints_help(units))
+    units_verbs = units.add_subparsers(metavar="VERB")
 
     fit = units_verbs.add_parser("fit", help="k-means over MFCC, or over a layer of a checkpoint")
     fit.add_argument("--clusters", type=int, required=True, metavar="K")

@@ -11,9 +11,10 @@ class InputError(Exception):
 
 
 class BrokenUpstream(InputError):
-    """What is wrong is in one upstream's own code or files.
+    """What is wrong is in one upstream's own code or files; what it raised is the cause.
 
-    A sweep fails that upstream's runs and goes on with the others.
+    A sweep fails that upstream's runs and goes on with the others. One sentence cannot tell where
+    it is: the command line shows it with ``--traceback``.
     """
 
 

@@ -385,7 +385,7 @@ def _s3prl_entry(name: str, *, typed: str) -> UpstreamEntry:
         build = foreign.by_hub_name(name)
     except ImportError as error:
         if error.name != "s3prl":
-            raise InputError(
+            raise BrokenUpstream(
                 f"upstream {typed!r} of s3prl's hub cannot be imported: "
                 f"{how_to_install(error) or error}."
             ) from error

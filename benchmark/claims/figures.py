@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from importlib import resources, util
 from importlib.resources.abc import Traversable
@@ -91,15 +91,22 @@ def models_can_be_built() -> bool:
     return util.find_spec("torch") is not None
 
 
-def our_figures(models: Iterable[str]) -> dict[str, dict[str, object]]:
-    """Return the honest accounting's row of each model, by its name; takes seconds."""
+def our_figures(
+    models: Iterable[str], *, each: Callable[[Sequence[str]], Iterable[str]] = iter
+) -> dict[str, dict[str, object]]:
+    """Return the honest accounting's row of each model, by its name; takes seconds.
+
+    ``each`` gives the models one by one, and may show how far it is.
+    """
     from superbit.benchmark.profiling.table1 import table1_rows
 
     names = list(models)
-    rows = table1_rows(accounting="honest", specs=names)
     return {
-        name: {**row, "positional_parameters": _positional_parameters(name)}
-        for name, row in zip(names, rows, strict=True)
+        name: {
+            **table1_rows(accounting="honest", specs=[name])[0],
+            "positional_parameters": _positional_parameters(name),
+        }
+        for name in each(names)
     }
 
 

@@ -37,7 +37,7 @@ def profile_command(arguments: argparse.Namespace) -> int:
     rows = []
     with reporter.quiet() as out:
         subjects = [resolve(text) for text in texts or SPECS]
-        for subject in subjects:
+        for subject in reporter.each("profiling", subjects):
             row = row_of(subject, accounting, seconds)
             if arguments.measure:
                 reporter.line(f"measuring {subject.spec}")

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -87,13 +87,20 @@ class BlockFlow:
         return all_before / own if own else (1.0 if not all_before else math.inf)
 
 
-def error_flow(model: Hubert, twin: Hubert, waveforms: Sequence[Tensor]) -> list[BlockFlow]:
+# Gives names one by one, and may show how far it is.
+Each = Callable[[Sequence[str]], Iterable[str]]
+
+
+def error_flow(
+    model: Hubert, twin: Hubert, waveforms: Sequence[Tensor], *, each: Each = iter
+) -> list[BlockFlow]:
     """Return the flow of error through the encoder of a model, over utterances taken one by one.
 
     Args:
         model: in full precision; put in eval mode.
         twin: binarized and calibrated, of the same weights or trained; left as it is.
         waveforms: 1-D tensors at 16 kHz.
+        each: goes through the blocks.
 
     Raises:
         InputError: `Hubert.features` refuses the audio.
@@ -106,7 +113,7 @@ def error_flow(model: Hubert, twin: Hubert, waveforms: Sequence[Tensor]) -> list
         assert isinstance(hybrid, Hubert)
         return [hybrid.encode(x, None)[-1] for x in inputs]  # of (1, T, D) each
 
-    return flow(model, twin, blocks_of(twin), run)
+    return flow(model, twin, blocks_of(twin), run, each=each)
 
 
 def blocks_of(twin: nn.Module) -> list[str]:
@@ -127,6 +134,8 @@ def flow(
     twin: nn.Module,
     blocks: Sequence[str],
     run: Callable[[nn.Module], list[Tensor]],
+    *,
+    each: Each = iter,
 ) -> list[BlockFlow]:
     """Return the flow of error through ``blocks`` that both modules have by one name.
 
@@ -135,6 +144,7 @@ def flow(
         twin: a copy of it in which the blocks differ, and perhaps what stands between them.
         blocks: dotted names; every one of them runs, and returns a tensor.
         run: computes the outputs of a module of that structure, always from the same input.
+        each: goes through the blocks.
     """
     hybrid = copy.deepcopy(twin).eval()
     between = _between(model, blocks)
@@ -154,7 +164,7 @@ def flow(
         return deviation(found[name], expected[name]), deviation(found_out, expected_out)
 
     rows = []
-    for position, name in enumerate(order):
+    for position, name in enumerate(each(order)):
         alone, alone_encoder = deviations({name}, name)
         following = order[position + 1 : position + 2]
         before_next = ran[: ran.index(following[0])] if following else ran
