@@ -115,6 +115,52 @@ def short_audio(folder):
     return pretrain(folder, *words), "no audio of at least 16000 samples"
 
 
+def labels_of_one_unit(folder, split="train"):
+    file = folder / "labels" / f"{split}.km"
+    lines = [" ".join(["3"] * len(line.split())) for line in file.read_text().splitlines()]
+    file.write_text("\n".join(lines) + "\n")
+    return pretrain(folder), f"{split}.km: all of the"
+
+
+def held_out_labels_of_one_unit(folder):
+    return labels_of_one_unit(folder, "valid")
+
+
+def twins_on_labels_of_one_unit(folder):
+    labels_of_one_unit(folder)
+    words = ["--teacher", folder / "run" / "last", "--policy", "w1a2", "--device", "cpu"]
+    data = ["--manifests", folder / "m", "--labels", folder / "labels", "--out", folder / "twins"]
+    return [
+        "distil",
+        "--loss",
+        "hubert",
+        "--set",
+        "min_samples=8000",
+        *words,
+        *data,
+    ], "are one unit"
+
+
+def units_of_silence(folder):
+    silence = folder / "silence"
+    silence.mkdir()
+    soundfile.write(silence / "a.wav", np.zeros(32_000), 16_000)
+    (silence / "train.tsv").write_text(f"{silence}\na.wav\t32000\n")
+    words = ["--clusters", "4", "--manifest", silence / "train.tsv", "--out", folder / "few"]
+    return ["units", "fit", *words], "one unit"
+
+
+def silence_labelled(folder):
+    units_of_silence(folder)
+    words = ["--manifest", folder / "silence" / "train.tsv", "--out", folder / "few.km"]
+    return ["units", "label", "--units", folder / "mfcc", *words], "one unit"
+
+
+def one_cluster(folder):
+    words = ["--manifest", folder / "m" / "train.tsv", "--out", folder / "one"]
+    return ["units", "fit", "--clusters", "1", *words], "at least 2 are needed"
+
+
 def no_audio(folder):
     (folder / "nothing").mkdir()
     return ["manifest", folder / "nothing", "--out", folder / "m2"], "no usable flac or wav file"
@@ -131,7 +177,9 @@ def another_phase(folder):
 
 BAD = [
     fewer_lines, shorter_lines, labels_of_another_rate, too_many_clusters, an_empty_manifest,
-    short_audio, no_audio, another_encoder, another_phase,
+    short_audio, no_audio, another_encoder, another_phase, labels_of_one_unit,
+    held_out_labels_of_one_unit, twins_on_labels_of_one_unit, units_of_silence, silence_labelled,
+    one_cluster,
 ]  # fmt: skip
 
 
@@ -144,6 +192,28 @@ def test_bad_input_is_one_sentence_and_leaves_checkpoints_alone(superbit, traine
     assert said in err
     assert err.count("\n") == 1
     assert contents(trained / "run") == before
+
+
+def test_few_of_the_units_are_a_warning(superbit, trained):
+    """Fitting, labelling and training say so, and go on."""
+    audio = trained / "two-tones"
+    audio.mkdir()
+    sound = np.sign(np.sin(np.arange(48_000) / 5)) * np.repeat([0.3, 0.0, 0.3], 16_000)
+    soundfile.write(audio / "a.wav", sound, 16_000)
+    for split in ("train", "valid"):
+        (audio / f"{split}.tsv").write_text(f"{audio}\na.wav\t48000\n")
+    units = trained / "many"
+    words = ["--clusters", "60", "--manifest", trained / "m" / "train.tsv", "--out", units]
+    assert superbit("units", "fit", *words)[0] == 0
+    for split in ("train", "valid"):
+        words = ["--units", units, "--manifest", audio / f"{split}.tsv"]
+        status, _, err = superbit("units", "label", *words, "--out", audio / f"{split}.km")
+        assert (status, "of 60 units occur" in err) == (0, True)
+    words = ["--manifests", audio, "--labels", audio, "--set", "units=60"]
+    status, _, err = superbit(*pretrain(trained, *words, out="few"))
+    assert status == 0
+    for split in ("train", "valid"):
+        assert f"{audio / split}.km: only " in err
 
 
 def under_torchrun(words):

@@ -68,6 +68,7 @@ def units_fit_command(arguments: argparse.Namespace) -> int:
         clusters=arguments.clusters,
         fraction=arguments.fraction,
         seed=arguments.seed,
+        say=_to_stderr,
     )
     save_units(arguments.out, units)
     what = "39-d MFCC" if source.layer is None else f"layer {source.layer}"
@@ -95,6 +96,7 @@ def units_label_command(arguments: argparse.Namespace) -> int:
         shard=arguments.shard,
         shards=arguments.shards,
         jobs=arguments.jobs,
+        say=_to_stderr,
     )
     _report_skipped(skipped, "could not be read and were given a line of zeros")
     if complete:
@@ -152,7 +154,13 @@ def run_pretraining(
         InputError: something is wrong with what was given.
     """
     data = batches(
-        config, size, manifests=manifests, labels=labels, units=config.units, rate=config.label_rate
+        config,
+        size,
+        manifests=manifests,
+        labels=labels,
+        units=config.units,
+        rate=config.label_rate,
+        say=say if world.leads else lambda line: None,
     )
     objective = HubertObjective(
         config,
@@ -194,7 +202,7 @@ def _pretrain(
         out=Path(arguments.out),
         world=world,
         init=None if arguments.init is None else Path(arguments.init),
-        say=lambda line: print(line, file=sys.stderr, flush=True),
+        say=_to_stderr,
         scalars=tensorboard(Path(arguments.out)) if arguments.tensorboard else None,
     )
 
@@ -250,6 +258,10 @@ def _plan(arguments: argparse.Namespace, config: PretrainingConfig, size: Hubert
         epochs = config.updates * found.seconds_of_audio / 3600 / audio.hours
         lines.append(f"{audio.file}: {audio.hours:,.2f} hours, seen about {epochs:,.1f} times")
     return "\n".join(lines)
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _report_skipped(skipped: tuple[str, ...], what: str) -> None:

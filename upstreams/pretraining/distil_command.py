@@ -157,7 +157,15 @@ def run_distillation(
     """
     units, rate = _units(config, teacher, labels)
     size = teacher.model.config
-    data = batches(config, size, manifests=manifests, labels=labels, units=units, rate=rate)
+    data = batches(
+        config,
+        size,
+        manifests=manifests,
+        labels=labels,
+        units=units,
+        rate=rate,
+        say=say if world.leads else lambda line: None,
+    )
     if config.loss == "kd" and teacher.unit_embeddings is None and world.leads:
         say(f"{teacher.path} has no {STATE_FILE} with units: hidden states alone are distilled")
     before, embeddings, path = teacher.model, teacher.unit_embeddings, teacher.path

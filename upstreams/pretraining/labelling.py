@@ -24,7 +24,7 @@ from superbit.upstreams.pretraining.features import (
     hidden_source,
     mfcc_source,
 )
-from superbit.upstreams.pretraining.labels import labels_text, sidecar_of
+from superbit.upstreams.pretraining.labels import Variety, labels_text, sidecar_of
 from superbit.upstreams.pretraining.manifest import Manifest, read_manifest
 from superbit.upstreams.pretraining.units import Units, label_utterance, load_units
 
@@ -57,6 +57,7 @@ def label_manifest(
     shards: int = 1,
     jobs: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[bool, tuple[str, ...]]:
     """Label the parts of one shard that are not done yet.
 
@@ -66,13 +67,14 @@ def label_manifest(
         shards: how many there are, on this machine or others.
         jobs: processes of this shard.
         on_progress: called with (parts done, parts of this shard).
+        say: called with what is odd about the labels once they are complete.
 
     Returns:
         Whether the label file is complete, and the files that could not be read.
 
     Raises:
         InputError: units that are not of these features, a shard that is not there, an utterance
-            without a frame, or a file that cannot be read or written.
+            without a frame, labels that are all one, or a file that cannot be read or written.
     """
     if not 0 <= shard < shards:
         raise InputError(f"shard {shard} of {shards}: shards are 0 to {shards - 1}.")
@@ -93,7 +95,7 @@ def label_manifest(
         skipped += reasons
         if on_progress is not None:
             on_progress(done, len(own))
-    return _put_together(job, parts, count, units, digest), tuple(skipped)
+    return _put_together(job, parts, count, units, digest, say), tuple(skipped)
 
 
 def _source(job: LabelJob, units: Units) -> FeatureSource:
@@ -180,7 +182,14 @@ def _label_part(
     return skipped
 
 
-def _put_together(job: LabelJob, parts: Path, count: int, units: Units, digest: str) -> bool:
+def _put_together(
+    job: LabelJob,
+    parts: Path,
+    count: int,
+    units: Units,
+    digest: str,
+    say: Callable[[str], None],
+) -> bool:
     """Write the label file and its sidecar once every part is there, and say whether it is."""
     if any(not _part(parts, part).is_file() for part in range(count)):
         # unless another shard, finished at the same time, put them together and removed them
@@ -197,6 +206,11 @@ def _put_together(job: LabelJob, parts: Path, count: int, units: Units, digest: 
         text = b"".join(_part(parts, part).read_bytes() for part in range(count))
     except FileNotFoundError:
         return _is_complete(job.out, digest)
+    variety = Variety(len(units.centroids))
+    for line in text.splitlines():
+        variety.add(line.split())
+    if (few := variety.check(f"labels of {job.manifest} with {job.units}")) is not None:
+        say(few)
     with files.replaced(job.out) as temporary:
         temporary.write_bytes(text)
     files.write_text(sidecar_of(job.out), json.dumps(sidecar, indent=1) + "\n")

@@ -10,7 +10,9 @@ starts at sample s takes its labels from round(s · rate / 16,000).
 from __future__ import annotations
 
 import json
+import math
 from codecs import BOM_UTF8
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,51 @@ from superbit.upstreams.pretraining.manifest import Manifest
 FRAME_RATE = 50  # Hz: a frame of the front end every 320 samples
 # Windows end before the audio does; fairseq tolerates this much too.
 _TOLERANCE_SECONDS = 0.1
+# Of one unit every guess is right and nothing is learned; of a tenth of them, little.
+LEAST_UNITS = 2
+FEW_UNITS = 0.1
+
+
+class Variety:
+    """Counts how many units occur among labels, until it is clear that they are enough.
+
+    Args:
+        units: K.
+    """
+
+    def __init__(self, units: int) -> None:
+        self._units, self._enough = units, max(LEAST_UNITS, math.ceil(FEW_UNITS * units))
+        self._seen: set[Hashable] = set()
+        self._labels = 0
+
+    def add(self, labels: Sequence[Hashable]) -> None:
+        """Take labels into account."""
+        self._labels += len(labels)
+        if len(self._seen) < self._enough:
+            self._seen.update(labels)
+
+    def check(self, where: str) -> str | None:
+        """Return a sentence where less than a tenth of the units occur, None where enough do.
+
+        Args:
+            where: the labels, as messages call them.
+
+        Raises:
+            InputError: only one unit occurs.
+        """
+        seen, labels = len(self._seen), self._labels
+        if labels > 1 and seen < LEAST_UNITS:
+            raise InputError(
+                f"{where}: all of the {labels:,} labels are one unit, which every guess predicts; "
+                f"at least {LEAST_UNITS} of the {self._units} units should occur: fit units on "
+                "other audio, and label again."
+            )
+        if seen < self._enough and labels >= self._units:
+            return (
+                f"{where}: only {seen} of {self._units} units occur in {labels:,} labels, fewer "
+                "than a tenth; a constant guess is often right, so look at the chance accuracy"
+            )
+        return None
 
 
 class Labels:
@@ -42,6 +89,7 @@ class Labels:
         self.file = Path(file)
         self.rate, self.units = rate, units
         self._check_sidecar()
+        self._variety = Variety(units)
         self._offsets = self._check_lines(manifest)
 
     def __getitem__(self, index: int) -> np.ndarray:
@@ -70,6 +118,13 @@ class Labels:
         """Return the label of each of ``frames`` frames of a crop from sample ``start``."""
         return crop_labels(self[index], start=start, frames=frames, rate=self.rate)
 
+    def check_variety(self) -> str | None:
+        """Return a sentence where few of the units occur, None where enough do.
+
+        Raises `InputError` where all labels are one.
+        """
+        return self._variety.check(str(self.file))
+
     def _check_sidecar(self) -> None:
         sidecar = sidecar_of(self.file)
         if not sidecar.is_file():
@@ -95,7 +150,9 @@ class Labels:
                     offsets.append(position + marked)
                     position += len(line)
                     if number < len(manifest):
-                        self._check_length(number, len(line.split()), manifest)
+                        words = line[marked:].split()
+                        self._check_length(number, len(words), manifest)
+                        self._variety.add(words)
         except OSError as error:
             raise InputError(
                 f"{self.file} cannot be read: {error.strerror}; it should hold a line of labels "

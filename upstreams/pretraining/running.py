@@ -25,6 +25,7 @@ def batches(
     labels: Path | None,
     units: int | None,
     rate: int | None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Batches]:
     """Return those of ``train``, in random order and crops, and of ``valid``, always the same.
 
@@ -35,9 +36,11 @@ def batches(
         labels: folder of ``SPLIT.km``; None for audio alone.
         units: K of the labels.
         rate: of the labels, Hz.
+        say: called with what is odd about the labels.
 
     Raises:
-        InputError: the manifest or the labels are wrong, or no utterance is long enough.
+        InputError: the manifest or the labels are wrong, all labels are one unit, or no utterance
+            is long enough.
     """
     found = {}
     for split in ("train", "valid"):
@@ -54,6 +57,8 @@ def batches(
             frames=size.convolution_frames,
             crop_at_random=split == "train",
         )
+        if known is not None and (few := known.check_variety()) is not None:
+            say(few)
     return found
 
 

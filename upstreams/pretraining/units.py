@@ -19,6 +19,7 @@ from superbit.upstreams.errors import InputError
 from superbit.upstreams.pretraining import files
 from superbit.upstreams.pretraining.audio import SAMPLE_RATE, CorruptAudio, read_samples
 from superbit.upstreams.pretraining.features import MIN_SAMPLES, FeatureSource
+from superbit.upstreams.pretraining.labels import LEAST_UNITS, Variety
 from superbit.upstreams.pretraining.manifest import Manifest
 
 KMEANS = {
@@ -32,6 +33,7 @@ KMEANS = {
     "compute_labels": False,
 }
 _METADATA = "superbit_units"
+_ASSIGNED_AT_ONCE = 10_000  # frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,7 @@ def fit_units(
     fraction: float = 1.0,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Units, tuple[str, ...]]:
     """Cluster the features of a random part of a manifest.
 
@@ -93,19 +96,24 @@ def fit_units(
         fraction: share of the utterances, at least one of them.
         seed: decides the part and the start of k-means.
         on_progress: called with (utterances read, utterances to read).
+        say: called with what is odd about the units.
 
     Returns:
         The units, and why files were skipped.
 
     Raises:
-        InputError: a share outside 0 … 1, fewer frames than clusters, or no file to be read.
+        InputError: a share outside 0 … 1, fewer frames than clusters, no file to be read, or
+            features that all fall into one cluster.
     """
     from sklearn.cluster import MiniBatchKMeans
 
     if not 0 < fraction <= 1:
         raise InputError(f"fraction is {fraction}; a share above 0 and at most 1 is needed.")
-    if clusters < 1:
-        raise InputError(f"{clusters} clusters: at least one is needed.")
+    if clusters < LEAST_UNITS:
+        raise InputError(
+            f"{clusters} clusters: at least {LEAST_UNITS} are needed, or there is nothing to "
+            "predict."
+        )
     count = max(1, round(fraction * len(manifest)))
     chosen = np.random.default_rng(seed).permutation(len(manifest))[:count]
     read, skipped = [], []
@@ -140,7 +148,13 @@ def fit_units(
         frames=len(features),
         mean_squared_distance=round(float(-kmeans.score(features)) / len(features), 6),
     )
-    return Units(centroids=centroids, info=info), tuple(skipped)
+    units = Units(centroids=centroids, info=info)
+    variety = Variety(clusters)
+    for start in range(0, len(features), _ASSIGNED_AT_ONCE):
+        variety.add(units.assign(features[start : start + _ASSIGNED_AT_ONCE]).tolist())
+    if (few := variety.check(f"units of {manifest.file}")) is not None:
+        say(few)
+    return units, tuple(skipped)
 
 
 def save_units(file: str | Path, units: Units) -> None:
