@@ -22,6 +22,7 @@ from superbit.benchmark.corpora.work import write_atomically
 from superbit.benchmark.features.store import FeatureStore, folder_bytes, whole_or_nothing
 from superbit.benchmark.records import canonical_json
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.quantization.policy import Policy
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -75,14 +76,14 @@ def upstream_identity(upstream: LoadedUpstream) -> dict[str, Any]:
     if upstream.entry.ours:
         # Weights and config (padding included) say it all, under whatever name or path.
         what: dict[str, Any] = {"config": _config(upstream)}
-        model: Any = upstream.expert.model
-        policy = model.policy
-        if policy is not None:  # how many bits is not in the weights
-            what["policy"] = policy.to_dict()
     else:
         what = {"spec": str(upstream.spec), "origin": upstream.entry.origin}
         if upstream.entry.origin == "s3prl":
             what["s3prl"] = metadata.version("s3prl")
+    # how many bits is not in the weights, and a policy's file may change under its name
+    policy = getattr(getattr(upstream.expert, "model", None), "policy", None)
+    if isinstance(policy, Policy):
+        what["policy"] = policy.to_dict()
     return {
         "weights_sha256": upstream.weights_sha256,
         "revision": upstream.entry.revision,

@@ -12,6 +12,8 @@ from typing import ClassVar
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import superbit.upstreams
@@ -24,14 +26,19 @@ from superbit.upstreams.contract import check_upstream
 from superbit.upstreams.contract import render as render_report
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import Hubert, untrained_model
-from superbit.upstreams.hubert_config import NAMED_SIZES
+from superbit.upstreams.hubert_config import NAMED_SIZES, HubertConfig
 from superbit.upstreams.pretraining.distil import DistillationBatch, distillation_losses
 from superbit.upstreams.pretraining.distil_command import parse_policies
 from superbit.upstreams.pretraining.distil_training import student_of
 from superbit.upstreams.pretraining.objective import Pretrainer, dropped_layers
 from superbit.upstreams.quantization.convert import binarize_, binarized_modules, calibrate
 from superbit.upstreams.quantization.error_flow import deviation
-from superbit.upstreams.quantization.policy import load_policy, parse_policy, read_policy
+from superbit.upstreams.quantization.policy import (
+    load_policy,
+    parse_policy,
+    policy_from_dict,
+    read_policy,
+)
 
 README = (Path(__file__).parents[2] / "upstreams" / "README.md").read_text(encoding="utf-8")
 DEPTHWISE, MINE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[-2:]
@@ -599,3 +606,79 @@ def test_the_list_of_policies_says_bits_and_that_a_path_works(capsys):
     for role in encoder_kinds.ROLES:
         assert re.search(rf"^{role} +", printed, re.MULTILINE)
     assert "path that ends in .yaml" in printed
+
+
+def _tiny(kind):
+    return HubertConfig(
+        encoder=kind, layers=2, dim=16, heads=2, ffn_dim=24, conv_layers=((8, 10, 5), (16, 8, 4)),
+        position_kernel=8, position_groups=4, depthwise_kernel=3, sparse_stride=4,
+        sparse_expressivity=1,
+    )  # fmt: skip
+
+
+_bits = st.integers(1, 8)
+_activation = st.fixed_dictionaries(
+    {"bits": _bits, "set": st.sampled_from(["signed", "unsigned"]), "shift": st.booleans()}
+)
+_weight = st.one_of(
+    st.fixed_dictionaries({"bits": _bits, "set": st.just("signed")}),
+    st.just({"bits": 1, "set": "signed", "per_channel": True}),
+)
+_layer = st.fixed_dictionaries({}, optional={"weight": _weight, "input": _activation}).filter(bool)
+_product = st.fixed_dictionaries({"left": _activation, "right": _activation})
+_rules = st.fixed_dictionaries(
+    {"linear": _layer},
+    optional={
+        "activation": st.just({"replace": "relu"}),
+        "rectified_linear": _layer,
+        "convolution": _layer,
+        "scores": _product,
+        # probabilities have no channels to shift
+        "contexts": _product.map(lambda rule: {**rule, "left": {**rule["left"], "shift": False}}),
+    },
+).map(lambda rules: [{"role": role, **rule} for role, rule in rules.items()])
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(kind=st.sampled_from([*encoder_kinds.ENCODERS, *KINDS]), rules=_rules)
+def test_any_policy_on_any_kind_survives_a_checkpoint(installed, tmp_path, kind, rules):
+    policy = policy_from_dict({"name": "any", "rules": rules}, where="any.yaml")
+    model = binarize_(untrained_model(_tiny(kind)), policy)
+    calibrate(model, audio(500, 300))
+    checkpoint.save(tmp_path / "any", model)
+    again = checkpoint.load(tmp_path / "any").model
+    assert again.policy == model.policy
+    for got, due in zip(again.eval()(audio(400)), model.eval()(audio(400)), strict=True):
+        assert torch.equal(got, due)
+    fresh = Hubert(_tiny(kind))
+    assert again.policy.effect(fresh, encoder=kind) == policy.effect(fresh, encoder=kind)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    kind=st.sampled_from(encoder_kinds.ENCODERS),
+    rules=_rules,
+    more=st.lists(_layer, min_size=1, max_size=2),
+    data=st.data(),
+)
+def test_rules_for_other_kinds_and_their_roles_change_nothing(kind, rules, more, data):
+    with torch.device("meta"):
+        model = Hubert(_tiny(kind))
+    others = [other for other in encoder_kinds.ENCODERS if other != kind]
+    added = [
+        {"modules": [f"encoder.layers.*.other_{index}"], "encoders": others, **rule}
+        for index, rule in enumerate(more)
+    ]
+    place = data.draw(st.integers(0, len(rules)))
+    first, second = (
+        policy_from_dict({"name": "any", "rules": each}, where="any.yaml")
+        for each in (rules, [*rules[:place], *added, *rules[place:]])
+    )
+    assert first != second
+    assert first.effect(model, encoder=kind) == second.effect(model, encoder=kind)
+    lacked = {rule["role"] for rule in rules} - type(model.encoder).roles.keys()
+    kept = [rule for rule in rules if rule["role"] not in lacked]
+    without = policy_from_dict({"name": "any", "rules": kept}, where="any.yaml")
+    assert first.resolved(model, encoder=kind) == without.resolved(model, encoder=kind)

@@ -66,6 +66,17 @@ def test_policies_do_not_share(tmp_path):
     assert len(folders) == 2
 
 
+@pytest.mark.parametrize("origin", ["superbit", "path"])
+def test_two_policies_of_one_name_do_not_share(origin, tmp_path):
+    """A policy's file was edited, and neither the spec nor the weights tell."""
+    first = load_policy("w1a1")
+    second = replace(first, rules=load_policy("w1a2").rules)
+    assert first.name == second.name
+    folders = {CacheSettings(folder=tmp_path).upstream_folder(loaded(policy=each, origin=origin))
+               for each in (first, second)}  # fmt: skip
+    assert len(folders) == 2
+
+
 def test_who_waits_for_a_folder_that_is_pruned_locks_the_new_one(tmp_path):
     folder = tmp_path / "upstream"
     waits = ThreadPoolExecutor(1)

@@ -12,6 +12,7 @@ from torch import nn
 from superbit.benchmark.profiling import measuring
 from superbit.benchmark.profiling.honest_accounting import foreign_cells
 from superbit.benchmark.profiling.profile_command import profile_command
+from superbit.benchmark.profiling.rendering import render
 from superbit.benchmark.profiling.table1 import table1_rows
 from superbit.upstreams import checkpoint, registry
 from superbit.upstreams.errors import InputError
@@ -165,6 +166,9 @@ def test_measured_columns(capsys):
         )
     )[0]  # fmt: skip
     assert row["threads"] == 1
+    assert row["untrained"] is True
+    printed = render([row], accounting="honest", fmt="md", seconds=0.5)
+    assert "Timed with random weights: vanilla_nano+untrained;" in printed
     assert row["machine"]
     for variant in ("fp32", "onednn", "bf16"):
         low, median, high = (row[f"latency_ms_{variant}{end}"] for end in ("_q1", "", "_q3"))

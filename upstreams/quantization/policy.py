@@ -330,14 +330,23 @@ def _rule(content: Any, *, where: str) -> Rule:
         for kind in encoders:
             if not encoder_kinds.is_known(kind):
                 _check_choice(kind, encoder_kinds.kinds(), where=f"{where}: encoders")
-    role = content.get("role")
+    role, modules = content.get("role"), tuple[str, ...]()
     if role is None:
         modules = _words(content.get("modules"), where=f"{where}: modules")
-        return Rule(modules=modules, encoders=encoders, replace=replace, **tensors)
-    if "modules" in content:
+    elif "modules" in content:
         raise InputError(f"{where}: a rule is for a role or for modules; both are given.")
-    _check_choice(role, tuple(ROLES), where=f"{where}: role")
-    return Rule(role=role, encoders=encoders, replace=replace, **tensors)
+    else:
+        _check_choice(role, tuple(ROLES), where=f"{where}: role")
+    return Rule(
+        modules=modules,
+        role=role,
+        encoders=encoders,
+        weight=tensors.get("weight"),
+        input=tensors.get("input"),
+        left=tensors.get("left"),
+        right=tensors.get("right"),
+        replace=replace,
+    )
 
 
 def _binarization(content: Any, *, where: str) -> Binarization:
