@@ -27,6 +27,7 @@ from superbit.benchmark.where import (
     condition_for,
     corpus_words,
     differing,
+    fields,
     name_runs,
     parse_where,
     setting_of,
@@ -169,7 +170,8 @@ def _one_a_seed(runs: Sequence[RunRecord], what: str) -> Sequence[RunRecord]:
     Raises:
         InputError: they are not; it names the field that differs.
     """
-    apart = [field for field in differing(runs) if field not in _OF_A_SEED]
+    # None says nothing: the field was not there yet when that run was made
+    apart = [f for f in differing(runs) if f not in _OF_A_SEED and len(_known(runs, f)) > 1]
     problem = f"{what} mixes runs that differ in more than the seed"
     if not apart:
         seeds = [run.identity.seed for run in runs]
@@ -183,6 +185,11 @@ def _one_a_seed(runs: Sequence[RunRecord], what: str) -> Sequence[RunRecord]:
         f"{problem}: {name_runs(runs, apart)}; choose with --where FIELD=VALUE, e.g. "
         f"--where {condition_for(runs[0], apart[0])}."
     )
+
+
+def _known(runs: Sequence[RunRecord], field: str) -> set[str]:
+    values = [fields(run).get(field) for run in runs]
+    return {json.dumps(value) for value in values if value is not None}
 
 
 def _compared(

@@ -78,8 +78,8 @@ def find_upstream(text: str, known: Sequence[str], *, option: str) -> str:
     there = list(map(typed, known))
     hint = did_you_mean(text, there)
     raise InputError(
-        f"{option}: {text!r} has no runs there; upstreams that have: "
-        f"{', '.join(there) or 'none'}.{hint}"
+        f"{option}: {text!r} is none of the upstreams there, which are "
+        f"{', '.join(there) or 'none at all'}.{hint}"
     )
 
 

@@ -26,7 +26,7 @@ from superbit.benchmark.corpus_sets import CorpusSets, corpus_sets
 from superbit.benchmark.counted import counted
 from superbit.benchmark.naming import Names, find_upstream, in_order, read_labels
 from superbit.benchmark.rate_search import Declared, without_rate
-from superbit.benchmark.records import RunRecord
+from superbit.benchmark.records import RunIdentity, RunRecord
 from superbit.benchmark.results import ResultStore
 from superbit.benchmark.seeds import Seeds, merge_seeds
 from superbit.benchmark.table_formats import (
@@ -295,12 +295,21 @@ def _require_one_each(by_task: Mapping[str, Sequence[RunRecord]], row: str) -> N
             raise kind(_undecided(problem + hint, several, apart))
     # the spec alone does not say which weights and which code: a checkpoint may have changed
     runs = [run for several in by_task.values() for run in several]
-    models = {(r.identity.weights_sha256, r.identity.upstream_revision): r for r in runs}
-    if len(models) > 1:
-        of_each = list(models.values())
-        apart = [f for f in ("upstream_revision", "weights_sha256") if f in differing(of_each)]
+    apart = [field for field in _OF_A_MODEL if len(_known(runs, field)) > 1]
+    if apart:
+        models = {tuple(getattr(run.identity, f) for f in apart): run for run in runs}
         problem = f"the row {row} mixes the runs of {len(models)} models of that name"
-        raise InputError(_undecided(problem, of_each, apart))
+        raise InputError(_undecided(problem, list(models.values()), apart))
+
+
+# What an identity says of the upstream, whatever that comes to hold; the rest is of the task.
+_OF_A_TASK = ("task", "task_revision", "config", "corpus_sha256", "learning_rate", "seed", "fold")
+_OF_A_MODEL = [name for name in RunIdentity.model_fields if name not in _OF_A_TASK]
+
+
+def _known(runs: Sequence[RunRecord], field: str) -> set[object]:
+    """The values that runs have of a field of their identity; None says nothing."""
+    return {getattr(run.identity, field) for run in runs} - {None}
 
 
 def _undecided(problem: str, runs: Sequence[RunRecord], apart: Sequence[str]) -> str:

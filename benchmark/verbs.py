@@ -268,6 +268,7 @@ def _add_profile(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--threads", type=int, metavar="N", help="of what is timed (default: the cores)"
     )
+    _add_label(verb)
     _add_format(verb)
     verb.set_defaults(verb=carried_out_by("benchmark.profiling.profile_command:profile_command"))
 

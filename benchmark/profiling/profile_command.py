@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import get_args
 
+from superbit.benchmark.naming import read_labels
 from superbit.benchmark.profiling.counting import samples_of
 from superbit.benchmark.profiling.measuring import measure
 from superbit.benchmark.profiling.paper_table import SPECS
@@ -21,7 +22,7 @@ def profile_command(arguments: argparse.Namespace) -> int:
 
     Reads of ``arguments``: ``specs`` (a list, each may hold several behind commas; none for the
     paper's ten rows), ``seconds``, ``accounting``, ``measure``, ``threads`` (None for the cores of
-    this process), ``format``.
+    this process), ``format``, ``label`` (what to call upstreams, each NAME=SPEC).
 
     Raises:
         InputError: an unknown spec, accounting or format, or audio too short for a frame.
@@ -37,8 +38,11 @@ def profile_command(arguments: argparse.Namespace) -> int:
     rows = []
     with reporter.quiet() as out:
         subjects = [resolve(text) for text in texts or SPECS]
+        names = read_labels(arguments.label, [str(subject.spec) for subject in subjects])
         for subject in reporter.each("profiling", subjects):
             row = row_of(subject, accounting, seconds)
+            if row["model"] == str(subject.spec) or str(subject.spec) in names.labels:
+                row["model"] = names.of(str(subject.spec))
             if arguments.measure:
                 reporter.line(f"measuring {subject.spec}")
                 row |= measure(

@@ -22,7 +22,7 @@ from superbit.upstreams.hubert_config import HubertConfig, fastconv_layers
 
 def profile(capsys, *specs, **options):
     arguments = {"seconds": 10.0, "accounting": "both", "measure": False, "threads": None}
-    arguments |= {"format": "json", "specs": list(specs), **options}
+    arguments |= {"format": "json", "specs": list(specs), "label": [], **options}
     assert profile_command(argparse.Namespace(**arguments)) == 0
     return capsys.readouterr().out
 
@@ -47,7 +47,7 @@ def test_csv_is_one_header_and_one_row_a_model(capsys):
     assert {len(line) for line in lines} == {len(lines[0])}
     assert [line[0] for line in lines[1:]] == [
         "Vanilla Trans",
-        "vanilla_nano+policy=w1a1",
+        "bq_vanilla_nano",
         "conformer_nano",
     ]
     row = dict(zip(lines[0], lines[1], strict=True))
@@ -232,3 +232,21 @@ def test_prepacking_changes_the_layers_and_not_the_result():
 def test_mistakes_are_said_in_one_sentence(capsys, specs, options, said):
     with pytest.raises(InputError, match=said):
         profile(capsys, *specs, **options)
+
+
+@pytest.mark.parametrize("fmt", ["md", "latex", "html"])
+def test_figures_are_the_papers_or_superbits_and_nobodys_ours(capsys, fmt):
+    text = profile(capsys, "vanilla", format=fmt)
+    assert "storage MB: paper" in text
+    assert "superbit" in text
+    assert "ours" not in text.replace("hours", "")
+
+
+def test_models_are_called_as_typed_or_by_their_label(capsys):
+    rows = json.loads(
+        profile(capsys, "bq_vanilla_nano,vanilla_nano,vanilla", label=["a & b=vanilla_nano"])
+    )
+    assert [row["model"] for row in rows] == ["bq_vanilla_nano", "a & b", "Vanilla Trans"]
+    assert rows[0]["spec"] == "vanilla_nano+policy=w1a1"
+    with pytest.raises(InputError, match="--label: 'apc'"):
+        profile(capsys, "vanilla_nano", label=["x=apc"])

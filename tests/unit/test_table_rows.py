@@ -400,7 +400,7 @@ def test_a_label_may_name_a_path_found_untrained_and_a_policy():
     names = read_labels(["mine=a.py:f", "two=vanilla_nano+policy=w1a2"], known)
     assert names.of(known[0]) == "mine"
     assert names.of(known[1]) == "two"
-    with pytest.raises(InputError, match="no runs there"):
+    with pytest.raises(InputError, match="none of the upstreams there"):
         read_labels(["x=vanilla_nano"], known)
 
 
@@ -466,11 +466,21 @@ def test_nobody_is_said_to_have_searched_a_rate_that_was_given():
     assert "learning rate 0.0001, given, not searched" in note
 
 
-def test_both_tables_call_the_paper_paper():
-    from superbit.benchmark.profiling.rendering import _PAPER_HEADS
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_the_papers_rows_are_labelled_paper(fmt):
+    # Table 1's labels: test_profiling_command.py
+    text = render(table2([run()]), fmt)
+    assert "our setup" not in text
+    assert text.count("paper; own setup") >= 10
+    assert text.count("paper; reported") >= 2
 
-    assert _PAPER_HEADS
-    for fmt in FORMATS:
-        text = render(table2([run()]), fmt)
-        assert "our setup" not in text
-        assert text.count("paper; own setup") >= 10
+
+def test_models_of_one_name_are_told_apart_by_all_that_says_which_they_are():
+    from superbit.benchmark.tables import _OF_A_MODEL
+
+    # a field that an identity gains is taken to be about the upstream
+    task = {"task", "task_revision", "config", "corpus_sha256", "learning_rate", "seed", "fold"}
+    assert set(_OF_A_MODEL) == set(RunIdentity.model_fields) - task
+    for field in {"weights_sha256", "upstream_revision"} & set(_OF_A_MODEL):
+        with pytest.raises(InputError, match=f"mixes the runs of 2 models.*--where {field}="):
+            table2([run("IC"), run("KS", sha="1" * 64, **{field: "9" * 64})], source="runs")
