@@ -12,7 +12,7 @@ from torch import nn
 
 from superbit.benchmark.lean import make_lean
 from superbit.benchmark.recurrence import without_packing
-from superbit.benchmark.rng import seed_everything
+from superbit.benchmark.rng import seed_everything, undrawn
 
 # Of torch's optimizers those that update in one pass, on CPUs as well.
 _FUSED = ("Adam", "AdamW", "SGD")
@@ -29,7 +29,10 @@ def build(
     device: str,
 ) -> Any:
     """Build the expert of ``s3prl.downstream.<downstream>``: datasets, head, loss and metric."""
-    expert = importlib.import_module(f"s3prl.downstream.{downstream}.expert")
+    # What is imported the first time may draw (rich does, for ASV): a run's batches would depend on
+    # what its process ran before.
+    with undrawn():
+        expert = importlib.import_module(f"s3prl.downstream.{downstream}.expert")
     head = expert.DownstreamExpert(
         upstream_dim=upstream_dim,
         upstream_rate=upstream_rate,

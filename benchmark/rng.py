@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -65,3 +67,13 @@ class Draws:
         torch.set_rng_state(self._torch)
         if self._cuda:
             torch.cuda.set_rng_state_all(self._cuda)
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Within it draws do not count: afterwards all generators are where they were before."""
+    before = Draws()
+    try:
+        yield
+    finally:
+        before.restore()

@@ -6,11 +6,15 @@ first batch to the number, live or on stored features.
 
 import argparse
 import copy
+import importlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 
 from superbit.benchmark import heads
 from superbit.benchmark.bindings import BINDINGS, Places
@@ -28,33 +32,76 @@ from superbit.benchmark.procedures import PROCEDURES
 from superbit.benchmark.rng import seed_everything
 from superbit.benchmark.session import Session, Tested
 from superbit.benchmark.tasks import find_task
+from superbit.upstreams import registry
 from superbit.upstreams.expert import UpstreamExpert
-from superbit.upstreams.fingerprint import weights_sha256
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import HubertConfig
-from superbit.upstreams.registry import LoadedUpstream, UpstreamEntry, load_upstream
-from superbit.upstreams.spec import UpstreamSpec
+from superbit.upstreams.registry import load_upstream
 
 SEED = 1337
-# An encoder that costs little, with layers to weigh and to choose from.
-LAYERS = 3
 _SMALL = HubertConfig(
-    encoder="vanilla", layers=LAYERS - 1, dim=16, heads=2, ffn_dim=32,
-    position_groups=4, position_kernel=16,
+    encoder="vanilla",
+    layers=2,
+    dim=16,
+    heads=2,
+    ffn_dim=32,
+    position_groups=4,
+    position_kernel=16,
     conv_layers=((8, 10, 5), *[(8, 3, 2)] * 4, *[(16, 2, 2)] * 2),
-)  # fmt: skip
+)
 
 
-def small(ckpt=None, model_config=None, refresh=False):
-    """Build the small encoder as ``s3prl.hub`` builds an upstream."""
+def small(ckpt=None, **kwargs):
+    """A random encoder of superbit's kind, with three hidden states, that costs little."""
     return UpstreamExpert(untrained_model(_SMALL), untrained=True)
 
 
-def use_small(monkeypatch):
-    """Let s3prl's hub know the small encoder, as ``small``."""
+class Bands(nn.Module):
+    """Three layers of different worth, 50 frames a second, that tell sounds apart untrained.
+
+    The waveform through a fixed matrix; logarithmic energies of bands; these over five frames.
+    """
+
+    WIDTH = 24
+
+    def __init__(self):
+        super().__init__()
+        # Bands as wide as they are high, from 60 Hz on.
+        edges = torch.logspace(0.4, 2.5, self.WIDTH + 2)
+        rising = (torch.arange(321)[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
+        falling = (edges[2:] - torch.arange(321)[:, None]) / (edges[2:] - edges[1:-1])
+        self.register_buffer("bands", torch.minimum(rising, falling).clamp(min=0))
+        self.register_buffer("matrix", torch.sin(torch.arange(640.0 * self.WIDTH)).view(640, -1))
+
+    def get_downsample_rates(self, key):
+        return 320
+
+    def forward(self, wavs):
+        states = zip(*map(self.layers, wavs), strict=True)
+        return {"hidden_states": [pad_sequence(list(each), batch_first=True) for each in states]}
+
+    def layers(self, wave):
+        """Map (samples,) to three times (frames, WIDTH)."""
+        frames = F.pad(wave, (160, 800)).unfold(0, 640, 320)[: round(len(wave) / 320)]
+        power = torch.fft.rfft(frames * torch.hann_window(640)).abs().square()
+        energies = (power @ self.bands + 1e-4).log()
+        smooth = F.avg_pool1d(energies.T[None], 5, stride=1, padding=2)[0].T
+        return torch.tanh(frames @ self.matrix), energies, smooth
+
+
+def bands(ckpt=None, **kwargs):
+    """Build :class:`Bands` as an upstream of somebody else's."""
+    return Bands()
+
+
+def use_upstreams(monkeypatch):
+    """Make ``small`` and ``bands`` known to superbit and to s3prl's hub."""
     from s3prl import hub
 
-    monkeypatch.setattr(hub, "small", small, raising=False)
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    for build in (small, bands):
+        monkeypatch.setattr(hub, build.__name__, build, raising=False)  # taken away afterwards
+        registry.register(build.__name__, build)
 
 
 def round_alike(monkeypatch):
@@ -102,10 +149,13 @@ def bench(task, upstream, *, paths, folder, runner=None, section=None) -> Bench:
 
 
 class Tape:
-    """What goes through an expert's ``forward`` and ``log_records``."""
+    """What goes through an expert's ``forward`` and ``log_records``.
+
+    ``records`` are those of every evaluation, in order.
+    """
 
     def __init__(self):
-        self.batches, self.losses, self.logged, self.records = [], [], [], {}
+        self.batches, self.losses, self.logged, self.records = [], [], [], []
 
     def listen(self, expert):
         forward, log_records = expert.forward, expert.log_records
@@ -123,7 +173,8 @@ class Tape:
                 split, records=records, logger=capture, global_step=global_step, **kwargs
             )
             self.logged.append((split, global_step, capture.scalars, saves))
-            self.records = dict(records)
+            if split != "train":
+                self.records.append(dict(records))
             return saves
 
         expert.forward, expert.log_records = taped_forward, taped_log
@@ -164,8 +215,9 @@ def train_by_s3prl(bench: Bench) -> tuple[Tape, Path]:
     expdir.mkdir()
     config = copy.deepcopy(bench.config)
     config["runner"]["max_keep"] = 100  # so that each checkpoint can be looked at
+    args = _args(bench, expdir)
     seed_everything(SEED)
-    runner = Runner(_args(bench, expdir), config)
+    runner = Runner(args, config)
     tape = Tape().listen(runner.downstream.model)
     runner.train()
     return tape, expdir
@@ -204,6 +256,9 @@ def search_by_s3prl(bench: Bench, *, layer: int, split: str) -> Path:
 
 
 def _args(bench: Bench, expdir: Path) -> argparse.Namespace:
+    # The first import of ASV's expert draws a random number (rich, which librosa imports), and
+    # s3prl imports it after seeding: its crops depend on what the process did before.
+    importlib.import_module(f"s3prl.downstream.{find_task(bench.task).downstream}.expert")
     return argparse.Namespace(
         upstream=bench.upstream, upstream_ckpt=None, upstream_model_config=None,
         upstream_refresh=False, upstream_trainable=False,
@@ -280,20 +335,9 @@ def _build(upstream: str) -> torch.nn.Module:
     return getattr(hub, upstream)(ckpt=None, model_config=None, refresh=False)
 
 
-def _loaded(upstream: str) -> LoadedUpstream:
-    if upstream != "small":
-        return load_upstream(upstream)
-    expert = small()
-    entry = UpstreamEntry(name="small", build=small, origin="superbit", revision="1")
-    spec = UpstreamSpec(name="small", untrained=True)
-    return LoadedUpstream(
-        spec=spec, entry=entry, expert=expert, weights_sha256=weights_sha256(expert)
-    )
-
-
 def _stored(bench: Bench):
     """Extract what the task asks for; return what opens the store for an expert."""
-    loaded, work_dir = _loaded(bench.upstream), bench.places.work_dir
+    loaded, work_dir = load_upstream(bench.upstream), bench.places.work_dir
     build_manifest(find_task(bench.task).corpus, bench.places.paths, work_dir=work_dir)
     settings = CacheSettings(folder=bench.folder / "cache", precision="float32")
     cost = cost_of(loaded, settings)
