@@ -204,10 +204,12 @@ def _build(entry: UpstreamEntry, spec: UpstreamSpec, *, draw_seed: int = 0) -> n
     checkpoint = spec.checkpoint
     if checkpoint and "://" not in checkpoint and not Path(checkpoint).exists():
         raise InputError(f"upstream {str(spec)!r}: there is no checkpoint {checkpoint!r}.")
-    expert = foreign.build(entry.build, spec, draw_seed=draw_seed)
-    if spec.untrained and not getattr(expert, "untrained", False):
+    foreign.require_checkpoint_taken(spec, origin=entry.origin)
+    built = foreign.build(entry.build, spec, draw_seed=draw_seed)
+    foreign.require_checkpoint_used(entry.build, spec, built, draw_seed=draw_seed)
+    if spec.untrained and not getattr(built.expert, "untrained", False):
         raise _ours_only(spec, "+untrained", entry)
-    return expert
+    return built.expert
 
 
 def _ours_only(spec: UpstreamSpec, part: str, entry: UpstreamEntry) -> InputError:
@@ -221,7 +223,14 @@ def _hub_function(entry: UpstreamEntry) -> Callable[..., nn.Module]:
     def build(
         ckpt: str | None = None, model_config: str | None = None, refresh: bool = False
     ) -> nn.Module:
-        return entry.build(ckpt=ckpt)
+        if not entry.ours:
+            return entry.build(ckpt=ckpt, model_config=model_config, refresh=refresh)
+        if model_config is not None:
+            raise InputError(
+                f"{entry.name}: model_config={model_config!r} is not used: the sizes are in the "
+                "config.json of its checkpoint; leave it out."
+            )
+        return entry.build(ckpt=ckpt)  # nothing is downloaded that could be refreshed
 
     build.__name__ = entry.name
     build.__doc__ = entry.summary

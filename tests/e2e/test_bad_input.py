@@ -236,6 +236,16 @@ def test_check_cannot_load(refused):
     assert "unknown upstream" in refused("check", "nope_nano")
 
 
+@pytest.mark.parametrize("name", ["fbank", "hubert", "hubconf.py:model"])
+@pytest.mark.parametrize("verb", ["check", "profile"])
+def test_a_checkpoint_that_would_not_run(refused, tmp_path, verb, name):
+    (tmp_path / "hubconf.py").write_text(
+        "import torch\ndef model(ckpt=None, **kwargs):\n    return torch.nn.Identity()\n"
+    )
+    (tmp_path / "w.pt").write_text("")
+    assert f"{name}@w.pt" in refused(verb, f"{name}@w.pt")
+
+
 def test_check_exits_1_on_a_failed_rule(superbit):
     from pathlib import Path
 
