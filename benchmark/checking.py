@@ -17,7 +17,8 @@ def check_command(spec: str) -> int:
     reporter = Reporter()
     with reporter.quiet() as out:
         loaded = load_upstream(spec)
-        print(f"{loaded.spec} ({loaded.entry.origin})", file=out, flush=True)
+        random = ", random weights" if loaded.spec.untrained else ""
+        print(f"{loaded.spec} ({loaded.entry.origin}{random})", file=out, flush=True)
         report = check_upstream(
             loaded.expert,
             ours=loaded.entry.ours,

@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 from superbit.benchmark import table_notes
 from superbit.benchmark.counted import counted
 from superbit.benchmark.rate_search import Declared
-from superbit.benchmark.records import RunRecord
+from superbit.benchmark.records import FURTHER_FIELDS, RunRecord
 from superbit.benchmark.results import ResultStore
 from superbit.benchmark.seeds import Seeds, merge_seeds
 from superbit.benchmark.table_formats import (
@@ -38,6 +38,7 @@ from superbit.benchmark.where import (
     KEY_DIGITS,
     condition_for,
     differing,
+    fields,
     name_runs,
     parse_where,
 )
@@ -82,6 +83,7 @@ def table2_command(
 
 
 _SCALES = ("superb", "embedded")
+_OF_A_MODEL = ("upstream_revision", "weights_sha256", *FURTHER_FIELDS)
 
 
 def table2(
@@ -179,10 +181,10 @@ def _measured_row(runs: Sequence[RunRecord], seeds: Mapping[str, Seeds]) -> Row:
                 problem += " (--mean-over-seeds takes their mean)"
             raise _undecided(problem, several, apart)
     # the spec alone does not say which weights and which code: a checkpoint may have changed
-    models = {(r.identity.weights_sha256, r.identity.upstream_revision): r for r in runs}
+    models = {tuple(fields(run)[name] for name in _OF_A_MODEL): run for run in runs}
     if len(models) > 1:
         of_each = list(models.values())
-        apart = [f for f in ("upstream_revision", "weights_sha256") if f in differing(of_each)]
+        apart = [name for name in _OF_A_MODEL if name in differing(of_each)]
         problem = f"the row {row} mixes the runs of {len(models)} models of that name"
         raise _undecided(problem, of_each, apart)
     return Row(

@@ -12,12 +12,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from superbit.benchmark.records import RunIdentity, RunRecord
+from superbit.benchmark.records import FURTHER_FIELDS, RunIdentity, RunRecord
 from superbit.benchmark.tasks import TASKS
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.spec import UpstreamSpec
 
-_HASHES = ("key", "weights_sha256", "upstream_revision", "corpus_sha256")
+_HASHES = ("key", "weights_sha256", "upstream_revision", "corpus_sha256", *FURTHER_FIELDS)
 _SHA256_DIGITS = 64
 KEY_DIGITS = 12
 
@@ -78,7 +78,7 @@ def concerns_rates(where: Mapping[str, Any]) -> bool:
 
 def fields(record: RunRecord) -> dict[str, Any]:
     """Return everything of a record that ``where`` may name, the config by dotted paths."""
-    identity = record.identity.model_dump()
+    identity = dict.fromkeys(FURTHER_FIELDS) | record.identity.model_dump()
     config = _flatten("config", identity.pop("config"))
     return {"key": record.key, "scale": record.scale} | identity | config
 

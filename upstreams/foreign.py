@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.fingerprint import same_features, source_sha256, weights_sha256
+from superbit.upstreams.sources import content_sha256, imported
 from superbit.upstreams.spec import UpstreamSpec
 from superbit.upstreams.watching import is_at_or_below, opened_files
 
@@ -33,6 +34,7 @@ _Builder = Callable[..., "nn.Module"]
 _TAKES_WEIGHTS = ("_local", "_custom", "_url", "_gdriveid")
 # Above so many bytes of weights a model is not built twice where it read a file of that order.
 _BUILT_TWICE_BYTES = 64 * 2**20
+_OTHER_DRAW = 20_110  # a seed that nobody gives
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +44,12 @@ class Built:
     Attributes:
         expert: the module.
         opened: the files that Python read meanwhile.
+        untrained: the weights are random.
     """
 
     expert: nn.Module
-    opened: frozenset[str]
+    opened: frozenset[str] = frozenset()
+    untrained: bool = False
 
 
 def build(builder: _Builder, spec: UpstreamSpec, *, draw_seed: int) -> Built:
@@ -114,19 +118,23 @@ def require_checkpoint_used(
         )
 
 
-def is_random(builder: _Builder, spec: UpstreamSpec, built: Built) -> bool:
-    """Whether what was built with ``draw_seed`` 0 and no checkpoint has weights drawn at random.
+def is_untrained(builder: _Builder, spec: UpstreamSpec, built: Built) -> bool:
+    """Whether what was built has weights that are drawn at random.
 
-    It is built once more from other draws. Random weights that no hidden state depends on (a mask
-    vector that only training uses) do not count. A large model that read a file of a quarter of
-    its size is taken to have its weights from there, and is not built twice.
+    An attribute ``untrained`` says so. Without it, and without a checkpoint, it is built once more
+    from other draws. Random weights that no hidden state depends on (a mask vector that only
+    training uses) do not count. A large model that read a file of a quarter of its size is taken to
+    have its weights from there, and is not built twice.
     """
+    said = getattr(built.expert, "untrained", None)
+    if isinstance(said, bool) or spec.checkpoint is not None:
+        return bool(said)
     size = sum(t.numel() * t.element_size() for t in built.expert.state_dict().values())
     if size == 0:
         return False
     if size > _BUILT_TWICE_BYTES and any(_file_size(p) > size / 4 for p in built.opened):
         return False
-    again = build(builder, spec, draw_seed=1)
+    again = build(builder, spec, draw_seed=_OTHER_DRAW)
     return not _same_weights(built, again) and not same_features(built.expert, again.expert)
 
 
@@ -222,7 +230,7 @@ def by_path(name: str) -> tuple[Callable[..., nn.Module], str]:
     path = Path(path_text)
     if not path.is_file():
         raise InputError(f"upstream {name!r}: there is no file {path_text!r}.")
-    module = _import_file(path.resolve())
+    module = import_file(path.resolve())
     build = getattr(module, function, None)
     if not callable(build):
         public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
@@ -231,16 +239,49 @@ def by_path(name: str) -> tuple[Callable[..., nn.Module], str]:
     return build, source_sha256(path.resolve())
 
 
-def _import_file(path: Path) -> types.ModuleType:
-    """Import ``path`` as a member of a package of its own, so that its relative imports work."""
+# What importing a file opened, and what it imported from outside its folder, with its content then.
+_opened_by: dict[Path, frozenset[str]] = {}
+_imported_by: dict[Path, dict[Path, str | None]] = {}
+
+
+def opened_by_import(path: Path) -> frozenset[str]:
+    """The files that Python read while the module of ``path`` was imported in this process."""
+    return _opened_by.get(path, frozenset())
+
+
+def import_file(path: Path) -> types.ModuleType:
+    """Import ``path`` as a member of a package of its own, so that its relative imports work.
+
+    It is imported once for each state of its source, and again where a module that it imports from
+    outside its folder has changed.
+    """
     package_name = f"superbit_path_{source_sha256(path)[:16]}_{abs(hash(path.parent))}"
+    _forget_if_edited(path, package_name)
     if package_name not in sys.modules:
         package = types.ModuleType(package_name)
         package.__path__ = [str(path.parent)]
         sys.modules[package_name] = package
+    name = f"{package_name}.{path.stem}"
+    if name in sys.modules:
+        return sys.modules[name]
     try:
-        return importlib.import_module(f"{package_name}.{path.stem}")
+        with opened_files() as opened:
+            module = importlib.import_module(name)
     except (Exception, SystemExit) as error:
         raise InputError(
             f"upstream file {path} cannot be imported: {type(error).__name__}: {error}."
         ) from error
+    _opened_by[path] = frozenset(opened)
+    _imported_by[path] = {file: content_sha256(file) for file in imported(path).values()}
+    return module
+
+
+def _forget_if_edited(path: Path, package_name: str) -> None:
+    """Let Python forget the modules that a file imported, and the file, where one was edited."""
+    known = _imported_by.get(path, {})
+    if all(content_sha256(file) == content for file, content in known.items()):
+        return
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name.startswith(f"{package_name}.") or (file and Path(file).resolve() in known):
+            del sys.modules[name]

@@ -12,15 +12,16 @@ import sys
 import types
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from superbit.upstreams import foreign
+from superbit.upstreams import foreign, identifying
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.fingerprint import weights_sha256
+from superbit.upstreams.identifying import Further
 from superbit.upstreams.spec import TWIN_POLICY, TWIN_PREFIX, UpstreamSpec
 
 if TYPE_CHECKING:
@@ -65,12 +66,23 @@ class LoadedUpstream:
         entry: where it came from.
         expert: the s3prl-style module: list of waveforms → ``{"hidden_states": [...]}``.
         weights_sha256: hash over its whole state.
+        opened: files that Python read while it was imported and built.
+        planned: what :attr:`further` was when the runs were planned, in another process.
     """
 
     spec: UpstreamSpec
     entry: UpstreamEntry
     expert: nn.Module
     weights_sha256: str
+    opened: frozenset[str] = field(default=frozenset(), repr=False)
+    planned: Further | None = None
+
+    @cached_property
+    def further(self) -> Further:
+        """What can change its numbers besides name, weights and revision; costs a forward pass."""
+        return identifying.further(
+            self.entry, self.spec, self.expert, opened=self.opened, planned=self.planned
+        )
 
 
 _registered: dict[str, UpstreamEntry] = {}
@@ -156,24 +168,29 @@ def load(spec: str, ckpt: str | None = None, *, draw_seed: int = 0) -> nn.Module
         if parsed.checkpoint or parsed.untrained:
             raise InputError(f"upstream {spec!r} and ckpt={ckpt!r}: give the weights once.")
         parsed = replace(parsed, checkpoint=str(ckpt))
-    return _build(find(parsed.name), parsed, draw_seed=draw_seed)
+    return _build(find(parsed.name), parsed, draw_seed=draw_seed).expert
 
 
-def load_upstream(spec: str) -> LoadedUpstream:
+def load_upstream(spec: str, *, planned: Further | None = None) -> LoadedUpstream:
     """Build the upstream that ``spec`` names, with what a run's key needs to know of it.
+
+    Args:
+        planned: what it was found to be by the process that planned its runs, from which ``spec``
+            comes as well: it is not measured again.
 
     Raises:
         InputError: as :func:`load`.
     """
     parsed = UpstreamSpec.parse(spec).normalized()
     entry = find(parsed.name)
-    expert = _build(entry, parsed)
-    untrained = bool(getattr(expert, "untrained", False))
+    built = _build(entry, parsed, trusted=planned is not None)
     return LoadedUpstream(
-        spec=replace(parsed, untrained=untrained),
+        spec=replace(parsed, untrained=built.untrained),
         entry=entry,
-        expert=expert,
-        weights_sha256=weights_sha256(expert),
+        expert=built.expert,
+        weights_sha256=weights_sha256(built.expert),
+        opened=built.opened,
+        planned=planned,
     )
 
 
@@ -196,9 +213,12 @@ def put_into_hub(hub: types.ModuleType) -> None:
         setattr(hub, name, _hub_function(entry))
 
 
-def _build(entry: UpstreamEntry, spec: UpstreamSpec, *, draw_seed: int = 0) -> nn.Module:
+def _build(
+    entry: UpstreamEntry, spec: UpstreamSpec, *, draw_seed: int = 0, trusted: bool = False
+) -> foreign.Built:
     if entry.ours:
-        return entry.build(ckpt=spec.checkpoint, untrained=spec.untrained, policy=spec.policy)
+        expert = entry.build(ckpt=spec.checkpoint, untrained=spec.untrained, policy=spec.policy)
+        return foreign.Built(expert=expert, untrained=bool(getattr(expert, "untrained", False)))
     if spec.policy:
         raise _ours_only(spec, "+policy", entry)
     checkpoint = spec.checkpoint
@@ -207,9 +227,13 @@ def _build(entry: UpstreamEntry, spec: UpstreamSpec, *, draw_seed: int = 0) -> n
     foreign.require_checkpoint_taken(spec, origin=entry.origin)
     built = foreign.build(entry.build, spec, draw_seed=draw_seed)
     foreign.require_checkpoint_used(entry.build, spec, built, draw_seed=draw_seed)
-    if spec.untrained and not getattr(built.expert, "untrained", False):
-        raise _ours_only(spec, "+untrained", entry)
-    return built.expert
+    untrained = spec.untrained if trusted else foreign.is_untrained(entry.build, spec, built)
+    if spec.untrained and not untrained:
+        raise InputError(
+            f"upstream {str(spec)!r}: '+untrained' is for superbit's own encoders and for weights "
+            f"that are random, and {entry.name!r} of {entry.origin} has the same at each build."
+        )
+    return replace(built, untrained=untrained)
 
 
 def _ours_only(spec: UpstreamSpec, part: str, entry: UpstreamEntry) -> InputError:

@@ -83,10 +83,14 @@ def upstream_identity(upstream: LoadedUpstream) -> dict[str, Any]:
         what = {"spec": str(upstream.spec), "origin": upstream.entry.origin}
         if upstream.entry.origin == "s3prl":
             what["s3prl"] = metadata.version("s3prl")
+    said = upstream.further.fields()
+    if upstream.entry.ours:
+        said["upstream_config_sha256"] = None  # "config" and "policy" say it
     return {
         "weights_sha256": upstream.weights_sha256,
         "revision": upstream.entry.revision,
         **what,
+        **{name: value for name, value in said.items() if value is not None},
     }
 
 
