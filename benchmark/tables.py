@@ -67,6 +67,10 @@ def table2_command(
     Raises:
         InputError: see :func:`table2`, or a condition in ``where`` that cannot be read.
     """
+    if source == "paper" and (where or show_lr or mean_over_seeds):
+        raise InputError(
+            "--source paper prints no runs: leave out --where, --show-lr and --mean-over-seeds."
+        )
     store = ResultStore(results)
     records = [] if source == "paper" else store.read_all()
     searches = [] if source == "paper" else store.read_searches()

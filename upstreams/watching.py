@@ -47,7 +47,8 @@ def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
     path, _, flags = arguments
     if not isinstance(path, str | bytes | os.PathLike) or not _is_for_reading(flags):
         return
-    if sys._getframe(1).f_code.co_filename.startswith("<frozen importlib"):
+    caller = sys._getframe().f_back
+    if caller is not None and caller.f_code.co_filename.startswith("<frozen importlib"):
         return
     absolute = os.path.abspath(os.fsdecode(path))  # now: the working directory may change
     for each in _listening:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
 from superbit.benchmark.profiling import paper_table
 from superbit.upstreams import registry
+from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.quantization.policy import Policy, load_policy
 from superbit.upstreams.spec import TWIN_POLICY, UpstreamSpec
@@ -72,5 +73,11 @@ def _config(spec: UpstreamSpec) -> tuple[HubertConfig, bool]:
         directory = packaged_checkpoint(spec.name)
     if directory is None:
         return NAMED_SIZES[spec.name], True
-    config = checkpoint.load(directory, name=spec.name).model.config
-    return config, config == NAMED_SIZES[spec.name]
+    model = checkpoint.load(directory, name=spec.name).model
+    if model.policy is not None and spec.policy is None:
+        twin = str(replace(spec, policy=model.policy.name))
+        raise InputError(
+            f"{directory} holds a twin of policy {model.policy.name!r}, which {str(spec)!r} would "
+            f"count as FP32; {twin!r} counts it as it is."
+        )
+    return model.config, model.config == NAMED_SIZES[spec.name]

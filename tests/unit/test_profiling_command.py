@@ -219,6 +219,7 @@ def test_prepacking_changes_the_layers_and_not_the_result():
         (["vanilla_nano"], {"seconds": float("nan")}, "a number above 0"),
         (["vanilla_nano+policy=w1b1"], {}, "Did you mean 'w1a1'"),
         (["vanilla@no/such/folder"], {}, "no checkpoint"),
+        (["vanilla_nano"], {"threads": 2}, "add --measure"),
         (["vanilla_nano"], {"accounting": "papers"}, "Did you mean 'paper'"),
         (["vanilla_nano"], {"format": "xml"}, "unknown format"),
         (["vanilla_nano"], {"threads": 0}, "--threads is 0"),
@@ -228,3 +229,12 @@ def test_prepacking_changes_the_layers_and_not_the_result():
 def test_mistakes_are_said_in_one_sentence(capsys, specs, options, said):
     with pytest.raises(InputError, match=said):
         profile(capsys, *specs, **options)
+
+
+def test_a_twins_checkpoint_is_not_counted_as_full_precision(capsys):
+    from superbit.upstreams.expert import packaged_checkpoint
+
+    folder = packaged_checkpoint("bq_vanilla_nano")
+    with pytest.raises(InputError, match=r"would count as FP32; 'vanilla_nano@.*\+policy=w1a1'"):
+        profile(capsys, f"vanilla_nano@{folder}")
+    assert profile(capsys, f"bq_vanilla_nano@{folder}")
