@@ -27,7 +27,8 @@ def check_command(spec: str) -> int:
         bar.enter_context(reporter.counting(f"loading {spec}"))
         loaded = load_upstream(spec)
         bar.close()
-        print(f"{loaded.spec} ({loaded.entry.origin})", file=out, flush=True)
+        random = ", random weights" if loaded.spec.untrained else ""
+        print(f"{loaded.spec} ({loaded.entry.origin}{random})", file=out, flush=True)
 
         def measuring(rule: int) -> None:
             what = f"rule {rule + 1} of {len(names)}: {names[rule]}"

@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 from superbit.benchmark import recording, runner
 from superbit.benchmark.recording import Job
-from superbit.benchmark.results import RunRecord
+from superbit.benchmark.records import FURTHER_FIELDS
+from superbit.benchmark.results import RunIdentity, RunRecord
 from superbit.benchmark.training_state import InterruptedRun
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.machine import end_with_parent
@@ -253,7 +254,7 @@ def _run_in_worker(index: int, job: Job, uses: Uses) -> list[RunRecord] | None:
             _worker["messages"].put((index, step, what))
 
     try:
-        upstream = _upstream(job.first.upstream)
+        upstream = _upstream(job.first)
     except (Exception, SystemExit) as error:
         return recording.fail(job, error, context=context, started=started)
     try:
@@ -262,11 +263,14 @@ def _run_in_worker(index: int, job: Job, uses: Uses) -> list[RunRecord] | None:
         return None
 
 
-def _upstream(spec: str) -> LoadedUpstream:
+def _upstream(run: RunIdentity) -> LoadedUpstream:
     from superbit.benchmark.progress import Reporter
+    from superbit.upstreams.identifying import Further
     from superbit.upstreams.registry import load_upstream
 
-    if spec not in _worker["upstreams"]:
+    further = Further(**{name: getattr(run, name) for name in FURTHER_FIELDS})
+    asked = run.upstream, further
+    if asked not in _worker["upstreams"]:
         with Reporter().quiet():
-            _worker["upstreams"] = {spec: load_upstream(spec)}
-    return _worker["upstreams"][spec]
+            _worker["upstreams"] = {asked: load_upstream(run.upstream, planned=further)}
+    return _worker["upstreams"][asked]

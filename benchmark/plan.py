@@ -277,6 +277,7 @@ def _planned(
             learning_rate=config["optimizer"]["lr"] if "optimizer" in config else None,
             seed=seed,
             fold=fold,
+            **upstream.further.fields(),
         )
         for config in configs
     )

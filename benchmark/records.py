@@ -16,7 +16,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from superbit.benchmark.provenance import Provenance
 from superbit.benchmark.tasks import TASKS
@@ -26,6 +33,8 @@ from superbit.upstreams.spec import UpstreamSpec
 SCHEMA_VERSION: Literal[1] = 1
 # In place of hashes that nobody knows, as the upstream could not be built.
 UNKNOWN = "unknown"
+# of an identity, left out where they are None, so that records from before keep their keys
+FURTHER_FIELDS = ("upstream_files_sha256", "upstream_config_sha256", "upstream_fingerprint")
 
 
 def canonical_json(value: Any) -> str:
@@ -86,6 +95,24 @@ class RunIdentity(_Frozen):
     seed: int
     # fold of a cross-validated task (ER: 1 to 5), else None
     fold: int | None
+    # hash over the files that somebody else's upstream is made of: its checkpoint, its source, what
+    # it opened; the next three are None, and then no part of the key, where the fields above say
+    # it already, and in records from before there were any
+    upstream_files_sha256: str | None = None
+    # hash over the sizes and the policy of a checkpoint of superbit's own
+    upstream_config_sha256: str | None = None
+    # hash over the hidden states of a fixed signal, rounded
+    upstream_fingerprint: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_said_already(
+        self, serialize: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in serialize(self).items()
+            if value is not None or name not in FURTHER_FIELDS
+        }
 
     @field_validator("upstream")
     @classmethod
@@ -114,7 +141,7 @@ class RunIdentity(_Frozen):
 
     @property
     def key(self) -> str:
-        """SHA-256 over the canonical JSON of all fields, 64 hexadecimal digits."""
+        """SHA-256 over the canonical JSON of all that is written, 64 hexadecimal digits."""
         return hashlib.sha256(canonical_json(self.model_dump()).encode()).hexdigest()
 
     @property

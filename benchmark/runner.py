@@ -26,7 +26,7 @@ from superbit.benchmark.experiment import Experiment
 from superbit.benchmark.features.storing import FeatureUse
 from superbit.benchmark.procedures import PROCEDURES, Session, TestedByName
 from superbit.benchmark.recording import Job
-from superbit.benchmark.results import ResultStore, RunRecord
+from superbit.benchmark.results import ResultStore, RunIdentity, RunRecord
 from superbit.benchmark.rng import seed_everything
 from superbit.benchmark.tasks import find_task
 from superbit.benchmark.training_state import InterruptedRun
@@ -113,16 +113,23 @@ def _run_claimed(
 ) -> None:
     first = job.first
     if upstream.weights_sha256 != first.weights_sha256:
-        raise InputError(
-            f"upstream {first.upstream!r} has other weights now than when the sweep was "
-            "planned: run the sweep again."
-        )
+        raise _changed(first, "weights")
+    found = upstream.further.fields()
+    if any(found[name] != getattr(first, name) for name in found):
+        raise _changed(first, "files")
     (run_dir / LABEL).write_text(f"{first.task} × {first.upstream}\n", encoding="utf-8")
     with _output_to(run_dir / "log.txt"), denormals.as_zero():
         candidates, tested, features = _train_and_test(
             job, upstream=upstream, context=context, run_dir=run_dir, on_step=on_step
         )
     recording.store(job, candidates, tested, context=context, started=started, features=features)
+
+
+def _changed(run: RunIdentity, what: str) -> InputError:
+    return InputError(
+        f"upstream {run.upstream!r} has other {what} now than when the sweep was planned: run the "
+        "sweep again."
+    )
 
 
 @contextlib.contextmanager

@@ -195,6 +195,18 @@ def _check_options(arguments: argparse.Namespace) -> None:
             raise InputError(f"--{name}: {value} must be at least {least}.")
     _rates(arguments.lr)
     _seeds(arguments.seed)
+    _refuse_together("no_cache", arguments, "cache_dir", "cache_budget", "cache_any_upstream")
+    _refuse_together("assume", arguments, "lr", "limit")
+
+
+def _refuse_together(option: str, arguments: argparse.Namespace, *others: str) -> None:
+    """Refuse options that ``option`` leaves without effect."""
+    if not getattr(arguments, option):
+        return
+    for other in others:
+        if getattr(arguments, other) not in (None, False):
+            named, given = (f"--{name.replace('_', '-')}" for name in (option, other))
+            raise InputError(f"{given} has no effect with {named}: leave one of them out.")
 
 
 def _seeds(text: str) -> tuple[int, ...]:

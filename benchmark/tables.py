@@ -78,6 +78,10 @@ def table2_command(
         InputError: see :func:`table2`; a condition in ``where`` or a label that cannot be read; a
             folder that is not there.
     """
+    if source == "paper" and (where or show_lr or mean_over_seeds):
+        raise InputError(
+            "--source paper prints no runs: leave out --where, --show-lr and --mean-over-seeds."
+        )
     store = ResultStore(results)
     records: list[RunRecord] = []
     searches: list[Declared] = []

@@ -14,12 +14,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from superbit.benchmark.records import Corpus, RunIdentity, RunRecord
+from superbit.benchmark.records import FURTHER_FIELDS, Corpus, RunIdentity, RunRecord
 from superbit.benchmark.tasks import TASKS
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.spec import UpstreamSpec
 
-_HASHES = ("key", "weights_sha256", "upstream_revision", "corpus_sha256")
+_HASHES = ("key", "weights_sha256", "upstream_revision", "corpus_sha256", *FURTHER_FIELDS)
 _NOT_IDENTITY = ("key", "scale", "corpus")
 _SHA256_DIGITS = 64
 KEY_DIGITS = 12
@@ -86,7 +86,7 @@ def concerns_rates(where: Mapping[str, Any]) -> bool:
 
 def fields(record: RunRecord) -> dict[str, Any]:
     """Return everything of a record that ``where`` may name, the config by dotted paths."""
-    identity = record.identity.model_dump()
+    identity = dict.fromkeys(FURTHER_FIELDS) | record.identity.model_dump()
     config = _flatten("config", identity.pop("config"))
     own = {"key": record.key, "scale": record.scale, "corpus": record.corpus}
     return own | identity | config

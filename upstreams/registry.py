@@ -12,16 +12,17 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from superbit.upstreams import checkpoint_hints, encoder_kinds, foreign
+from superbit.upstreams import checkpoint_hints, encoder_kinds, foreign, identifying
 from superbit.upstreams.errors import BrokenUpstream, InputError, did_you_mean
 from superbit.upstreams.extras import how_to_install, pip_line
 from superbit.upstreams.fingerprint import weights_sha256
+from superbit.upstreams.identifying import Further
 from superbit.upstreams.spec import TWIN_POLICY, TWIN_PREFIX, UpstreamSpec
 
 if TYPE_CHECKING:
@@ -70,12 +71,23 @@ class LoadedUpstream:
         entry: where it came from.
         expert: the s3prl-style module: list of waveforms → ``{"hidden_states": [...]}``.
         weights_sha256: hash over its whole state.
+        opened: files that Python read while it was imported and built.
+        planned: what :attr:`further` was when the runs were planned, in another process.
     """
 
     spec: UpstreamSpec
     entry: UpstreamEntry
     expert: nn.Module
     weights_sha256: str
+    opened: frozenset[str] = field(default=frozenset(), repr=False)
+    planned: Further | None = None
+
+    @cached_property
+    def further(self) -> Further:
+        """What can change its numbers besides name, weights and revision; costs a forward pass."""
+        return identifying.further(
+            self.entry, self.spec, self.expert, opened=self.opened, planned=self.planned
+        )
 
 
 _registered: dict[str, UpstreamEntry] = {}
@@ -227,7 +239,7 @@ def load(
             raise InputError(f"upstream {spec!r} and ckpt={ckpt!r}: give the weights once.")
         parsed = replace(parsed, checkpoint=str(ckpt))
     entry = find(parsed.name, twin=spec.startswith(TWIN_PREFIX))
-    expert = _build(entry, parsed, draw_seed=draw_seed)
+    expert = _build(entry, parsed, draw_seed=draw_seed).expert
     if not entry.ours:
         from superbit.upstreams.waveforms import take_arrays
 
@@ -235,21 +247,26 @@ def load(
     return expert.train() if train else expert.eval().requires_grad_(False)
 
 
-def load_upstream(spec: str) -> LoadedUpstream:
+def load_upstream(spec: str, *, planned: Further | None = None) -> LoadedUpstream:
     """Build the upstream that ``spec`` names, with what a run's key needs to know of it.
+
+    Args:
+        planned: what it was found to be by the process that planned its runs, from which ``spec``
+            comes as well: it is not measured again.
 
     Raises:
         InputError: as :func:`load`.
     """
     parsed = UpstreamSpec.parse(spec).normalized()
     entry = find(parsed.name, twin=spec.startswith(TWIN_PREFIX))
-    expert = _build(entry, parsed)
-    untrained = bool(getattr(expert, "untrained", False))
+    built = _build(entry, parsed, trusted=planned is not None)
     return LoadedUpstream(
-        spec=replace(parsed, untrained=untrained),
+        spec=replace(parsed, untrained=built.untrained),
         entry=entry,
-        expert=expert,
-        weights_sha256=weights_sha256(expert),
+        expert=built.expert,
+        weights_sha256=weights_sha256(built.expert),
+        opened=built.opened,
+        planned=planned,
     )
 
 
@@ -272,9 +289,12 @@ def put_into_hub(hub: types.ModuleType) -> None:
         setattr(hub, name, _hub_function(entry))
 
 
-def _build(entry: UpstreamEntry, spec: UpstreamSpec, *, draw_seed: int = 0) -> nn.Module:
+def _build(
+    entry: UpstreamEntry, spec: UpstreamSpec, *, draw_seed: int = 0, trusted: bool = False
+) -> foreign.Built:
     if entry.ours:
-        return entry.build(ckpt=spec.checkpoint, untrained=spec.untrained, policy=spec.policy)
+        expert = entry.build(ckpt=spec.checkpoint, untrained=spec.untrained, policy=spec.policy)
+        return foreign.Built(expert=expert, untrained=bool(getattr(expert, "untrained", False)))
     if spec.policy and not foreign.takes(entry.build, "policy"):
         raise _ours_only(spec, "+policy", entry)
     checkpoint = spec.checkpoint
@@ -282,15 +302,21 @@ def _build(entry: UpstreamEntry, spec: UpstreamSpec, *, draw_seed: int = 0) -> n
         checkpoint_hints.require_hub(spec)
     elif checkpoint and "://" not in checkpoint and not Path(checkpoint).exists():
         raise InputError(f"upstream {str(spec)!r}: there is no checkpoint {checkpoint!r}.")
+    foreign.require_checkpoint_taken(spec, origin=entry.origin)
     try:
-        expert = foreign.build(entry.build, spec, draw_seed=draw_seed)
+        built = foreign.build(entry.build, spec, draw_seed=draw_seed)
     except InputError as error:
         raise checkpoint_hints.explained(spec, error, origin=entry.origin) from error.__cause__
-    if spec.untrained and not getattr(expert, "untrained", False):
-        raise _ours_only(spec, "+untrained", entry)
-    if spec.policy and getattr(getattr(expert, "model", None), "policy", None) is None:
+    if spec.policy and getattr(getattr(built.expert, "model", None), "policy", None) is None:
         raise _ours_only(spec, "+policy", entry)
-    return expert
+    foreign.require_checkpoint_used(entry.build, spec, built, draw_seed=draw_seed)
+    untrained = spec.untrained if trusted else foreign.is_untrained(entry.build, spec, built)
+    if spec.untrained and not untrained:
+        raise InputError(
+            f"upstream {str(spec)!r}: '+untrained' is for superbit's own encoders and for weights "
+            f"that are random, and {entry.name!r} of {entry.origin} has the same at each build."
+        )
+    return replace(built, untrained=untrained)
 
 
 def _ours_only(spec: UpstreamSpec, part: str, entry: UpstreamEntry) -> InputError:
@@ -305,7 +331,14 @@ def _hub_function(entry: UpstreamEntry) -> Callable[..., nn.Module]:
     def build(
         ckpt: str | None = None, model_config: str | None = None, refresh: bool = False
     ) -> nn.Module:
-        return entry.build(ckpt=ckpt)
+        if not entry.ours:
+            return entry.build(ckpt=ckpt, model_config=model_config, refresh=refresh)
+        if model_config is not None:
+            raise InputError(
+                f"{entry.name}: model_config={model_config!r} is not used: the sizes are in the "
+                "config.json of its checkpoint; leave it out."
+            )
+        return entry.build(ckpt=ckpt)  # nothing is downloaded that could be refreshed
 
     build.__name__ = entry.name
     build.__doc__ = entry.summary

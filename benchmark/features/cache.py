@@ -84,10 +84,14 @@ def upstream_identity(upstream: LoadedUpstream) -> dict[str, Any]:
     policy = getattr(getattr(upstream.expert, "model", None), "policy", None)
     if isinstance(policy, Policy):
         what["policy"] = policy.to_dict()
+    said = upstream.further.fields()
+    if upstream.entry.ours:
+        said["upstream_config_sha256"] = None  # "config" and "policy" say it
     return {
         "weights_sha256": upstream.weights_sha256,
         "revision": upstream.entry.revision,
         **what,
+        **{name: value for name, value in said.items() if value is not None},
     }
 
 

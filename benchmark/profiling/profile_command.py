@@ -33,6 +33,8 @@ def profile_command(arguments: argparse.Namespace) -> int:
     threads = arguments.threads
     if threads is not None and threads < 1:
         raise InputError(f"--threads is {threads}; an integer of at least 1 is needed.")
+    if threads is not None and not arguments.measure:
+        raise InputError("--threads is of what is timed: add --measure, or leave it out.")
     texts = [text for given in arguments.specs or () for text in given.split(",") if text]
     reporter = Reporter()
     rows = []

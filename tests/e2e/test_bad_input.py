@@ -236,6 +236,36 @@ def test_check_cannot_load(refused):
     assert "unknown upstream" in refused("check", "nope_nano")
 
 
+@pytest.mark.parametrize("name", ["fbank", "hubert", "hubconf.py:model"])
+@pytest.mark.parametrize("verb", ["check", "profile"])
+def test_a_checkpoint_that_would_not_run(refused, tmp_path, verb, name):
+    (tmp_path / "hubconf.py").write_text(
+        "import torch\ndef model(ckpt=None, **kwargs):\n    return torch.nn.Identity()\n"
+    )
+    (tmp_path / "w.pt").write_text("")
+    assert f"{name}@w.pt" in refused(verb, f"{name}@w.pt")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["profile", "vanilla_nano", "--threads", "2"], "add --measure"),
+        (["table", "2", "--source", "paper", "--where", "seed=1"], "leave out --where"),
+        (["table", "2", "--source", "paper", "--show-lr"], "leave out --where"),
+        ([*SWEEP, "--no-cache", "--cache-budget", "1GB"], "--cache-budget has no effect"),
+        ([*SWEEP, "--no-cache", "--cache-dir", "x"], "--cache-dir has no effect"),
+        ([*SWEEP, "--no-cache", "--cache-any-upstream"], "--cache-any-upstream has no effect"),
+        ([*SWEEP, "--assume", "superb-sizes", "--limit", "3"], "--limit has no effect"),
+        ([*SWEEP, "--assume", "superb-sizes", "--lr", "search"], "--lr has no effect"),
+    ],
+)
+def test_an_option_that_would_be_dropped(refused, words, said):
+    if words[0] == "sweep":
+        words = [*words, "--upstreams", "fbank", "--tasks", "KS"]
+        words += [] if "--assume" in words else ["--paths", "paths.yaml"]
+    assert said in refused(*words)
+
+
 def test_check_exits_1_on_a_failed_rule(superbit):
     from pathlib import Path
 

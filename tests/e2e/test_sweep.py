@@ -77,7 +77,7 @@ def test_two_processes_give_the_same_records(sweep, hubconf, store, tmp_path):
 
 
 def test_a_failing_run_leaves_a_record_and_the_others_go_on(sweep, superbit, hubconf, store):
-    (hubconf.parent / "order").write_text("fail 5")
+    (hubconf.parent / "order").write_text("fail 6")
     status, out, _ = sweep(f"{hubconf}:energies,{hubconf}:twin", "KS")
     assert status == 1
     assert "1 new" in out
@@ -104,8 +104,8 @@ def test_a_failing_run_leaves_a_record_and_the_others_go_on(sweep, superbit, hub
 @pytest.mark.parametrize(
     ("call", "steps_kept"),
     [
-        (2, 1),  # in step 1, after the featurizer's trial: saved because it was asked to stop
-        (6, 3),  # in the evaluation after step 3, which is made anew
+        (3, 1),  # in step 1, after the featurizer's trial: saved because it was asked to stop
+        (7, 3),  # in the evaluation after step 3, which is made anew
     ],
 )
 def test_interrupted_and_continued_equals_never_interrupted(
@@ -149,7 +149,7 @@ def test_interrupted_inside_an_accumulated_step(sweep, hubconf, store, overrides
     for path in store.root.rglob("*.json*"):
         path.unlink()
     (hubconf.parent / "calls").write_text("")
-    (hubconf.parent / "order").write_text("interrupt 4")  # the first half of step 2
+    (hubconf.parent / "order").write_text("interrupt 5")  # the first half of step 2
     assert sweep(spec, "PR")[0] == 130
     assert sweep(spec, "PR")[0] == 0
     assert one(store).metrics == straight.metrics
@@ -157,7 +157,7 @@ def test_interrupted_inside_an_accumulated_step(sweep, hubconf, store, overrides
 
 
 def test_a_worker_that_dies_fails_its_run_and_the_others_go_on(sweep, hubconf, store):
-    (hubconf.parent / "order").write_text("die 5")
+    (hubconf.parent / "order").write_text("die 6")
     both = f"{hubconf}:energies,{hubconf}:twin"
     status, out, _ = sweep(both, "KS", "--jobs", "2")
     assert status == 1

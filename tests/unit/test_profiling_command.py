@@ -223,6 +223,7 @@ def test_prepacking_changes_the_layers_and_not_the_result():
         (["vanilla_nano"], {"seconds": float("nan")}, "a number above 0"),
         (["vanilla_nano+policy=w1b1"], {}, "Did you mean 'w1a1'"),
         (["vanilla@no/such/folder"], {}, "no checkpoint"),
+        (["vanilla_nano"], {"threads": 2}, "add --measure"),
         (["vanilla_nano"], {"accounting": "papers"}, "Did you mean 'paper'"),
         (["vanilla_nano"], {"format": "xml"}, "unknown format"),
         (["vanilla_nano"], {"threads": 0}, "--threads is 0"),
@@ -250,3 +251,12 @@ def test_models_are_called_as_typed_or_by_their_label(capsys):
     assert rows[0]["spec"] == "vanilla_nano+policy=w1a1"
     with pytest.raises(InputError, match="--label: 'apc'"):
         profile(capsys, "vanilla_nano", label=["x=apc"])
+
+
+def test_a_twins_checkpoint_is_not_counted_as_full_precision(capsys):
+    from superbit.upstreams.expert import packaged_checkpoint
+
+    folder = packaged_checkpoint("bq_vanilla_nano")
+    with pytest.raises(InputError, match=r"would count as FP32; 'vanilla_nano@.*\+policy=w1a1'"):
+        profile(capsys, f"vanilla_nano@{folder}")
+    assert profile(capsys, f"bq_vanilla_nano@{folder}")

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from superbit.benchmark.provenance import Provenance
-from superbit.benchmark.records import Chance, Point, Search, Tried, canonical_json
+from superbit.benchmark.records import (
+    FURTHER_FIELDS,
+    Chance,
+    Point,
+    Search,
+    Tried,
+    canonical_json,
+)
 from superbit.benchmark.results import (
     Corpus,
     Interval,
@@ -41,6 +48,9 @@ IDENTITY = {
     "learning_rate": 1e-4,
     "seed": 1337,
     "fold": None,
+    "upstream_files_sha256": None,
+    "upstream_config_sha256": "c0" * 32,
+    "upstream_fingerprint": "f0" * 32,
 }
 OTHER_IDENTITY = {
     "upstream": "sparseformer_dn_nano+untrained",
@@ -53,6 +63,9 @@ OTHER_IDENTITY = {
     "learning_rate": 1e-3,
     "seed": 1338,
     "fold": 1,
+    "upstream_files_sha256": "1e" * 32,
+    "upstream_config_sha256": None,
+    "upstream_fingerprint": "f1" * 32,
 }
 # every field of a record that is no part of its identity, with another value than `record` has
 OTHER_CIRCUMSTANCES = {
@@ -176,6 +189,17 @@ def test_the_key_is_the_sha256_of_sorted_compact_json() -> None:
     )  # fmt: skip
     assert canonical_json(run.model_dump()) == text
     assert run.key == "eca3081a9200241a3a24b951d9833a6abe3631741fa7b93f188dde7e3bbd8576"
+
+
+@pytest.mark.parametrize("field", FURTHER_FIELDS)
+def test_what_an_older_record_lacks_is_no_part_of_its_key(field: str) -> None:
+    older = identity(**dict.fromkeys(FURTHER_FIELDS))
+    assert not set(FURTHER_FIELDS) & set(older.model_dump())
+    lacks_them = {k: v for k, v in IDENTITY.items() if k not in FURTHER_FIELDS}
+    assert RunIdentity(**lacks_them).key == older.key
+    newer = older.model_copy(update={field: "1e" * 32})
+    assert newer.key != older.key
+    assert RunIdentity.model_validate(newer.model_dump()) == newer
 
 
 json_values = st.recursive(

@@ -9,6 +9,7 @@ from importlib import resources
 import pandas as pd
 import pytest
 
+from superbit.benchmark.records import FURTHER_FIELDS
 from superbit.benchmark.results import (
     Corpus,
     Interval,
@@ -321,6 +322,9 @@ def test_a_condition_on_one_task_keeps_the_others() -> None:
         ("learning_rate", (None, 0.1)),
         ("seed", (0, 1)),
         ("fold", (None, 1)),
+        ("upstream_files_sha256", ("1" * 64, None)),
+        ("upstream_config_sha256", ("1" * 64, "2" * 64)),
+        ("upstream_fingerprint", (None, "2" * 64)),
     ],
 )
 def test_every_field_of_the_identity_can_choose(field: str, values: tuple) -> None:
@@ -351,6 +355,18 @@ def test_one_row_is_one_model() -> None:
         table2([before, after])
     only = table2([before, after], source="runs", where={"weights_sha256": "2222"})
     assert set(only.rows[0].cells) == {"pr_per"}
+
+
+@pytest.mark.parametrize("field", FURTHER_FIELDS)
+def test_one_row_is_one_model_whatever_tells_them_apart(field: str) -> None:
+    before, after = (
+        run("KS", "vanilla@runs/best"),
+        run("PR", "vanilla@runs/best", **{field: "2" * 64}),
+    )
+    with pytest.raises(InputError, match=rf"2 models.*{field} none.*{field} 222222222222"):
+        table2([before, after])
+    only = table2([before, after], source="runs", where={field: "none"})
+    assert set(only.rows[0].cells) == {"ks_acc"}
 
 
 @pytest.mark.parametrize(
