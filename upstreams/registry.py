@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from superbit.upstreams.hubert_config import HubertConfig
 
 ENTRY_POINT_GROUP = "superbit.upstreams"
-# Raised whenever the hidden states that superbit's own encoders give for the same weights change.
+# Raised whenever the hidden states that superbit's own encoders give for the same weights change;
+# superbit.upstreams.known then writes those that records stand for anew.
 OUR_REVISION = 3
 
 

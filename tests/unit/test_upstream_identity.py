@@ -14,12 +14,14 @@ import torch
 from safetensors.numpy import save_file
 
 from superbit.benchmark.features.cache import CacheSettings
-from superbit.upstreams import checkpoint, registry, sources
+from superbit.upstreams import checkpoint, known, registry, sources
+from superbit.upstreams.expert import packaged_checkpoint
 from superbit.upstreams.fingerprint import describe, fingerprint, hidden_states
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import NAMED_SIZES
-from superbit.upstreams.identifying import Further
+from superbit.upstreams.identifying import KNOWN, Further
 from superbit.upstreams.registry import load_upstream
+from superbit.upstreams.spec import UpstreamSpec
 
 # No weights: what is read decides. Each function reads in another way.
 HUBCONF = """
@@ -331,6 +333,21 @@ def test_other_hidden_states_are_another_fingerprint_and_noise_is_not(project):
 @pytest.mark.parametrize("name", ["vanilla_nano", "bq_vanilla_nano", "fbank", "mfcc"])
 def test_what_needs_no_more_than_name_and_weights_keeps_its_key(name):
     assert load_upstream(name).further == Further()
+
+
+def test_the_hidden_states_on_record_are_of_everything_shipped_and_of_this_revision():
+    """If it fails: python -m superbit.upstreams.known."""
+    on_record = json.loads(KNOWN.read_text())
+    shipped = {
+        str(UpstreamSpec.parse(entry.name))
+        for entry in registry.entries()
+        if entry.ours and packaged_checkpoint(entry.name)
+    }
+    untrained = {spec for spec in known.specs() if "+untrained" in spec}
+    assert set(on_record) == {*known.FILTER_BANKS} | shipped | untrained
+    for name, held in on_record.items():
+        wanted = "1" if name in known.FILTER_BANKS else str(registry.OUR_REVISION)
+        assert held["revision"] == wanted, name
 
 
 @pytest.mark.parametrize("name", ["vanilla_nano", "fbank"])
