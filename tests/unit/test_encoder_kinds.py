@@ -103,6 +103,10 @@ def no_kinds(monkeypatch):
     monkeypatch.setattr(encoder_kinds, "_registered", {})
     before = dict(NAMED_SIZES)
     yield
+    if "s3prl.hub" in sys.modules:
+        for name in NAMED_SIZES.keys() - before.keys():
+            for attribute in (name, f"bq_{name}"):
+                vars(sys.modules["s3prl.hub"]).pop(attribute, None)
     NAMED_SIZES.clear()
     NAMED_SIZES.update(before)
 
@@ -141,6 +145,17 @@ def test_a_new_kind_and_its_twin_keep_the_contract_of_superbits_own(kind, prefix
     report = check_upstream(loaded.expert, ours=True, build=lambda: registry.load(spec))
     assert report.ok, render_report(report)
     assert not report.names("warn")
+
+
+@pytest.mark.usefixtures("no_kinds")
+def test_sizes_of_a_registered_kind_are_names_of_s3prls_hub():
+    from s3prl import hub
+
+    exec(DEPTHWISE, {})
+    assert "bq_depthwise_nano" in superbit.upstreams.names()
+    found = hub.bq_depthwise_nano(ckpt=None, model_config=None, refresh=False)
+    assert found.model.policy.name == "w1a1"
+    assert hub.depthwise_nano(ckpt=None).model.policy is None
 
 
 @pytest.mark.usefixtures("installed")
