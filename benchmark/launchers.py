@@ -113,12 +113,9 @@ def in_processes(
                     slot.submit(*waiting.pop(0), uses)
                     progress.start(slot.index)
                 running = [slot.future for slot in slots if slot.future]
+                expected: list[Future[Any]] = [*running, *features.running]
                 with nullcontext() if running else progress.waiting():
-                    wait(
-                        [*running, *features.running],
-                        timeout=_MESSAGE_INTERVAL,
-                        return_when=FIRST_COMPLETED,
-                    )
+                    wait(expected, timeout=_MESSAGE_INTERVAL, return_when=FIRST_COMPLETED)
                 _pass_on(messages, progress)
                 for slot in slots:
                     if slot.future and slot.future.done():

@@ -220,7 +220,8 @@ def _load(text: str) -> LoadedUpstream | Unbuilt:
     except (Exception, SystemExit) as error:
         if _is_the_users(error):
             raise
-        spec, reason = UpstreamSpec.parse(text).normalized(), error
+        spec = UpstreamSpec.parse(text).normalized()
+        reason: BaseException = error
         if not isinstance(error, InputError):  # it was built, and fails when it is looked at
             with suppress(Exception, SystemExit):
                 reason = blamed(error, load(text), spec=str(spec))

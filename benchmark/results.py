@@ -195,6 +195,16 @@ class ResultStore:
         files = (path for task in TASKS for path in visible(self.root / task, "*.json"))
         return [self._read(path) for path in files]
 
+    def newest(self, task: str, *, count: int) -> Iterator[RunRecord]:
+        """Yield a task's records that were written last, but what cannot be read."""
+        try:
+            files = [(path.stat().st_mtime, path) for path in (self.root / task).glob("*.json")]
+        except OSError:
+            return
+        for _, path in sorted(files, reverse=True)[:count]:
+            with suppress(InputError):
+                yield self._read(path)
+
     def read_items(self, record: RunRecord) -> list[dict[str, Any]]:
         """Return a record's per-item counts; an empty list where it has none.
 

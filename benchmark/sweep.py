@@ -80,14 +80,16 @@ def carry_out(
     work = [planned.job(plan.manifests) for planned in waiting]
     ended = set()
     with reporter.runs(labels=[planned.label for planned in waiting], steps=steps) as progress:
-        supply = features and Supply(
-            features,
-            upstreams=plan.upstreams,
-            say=progress.line,
-            device=context.device,
-            processes=jobs * threads,
-            stop=context.stop,
-        )
+        supply = None
+        if features is not None:
+            supply = Supply(
+                features,
+                upstreams=plan.upstreams,
+                say=progress.line,
+                device=context.device,
+                processes=jobs * threads,
+                stop=context.stop,
+            )
         if jobs > 1 and len(work) > 1:
             results = launchers.in_processes(
                 work,

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from superbit.benchmark.features.cache import CacheSettings
     from superbit.benchmark.features.preparing import FeaturePlan
 
+# Of each task, to estimate from: reading thousands would take longer than it helps.
+_RECORDS_READ = 100
+
 
 def sweep_command(arguments: argparse.Namespace) -> int:
     """Carry out ``superbit sweep`` and return its exit status."""
@@ -49,6 +52,8 @@ def sweep_command(arguments: argparse.Namespace) -> int:
     for line in plan_lines(plan):
         print(line)
     features = _plan_features(arguments, plan, paths=paths, store=store, reporter=reporter)
+    for line in _training_lines(plan, features, store, device=arguments.device):
+        print(line)
     if arguments.dry_run:
         failures = plan.failures | (features.failures if features else _tried(plan, reporter))
         return _dry_report(failures)
@@ -152,6 +157,28 @@ def _plan_features(
     return features
 
 
+def _training_lines(
+    plan: Plan, features: FeaturePlan | None, store: ResultStore, *, device: str | None
+) -> Iterator[str]:
+    """What the runs themselves will take, by those that were done before."""
+    import torch
+
+    from superbit.benchmark.estimating import estimate_lines, estimates
+
+    failures = plan.failures | (features.failures if features else {})
+    waiting = [planned for planned in plan.waiting if planned.first.upstream not in failures]
+    decisions = features.decisions if features else ()
+    tasks = dict.fromkeys(planned.first.task for planned in waiting)
+    yield from estimate_lines(
+        estimates(
+            waiting,
+            [record for task in tasks for record in store.newest(task, count=_RECORDS_READ)],
+            stored={(each.need.upstream, each.need.task) for each in decisions if each.store},
+            gpu=torch.cuda.is_available() if device is None else device.startswith("cuda"),
+        )
+    )
+
+
 def _plan_on_assumed_sizes(arguments: argparse.Namespace) -> int:
     """Print what features would take and save on SUPERB's corpora, which need not be there."""
     settings = _settings(arguments)
@@ -182,6 +209,7 @@ def _plan_on_assumed_sizes(arguments: argparse.Namespace) -> int:
     print("On corpora of SUPERB's size, none of which was read:")
     for line in decision_lines(features.decisions, features.costs):
         print(line)
+    print("Training and evaluation of heads come on top: a plan of a real sweep has those.")
     unbuilt = [each for each in named.values() if isinstance(each, Unbuilt)]
     return _dry_report({str(each.spec): each.error for each in unbuilt} | features.failures)
 

@@ -1,8 +1,8 @@
 """What is worth its bytes: which features of a sweep to store, what that takes, what it saves.
 
 Times are of one core. A task's time with a store is extraction, once, and the upstream on what is
-drawn at random; without one, the upstream on every draw. Heads cost the same either way and are
-left out.
+drawn at random; without one, the upstream on every draw. Heads cost the same either way:
+``estimating`` has them.
 """
 
 from __future__ import annotations

@@ -276,14 +276,14 @@ def test_a_full_disk(words, superbit, tmp_path, monkeypatch):
         pytest.skip("a tmpfs needs the right to mount one")
     try:
         status, _, err = superbit(*words("vanilla_nano", "PR", "--cache-dir", small))
-        assert status == 2
+        assert status == 0  # what is not stored is computed live: a night is not lost
+        assert "what is not stored stays live: " in err
         assert "the disk is full: free some space" in err
-        assert err.count("\n") == 1
         assert not list(small.rglob("*.partial"))
         written = {file: file.read_bytes() for file in small.rglob("*.bin")}
         assert len(written) > 1
         subprocess.run(["mount", "-o", "remount,size=500m", small], check=True)
-        status, _, _ = superbit(*words("vanilla_nano", "PR", "--cache-dir", small))
+        status, _, _ = superbit(*words("vanilla_nano", "PR", "--cache-dir", small, results="anew"))
         assert status == 0
         assert len(list(small.rglob("*.bin"))) > len(written)
         assert {file: file.read_bytes() for file in written} == written

@@ -283,6 +283,16 @@ def test_a_dry_run_plans_and_writes_no_result(sweep, hubconf, store):
     assert store.read_all() == []
 
 
+def test_a_plan_estimates_training_by_earlier_runs_and_says_where_there_are_none(sweep, hubconf):
+    spec = f"{hubconf}:energies"
+    _, out, _ = sweep(spec, "KS,PR", "--dry-run")
+    assert "training and evaluation of KS, PR: not known, as no run like it was done here" in out
+    sweep(spec, "KS")
+    _, out, _ = sweep(spec, "KS,PR", "--seed", "2", "--dry-run")
+    assert "for 1 of 2 runs, one after the other, by 1 earlier runs here (a run: KS " in out
+    assert "training and evaluation of PR: not known" in out
+
+
 def test_several_seeds_are_a_run_each_where_a_head_is_trained(sweep, hubconf, store):
     _, out, _ = sweep(f"{hubconf}:energies", "KS,QbE", "--seed", "7,8,7", "--dry-run")
     assert "3 runs: 3 to run, 0 done before." in out
