@@ -367,5 +367,5 @@ def test_missing_synthesizer_is_the_users_to_install(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"need the package espeakng-loader; install it with"):
         make_corpora(tmp_path / "out", size="tiny")
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
-    with pytest.raises(InputError, match=r"pip install 'superbit\[embedded\]'"):
+    with pytest.raises(InputError, match=r'pip install "superbit\[embedded\]"'):
         Espeak(0)

@@ -234,7 +234,7 @@ def test_figure(capsys, tmp_path, monkeypatch):
 
 def test_figure_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(InputError, match=r"pip install 'superbit\[figures\]'"):
+    with pytest.raises(InputError, match=r'pip install "superbit\[figures\]"'):
         command.error_flow_command(_arguments(format="png"))
 
 
