@@ -165,3 +165,14 @@ def all_at_chance(runs: Sequence[RunRecord]) -> bool | None:
     if not each or None in each:
         return None
     return all(each)
+
+
+def levels(records: Sequence[RunRecord]) -> str:
+    """Return the levels of these records in words: ``KS 8.33 (the most frequent label); …``."""
+    texts = []
+    for name, task in TASKS.items():
+        values = sorted(r.chance.value for r in records if r.identity.task == name and r.chance)
+        if values:
+            each = dict.fromkeys(f"{value:.{task.decimals}f}" for value in values)
+            texts.append(f"{name} {' or '.join(each)} ({WORDS[task.chance]})")
+    return "; ".join(texts)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from superbit.benchmark.chance import MARK, WORDS, all_at_chance, at_chance, with_chance
+from superbit.benchmark.chance import MARK, WORDS, all_at_chance, at_chance, levels, with_chance
 from superbit.benchmark.checkpoints import CHECKPOINT, LABEL, run_folders
 from superbit.benchmark.configs import resolve, total_steps
 from superbit.benchmark.corpus_sets import CorpusSets, corpus_sets
@@ -223,14 +223,8 @@ def _cell(records: Sequence[RunRecord]) -> str:
 
 def _chance_note(records: Sequence[RunRecord]) -> Iterator[str]:
     marked = [record for record in records if at_chance(record)]
-    levels = []
-    for name, task in TASKS.items():
-        values = [r.chance.value for r in marked if r.identity.task == name and r.chance]
-        if values:
-            texts = dict.fromkeys(f"{value:.{task.decimals}f}" for value in sorted(values))
-            levels.append(f"{name} {' or '.join(texts)} ({WORDS[task.chance]})")
-    if levels:
-        yield f"{MARK}: not better than an answer without listening reaches: {'; '.join(levels)}."
+    if marked:
+        yield f"{MARK}: not better than an answer without listening reaches: {levels(marked)}."
 
 
 def _failures(records: Sequence[RunRecord]) -> Iterator[str]:

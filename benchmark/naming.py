@@ -83,14 +83,18 @@ def find_upstream(text: str, known: Sequence[str], *, option: str) -> str:
     )
 
 
-def meant(upstream: str, known: Sequence[str]) -> str | None:
-    """Return the one of ``known`` that is this upstream; given by a path, but for ``+untrained``.
+def meant(upstream: str, known: Sequence[str], *, by_path_only: bool = True) -> str | None:
+    """Return the one of ``known`` that is this upstream, or is but for ``+untrained``.
 
-    That a module of somebody else is untrained is found only when it is built.
+    That somebody else's upstream is untrained is found only when it is built, while of superbit's
+    own names ``x`` and ``x+untrained`` are two upstreams.
+
+    Args:
+        by_path_only: take ``x+untrained`` for ``x`` only where ``x`` is a path.
     """
     if upstream in known:
         return upstream
-    if ".py:" not in upstream:
+    if by_path_only and ".py:" not in upstream:
         return None
     alike = [each for each in known if _as_trained(each) == _as_trained(upstream)]
     return alike[0] if len(alike) == 1 else None
@@ -112,7 +116,7 @@ def in_order(records: Sequence[RunRecord]) -> list[str]:
         upstream = record.identity.upstream
         command = tuple(record.provenance.command or ())
         asked = _asked(command)
-        named = meant(upstream, asked)
+        named = meant(upstream, asked, by_path_only=False)
         place = len(asked) if named is None else asked.index(named)
         started = record.provenance.started or _LAST
         rank = (began[command], place, started)

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from superbit.benchmark.chance import MARK, WORDS
+from superbit.benchmark.chance import MARK, levels
 from superbit.benchmark.corpus_sets import CorpusSets
 from superbit.benchmark.naming import Names
 from superbit.benchmark.rate_search import Found, without_rate
@@ -67,40 +67,24 @@ def on_rows(rows: Sequence[Row], sets: CorpusSets) -> Iterable[str]:
 
 
 def on_chance(rows: Sequence[Row]) -> Iterable[str]:
-    """What the mark of chance means, and how high chance is in each task that has the mark."""
-    marked: dict[str, list[RunRecord]] = {}
-    for row in rows:
-        for cell in row.cells.values():
-            if cell.record and cell.at_chance:
-                runs = cell.seeds.runs if cell.seeds else (cell.record,)
-                marked.setdefault(cell.record.identity.task, []).extend(runs)
-    if marked:
-        yield _mark_of_chance(marked, any(c.seeds for row in rows for c in row.cells.values()))
-    unknown = {
-        cell.record.identity.task
-        for row in rows
-        for cell in row.cells.values()
-        if cell.record and cell.at_chance is None
-    }
+    """What the mark of chance means, how high chance is there, and where it is not known."""
+    cells = [cell for row in rows for cell in row.cells.values() if cell.record]
+    runs: dict[bool | None, list[RunRecord]] = {True: [], False: [], None: []}
+    for cell in cells:
+        if cell.record:
+            runs[cell.at_chance] += cell.seeds.runs if cell.seeds else (cell.record,)
+    if runs[True]:
+        of_each = ", of a mean that of each of its seeds," if any(c.seeds for c in cells) else ""
+        yield (
+            f"{MARK}: not better than an answer without listening: the interval{of_each} holds "
+            f"what such an answer reaches, or is worse: {levels(runs[True])}."
+        )
+    unknown = {run.identity.task for run in runs[None]}
     if unknown:
         yield (
             f"{', '.join(name for name in TASKS if name in unknown)}: not known whether better "
             "than chance, which these records do not hold."
         )
-
-
-def _mark_of_chance(marked: Mapping[str, Sequence[RunRecord]], over_seeds: bool) -> str:
-    levels = []
-    for name, task in TASKS.items():
-        if name in marked:
-            values = [run.chance.value for run in marked[name] if run.chance]
-            texts = sorted({f"{value:.{task.decimals}f}" for value in values})
-            levels.append(f"{name} {' or '.join(texts)} ({WORDS[task.chance]})")
-    of_each = ", of a mean that of each of its seeds," if over_seeds else ""
-    return (
-        f"{MARK}: not better than an answer without listening: the interval{of_each} holds what "
-        f"such an answer reaches, or is worse: {'; '.join(levels)}."
-    )
 
 
 def on_settings(runs: Sequence[RunRecord], sets: CorpusSets) -> Iterable[str]:

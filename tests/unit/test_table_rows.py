@@ -241,6 +241,13 @@ def test_rows_stand_in_the_order_of_the_sweeps():
     assert [row.model for row in rows(records[::-1])] == expected
 
 
+def test_an_upstream_that_was_found_untrained_keeps_its_place():
+    command = sweep("mine", "a.py:f", "vanilla_nano", "vanilla_nano+untrained")
+    order = ["mine+untrained", "a.py:f+untrained", "vanilla_nano", "vanilla_nano+untrained"]
+    records = [run(upstream=upstream, command=command) for upstream in order]
+    assert in_order(records[::-1]) == order
+
+
 def test_without_a_command_the_first_one_started_stands_first():
     records = [
         run(upstream="apc", started="2026-01-02T00:00:00+00:00"),
