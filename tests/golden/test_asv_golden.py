@@ -107,8 +107,8 @@ def test_training_and_its_checkpoints_are_s3prls(kind, theirs, request):
     assert {f.name for f in run.folder.glob("step-*.pt")} == {f"step-{s}.pt" for s in TESTED}
     for step in TESTED:
         ((_, weights),) = torch.load(run.folder / f"step-{step}.pt").items()
-        assert_same_weights(weights, torch.load(theirs.states[step], weights_only=False),
-                            atol=1e-4, rtol=1e-4)  # fmt: skip
+        saved = torch.load(theirs.states[step], weights_only=False)
+        assert_same_weights(weights, saved, **tolerance)
 
 
 @pytest.mark.parametrize("kind", ["ours", "stored"])

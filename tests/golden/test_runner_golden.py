@@ -39,24 +39,30 @@ NEVER_BEST = ("ASR", "SF")
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 
 
-@pytest.fixture
-def bench(tiny_paths, tmp_path, monkeypatch):
-    s3prl_loop.use_upstreams(monkeypatch)
+@pytest.fixture(scope="module")
+def trained(tiny_paths, tmp_path_factory):
+    """Give a task's bench, and tape and folder of s3prl's training on it."""
+    done = {}
 
-    def make(task):
-        upstream, runner, section = LOOPS[task]
-        return s3prl_loop.bench(
-            task, upstream, paths=tiny_paths, folder=tmp_path, runner=RUNNER | runner,
-            section=section,
-        )  # fmt: skip
+    def train(task):
+        if task not in done:
+            upstream, runner, section = LOOPS[task]
+            bench = s3prl_loop.bench(
+                task, upstream, paths=tiny_paths, folder=tmp_path_factory.mktemp(task),
+                runner=RUNNER | runner, section=section,
+            )  # fmt: skip
+            done[task] = bench, *s3prl_loop.train_by_s3prl(bench)
+        return done[task]
 
-    return make
+    with pytest.MonkeyPatch.context() as patch:
+        s3prl_loop.use_upstreams(patch)
+        yield train
 
 
 @pytest.mark.parametrize("task", LOOPS)
-def test_our_loop_is_s3prls(task, bench, monkeypatch):
-    run, split = bench(task), BINDINGS[task].test
-    theirs, expdir = s3prl_loop.train_by_s3prl(run)
+def test_our_loop_is_s3prls(task, trained, monkeypatch):
+    run, theirs, expdir = trained(task)
+    split = BINDINGS[task].test
     states, best = s3prl_loop.checkpoints_of_s3prl(expdir)
     tested, test_dir = s3prl_loop.test_by_s3prl((best or [states[STEPS]])[0], split=split)
     with monkeypatch.context() as patch:
@@ -80,7 +86,7 @@ def test_our_loop_is_s3prls(task, bench, monkeypatch):
     assert ours.tested.selection.checkpoint == ("best" if best else "last")
     if best:
         (file,) = best
-        assert [file.name] == [name for *_, names in theirs.logged[-1:0:-1] for name in names][:1]
+        assert {file.name} == {name for *_, names in ours.tape.logged for name in names}
         saved = torch.load(file, weights_only=False)
         assert saved["Step"] == candidate.course.best_step == ours.tested.selection.step
         assert_same_weights(candidate.course.best, saved)
@@ -131,42 +137,32 @@ def assert_same_predictions(ours, theirs):
     assert (ours / "frame_shift").read_text() == (theirs / "frame_shift").read_text()
 
 
-def trained(run, monkeypatch):
-    """Their tape and ours, without the test."""
-    theirs, _ = s3prl_loop.train_by_s3prl(run)
-    with monkeypatch.context() as patch:
-        s3prl_loop.round_alike(patch)
-        ours = s3prl_loop.run_ours(run)
-    return theirs, ours.tape.batches[: len(theirs.batches)], ours.tape.losses[: len(theirs.losses)]
-
-
 @pytest.mark.parametrize("task", ["KS", "SID"])
-def test_a_loop_without_reseeding_is_told_apart(task, bench, monkeypatch):
-    """s3prl reseeds at evaluations: order of files, and where SID crops."""
+def test_a_loop_without_reseeding_is_told_apart(task, trained, monkeypatch):
+    """s3prl reseeds at evaluations: the order of files afterwards, and where SID crops."""
     monkeypatch.setattr("superbit.benchmark.experiment.seed_everything", lambda seed: None)
-    theirs, batches, _ = trained(bench(task), monkeypatch)
-    assert batches != theirs.batches
+    run, theirs, _ = trained(task)
+    ours = s3prl_loop.run_ours(run, "unseeded")
+    assert ours.tape.batches[: len(theirs.batches)] != theirs.batches
 
 
-def test_another_seed_is_told_apart(bench, monkeypatch):
-    run = bench("IC")
-    theirs, _ = s3prl_loop.train_by_s3prl(run)
+def test_another_seed_is_told_apart(trained, monkeypatch):
+    run, theirs, _ = trained("IC")
     monkeypatch.setattr(s3prl_loop, "SEED", s3prl_loop.SEED + 1)
-    ours = s3prl_loop.run_ours(run)
+    ours = s3prl_loop.run_ours(run, "other seed")
     assert ours.tape.batches[:3] != theirs.batches[:3]
 
 
-def test_a_step_too_many_between_evaluations_is_told_apart(bench, monkeypatch):
-    """SF's batches are the same in any order of steps; its losses and checkpoints are not."""
-    run = bench("SF")
-    theirs, expdir = s3prl_loop.train_by_s3prl(run)
+def test_another_learning_rate_is_told_apart(trained, monkeypatch):
+    """A thousandth more: the same batches, but other losses and other checkpoints."""
+    run, theirs, expdir = trained("SF")
     states, _ = s3prl_loop.checkpoints_of_s3prl(expdir)
-    run.config["optimizer"]["lr"] *= 1.001
+    monkeypatch.setitem(run.config["optimizer"], "lr", 1.001 * run.config["optimizer"]["lr"])
     s3prl_loop.round_alike(monkeypatch)
-    ours = s3prl_loop.run_ours(run)
+    ours = s3prl_loop.run_ours(run, "other rate")
+    count = len(theirs.losses)
+    assert ours.tape.batches[:count] == theirs.batches
     with pytest.raises(AssertionError):
-        torch.testing.assert_close(
-            ours.tape.losses[: len(theirs.losses)], theirs.losses, atol=1e-5, rtol=0
-        )
+        torch.testing.assert_close(ours.tape.losses[:count], theirs.losses, atol=1e-5, rtol=0)
     with pytest.raises(AssertionError):
         assert_same_weights(ours.saved[4], torch.load(states[4], weights_only=False))
