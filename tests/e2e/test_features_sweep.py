@@ -138,6 +138,19 @@ def test_killed_in_extraction_and_continued(superbit, words, hubconf, store, tmp
     assert all_features(tmp_path, "results") == all_features(tmp_path, "straight")
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_interrupted_in_extraction_and_continued(superbit, words, hubconf, store, jobs):
+    both = words(f"{hubconf}:energies,{hubconf}:twin", "KS", "--jobs", jobs)
+    (hubconf.parent / "order").write_text("interrupt 20")
+    status, out, err = superbit(*both)
+    assert status == 130
+    assert "stopping after this step" in err
+    assert out.count("not run: KS × ") == 2
+    assert store.read_all() == []
+    assert superbit(*both)[0] == 0
+    assert [record.status for record in store.read_all()] == ["done", "done"]
+
+
 def test_killed_while_other_processes_extract_and_continued(
     superbit, words, hubconf, store, tmp_path
 ):
