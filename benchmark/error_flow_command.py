@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from superbit.benchmark.error_flow_rendering import as_csv, as_markdown, caption, figure
 from superbit.benchmark.progress import Reporter
-from superbit.benchmark.table_formats import require_one_of
+from superbit.benchmark.tables.formats import require_one_of
 from superbit.upstreams import registry
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.figures import require_matplotlib

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
-from superbit.benchmark.table_markup import markdown
+from superbit.benchmark.tables.markup import markdown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

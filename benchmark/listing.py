@@ -6,14 +6,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from superbit.benchmark.chance import MARK, WORDS, all_at_chance, at_chance, levels, with_chance
-from superbit.benchmark.checkpoints import CHECKPOINT, LABEL, run_folders
-from superbit.benchmark.configs import resolve, total_steps
-from superbit.benchmark.corpus_sets import CorpusSets, corpus_sets
-from superbit.benchmark.naming import in_order
-from superbit.benchmark.records import RunRecord
-from superbit.benchmark.results import ResultStore
-from superbit.benchmark.tasks import TASKS
+from superbit.benchmark.records.schema import RunRecord
+from superbit.benchmark.records.store import ResultStore
+from superbit.benchmark.running.checkpoints import CHECKPOINT, LABEL, run_folders
+from superbit.benchmark.scoring.chance import (
+    MARK,
+    WORDS,
+    all_at_chance,
+    at_chance,
+    levels,
+    with_chance,
+)
+from superbit.benchmark.tables.corpus_sets import CorpusSets, corpus_sets
+from superbit.benchmark.tables.naming import in_order
+from superbit.benchmark.tasks.catalog import TASKS
+from superbit.benchmark.tasks.configs import resolve, total_steps
 from superbit.upstreams import registry
 from superbit.upstreams.spec import typed
 

@@ -173,7 +173,7 @@ def _add_sweep(verbs: Verbs[argparse.ArgumentParser]) -> None:
         help="also store features that depend on the batch; each is then computed alone",
     )
     _add_results(verb)
-    verb.set_defaults(verb=carried_out_by("benchmark.sweeping:sweep_command"))
+    verb.set_defaults(verb=carried_out_by("benchmark.sweeping.command:sweep_command"))
 
     verb = verbs.add_parser("status", help="what is done, failed and unfinished")
     verb.add_argument("--all", action="store_true", help="a line for each run, however many")
@@ -232,7 +232,7 @@ def _add_tables(verbs: Verbs[argparse.ArgumentParser]) -> None:
     )
     _add_format(verb)
     _add_results(verb)
-    verb.set_defaults(verb=carried_out_by("benchmark.tables:table2_command", vars_but_verb))
+    verb.set_defaults(verb=carried_out_by("benchmark.tables.table2:table2_command", vars_but_verb))
 
     verb = verbs.add_parser("compare", help="two upstreams, beside the spread over seeds")
     verb.add_argument("first", metavar="SPEC")
@@ -241,7 +241,9 @@ def _add_tables(verbs: Verbs[argparse.ArgumentParser]) -> None:
     _add_label(verb)
     _add_format(verb)
     _add_results(verb)
-    verb.set_defaults(verb=carried_out_by("benchmark.compare:compare_command", vars_but_verb))
+    verb.set_defaults(
+        verb=carried_out_by("benchmark.tables.compare:compare_command", vars_but_verb)
+    )
 
     verb = verbs.add_parser("claims", help="the paper's numeric sentences, recomputed")
     _add_format(verb)

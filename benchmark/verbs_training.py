@@ -17,7 +17,7 @@ def add_training(verbs: Verbs[argparse.ArgumentParser]) -> None:
     verb.add_argument("--must-contain", default="", metavar="TEXT", help="in a file's path")
     verb.add_argument("--min-samples", type=int, default=400, metavar="N")
     verb.add_argument("--seed", type=int, default=0)
-    verb.set_defaults(verb=carried_out_by("upstreams.pretraining.command:manifest_command"))
+    verb.set_defaults(verb=carried_out_by("upstreams.training.command:manifest_command"))
 
     _add_units(verbs)
 
@@ -29,7 +29,7 @@ def add_training(verbs: Verbs[argparse.ArgumentParser]) -> None:
     verb.add_argument("--out", type=Path, metavar="DIR")
     verb.add_argument("--init", type=Path, metavar="DIR", help="a checkpoint to begin with")
     _add_run(verb)
-    verb.set_defaults(verb=carried_out_by("upstreams.pretraining.command:pretrain_command"))
+    verb.set_defaults(verb=carried_out_by("upstreams.training.command:pretrain_command"))
 
     verb = verbs.add_parser("distil", help="a model's 1-bit twin; continues what is in --out")
     verb.add_argument("--preset", default="distil", metavar="NAME", help="distil or distil_nano")
@@ -49,12 +49,12 @@ def add_training(verbs: Verbs[argparse.ArgumentParser]) -> None:
     verb.add_argument("--labels", type=Path, metavar="DIR", help="train.km and valid.km")
     verb.add_argument("--out", type=Path, metavar="DIR")
     _add_run(verb)
-    verb.set_defaults(verb=carried_out_by("upstreams.pretraining.distil_command:distil_command"))
+    verb.set_defaults(verb=carried_out_by("upstreams.training.distil_command:distil_command"))
 
     verb = verbs.add_parser("curves", help="the logs of trainings as one figure")
     verb.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a training")
     verb.add_argument("--out", type=Path, default=Path("curves.png"), metavar="FILE")
-    verb.set_defaults(verb=carried_out_by("upstreams.pretraining.curves:curves_command"))
+    verb.set_defaults(verb=carried_out_by("upstreams.training.curves:curves_command"))
 
 
 def _add_run(verb: argparse.ArgumentParser) -> None:
@@ -81,14 +81,14 @@ def _add_units(verbs: Verbs[argparse.ArgumentParser]) -> None:
     fit.add_argument("--layer", type=int, metavar="N")
     fit.add_argument("--fraction", type=float, default=1.0, help="of the utterances")
     fit.add_argument("--seed", type=int, default=0)
-    fit.set_defaults(verb=carried_out_by("upstreams.pretraining.command:units_fit_command"))
+    fit.set_defaults(verb=carried_out_by("upstreams.training.command:units_fit_command"))
 
     label = units_verbs.add_parser("label", help="the unit of every frame, as a .km file")
     label.add_argument("--units", type=Path, required=True, metavar="FILE")
     label.add_argument("--shard", type=int, default=0, metavar="N")
     label.add_argument("--shards", type=int, default=1, metavar="N")
     label.add_argument("--jobs", type=int, default=1, metavar="N")
-    label.set_defaults(verb=carried_out_by("upstreams.pretraining.command:units_label_command"))
+    label.set_defaults(verb=carried_out_by("upstreams.training.command:units_label_command"))
 
     for verb in (fit, label):
         verb.add_argument("--manifest", type=Path, required=True, metavar="FILE")

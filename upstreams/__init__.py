@@ -4,12 +4,13 @@ Importing this package makes every registered upstream a name of ``s3prl.hub`` a
 on today's torch; neither torch nor s3prl is imported until an upstream is loaded.
 """
 
-from superbit.upstreams import registry, s3prl_compat
+from superbit.upstreams import registry
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.registry import load, names, register, register_encoder
+from superbit.upstreams.s3prl import compat
 from superbit.upstreams.spec import UpstreamSpec
 
 __all__ = ["InputError", "UpstreamSpec", "load", "names", "register", "register_encoder"]
 
-s3prl_compat.install()
-s3prl_compat.after_import("s3prl.hub", registry.put_into_hub)
+compat.install()
+compat.after_import("s3prl.hub", registry.put_into_hub)

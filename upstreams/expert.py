@@ -9,16 +9,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from superbit.upstreams import checkpoint, s3prl_compat
+from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.hubert import Hubert, untrained_model
 from superbit.upstreams.hubert_config import NAMED_SIZES, HubertConfig
 from superbit.upstreams.quantization.convert import binarize_, calibrate
 from superbit.upstreams.quantization.policy import Policy, load_policy, policy_names
+from superbit.upstreams.s3prl import compat
 from superbit.upstreams.spec import TWIN_POLICY, TWIN_PREFIX, is_policy_file
 from superbit.upstreams.waveforms import Waveform, as_tensors
 
-s3prl_compat.apply()
+compat.apply()
 
 from s3prl.upstream.interfaces import UpstreamBase  # noqa: E402  (needs the shims in place)
 

@@ -22,10 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from superbit.upstreams.errors import BrokenUpstream, InputError, did_you_mean
-from superbit.upstreams.fingerprint import same_features, source_sha256, weights_sha256
-from superbit.upstreams.sources import content_sha256, imported
+from superbit.upstreams.identity.fingerprint import same_features, source_sha256, weights_sha256
+from superbit.upstreams.identity.sources import (
+    content_sha256,
+    imported,
+    is_at_or_below,
+    opened_files,
+)
 from superbit.upstreams.spec import UpstreamSpec
-from superbit.upstreams.watching import is_at_or_below, opened_files
 
 if TYPE_CHECKING:
     from torch import nn

@@ -18,11 +18,12 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from superbit.upstreams import checkpoint_hints, encoder_kinds, foreign, identifying
+from superbit.upstreams import checkpoint_hints, encoder_kinds, foreign
 from superbit.upstreams.errors import BrokenUpstream, InputError, did_you_mean
 from superbit.upstreams.extras import how_to_install, pip_line
-from superbit.upstreams.fingerprint import weights_sha256
-from superbit.upstreams.identifying import Further
+from superbit.upstreams.identity import further
+from superbit.upstreams.identity.fingerprint import weights_sha256
+from superbit.upstreams.identity.further import Further
 from superbit.upstreams.spec import TWIN_POLICY, TWIN_PREFIX, UpstreamSpec
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP = "superbit.upstreams"
 # Raised whenever the hidden states that superbit's own encoders give for the same weights change;
-# superbit.upstreams.known then writes those that records stand for anew.
+# superbit.upstreams.identity.known then writes those that records stand for anew.
 OUR_REVISION = 3
 
 
@@ -86,7 +87,7 @@ class LoadedUpstream:
     @cached_property
     def further(self) -> Further:
         """What can change its numbers besides name, weights and revision; costs a forward pass."""
-        return identifying.further(
+        return further.further(
             self.entry, self.spec, self.expert, opened=self.opened, planned=self.planned
         )
 

@@ -19,7 +19,7 @@ from superbit.benchmark.corpora import (
     quesst14,
     speech_commands,
 )
-from superbit.benchmark.tasks import TASKS
+from superbit.benchmark.tasks.catalog import TASKS
 
 SPLITS = ("train", "dev", "test")
 WORDS_A_SECOND = 2.7  # of read English

@@ -34,12 +34,12 @@ from torch import Tensor, nn
 from superbit.benchmark.corpora.audio import SAMPLE_RATE, read_audio
 from superbit.benchmark.corpora.embedded.make import make_corpora
 from superbit.benchmark.corpora.paths import load_paths
-from superbit.benchmark.provenance import collect
+from superbit.benchmark.records.provenance import collect
 from superbit.upstreams.hubert import Hubert, untrained_model
 from superbit.upstreams.hubert_config import NAMED_SIZES
-from superbit.upstreams.pretraining.distil import DistillationBatch, HiddenErrors, hidden_errors
-from superbit.upstreams.pretraining.distil_training import Progress, distil, student_of
 from superbit.upstreams.quantization.convert import calibrate
+from superbit.upstreams.training.distil import DistillationBatch, HiddenErrors, hidden_errors
+from superbit.upstreams.training.distil_training import Progress, distil, student_of
 
 ENCODERS = (
     "vanilla_nano",

@@ -32,7 +32,7 @@ from torch import nn
 from superbit.benchmark.corpora import speech_commands, voxceleb1
 from superbit.benchmark.corpora.audio import read_audio
 from superbit.benchmark.corpora.paths import CorpusPaths, load_paths
-from superbit.benchmark.provenance import collect
+from superbit.benchmark.records.provenance import collect
 from superbit.upstreams.registry import load_upstream
 
 OUT = Path("results/bench/layers.jsonl")

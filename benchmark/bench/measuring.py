@@ -28,17 +28,16 @@ from superbit.benchmark.bench.clocks import (
 )
 from superbit.benchmark.bench.formula import LIVE, PARTS, S3PRL, STORED
 from superbit.benchmark.bench.setup import DOCUMENTS, FAST_TASKS, Setup
-from superbit.benchmark.bindings import BINDINGS
-from superbit.benchmark.configs import total_steps
-from superbit.benchmark.experiment import Experiment
-from superbit.benchmark.features.ahead import BATCHES
 from superbit.benchmark.features.cache import CacheSettings
 from superbit.benchmark.features.demand import Lengths, find_demand, splits_read
-from superbit.benchmark.features.extraction import Shape, extract, measured_rate
+from superbit.benchmark.features.extraction import Shape, Workers, extract, measured_rate
+from superbit.benchmark.features.source import BATCHES
 from superbit.benchmark.features.store import FeatureStore
-from superbit.benchmark.features.workers import Workers
 from superbit.benchmark.progress import Reporter
+from superbit.benchmark.running.experiment import Experiment
 from superbit.benchmark.scoring import dtw
+from superbit.benchmark.tasks.bindings import BINDINGS
+from superbit.benchmark.tasks.configs import total_steps
 
 SEED = 1337
 _PROFILED_STEPS, _HOTTEST = 3, 8

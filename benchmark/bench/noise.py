@@ -1,8 +1,8 @@
 """Noise of the lengths that the real corpora's utterances have: for measuring time only.
 
-Mean lengths are those of ``benchmark/features/sizes.py`` (hours by utterances); how they spread is
-stated in :data:`LENGTHS`. Lengths are evenly spaced quantiles in random order, so that few files
-have the mean and the tail of many.
+Mean lengths are those of ``benchmark/features/decisions.py`` (hours by utterances); how they
+spread is stated in :data:`LENGTHS`. Lengths are evenly spaced quantiles in random order, so that
+few files have the mean and the tail of many.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from superbit.benchmark.features.sizes import SIZES
+from superbit.benchmark.features.decisions import SIZES
 
 SAMPLE_RATE = 16_000
 # Longer than the 0.1 s from which sox takes silence for such.

@@ -12,28 +12,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from superbit.benchmark import denormals
 from superbit.benchmark.bench.clocks import Clock
 from superbit.benchmark.bench.corpora import make_corpus
 from superbit.benchmark.bench.formula import FIVE, LIVE
 from superbit.benchmark.bench.noise import LENGTHS
-from superbit.benchmark.bindings import BINDINGS, Places
-from superbit.benchmark.configs import resolve
 from superbit.benchmark.corpora.manifest import build_manifest
 from superbit.benchmark.corpora.paths import load_paths
-from superbit.benchmark.experiment import Experiment
-from superbit.benchmark.features.ahead import BATCHES
 from superbit.benchmark.features.cache import CacheSettings
+from superbit.benchmark.features.decisions import SIZES
 from superbit.benchmark.features.demand import kind_of, training_draws
-from superbit.benchmark.features.preparing import cost_of
-from superbit.benchmark.features.sizes import SIZES
-from superbit.benchmark.features.source import FeatureSource
-from superbit.benchmark.features.storing import FeatureUse
+from superbit.benchmark.features.planning import cost_of
+from superbit.benchmark.features.source import BATCHES, FeatureSource
+from superbit.benchmark.features.supply import FeatureUse
 from superbit.benchmark.features.waves import KnownFiles
 from superbit.benchmark.progress import Reporter
-from superbit.benchmark.rng import seed_everything
-from superbit.benchmark.tasks import TASKS
+from superbit.benchmark.running.experiment import Experiment
+from superbit.benchmark.running.rng import seed_everything
+from superbit.benchmark.tasks.bindings import BINDINGS, Places
+from superbit.benchmark.tasks.catalog import TASKS
+from superbit.benchmark.tasks.configs import resolve
 from superbit.upstreams.registry import LoadedUpstream
+from superbit.upstreams.s3prl import denormals
 
 RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 # Little or nothing of these is computed live, so that a step is short: more are measured.

@@ -42,12 +42,12 @@ from superbit.benchmark.bench.formula import (
 from superbit.benchmark.bench.measuring import Bench, EvaluationTime, five_rates_exist
 from superbit.benchmark.bench.report import GOALS, render
 from superbit.benchmark.bench.setup import Setup
-from superbit.benchmark.configs import resolve, total_steps
 from superbit.benchmark.corpora import quesst14
+from superbit.benchmark.features.decisions import SIZES, assumed_need
 from superbit.benchmark.features.demand import splits_read, training_draws
-from superbit.benchmark.features.sizes import SIZES, assumed_need
-from superbit.benchmark.provenance import collect
-from superbit.benchmark.tasks import TASKS
+from superbit.benchmark.records.provenance import collect
+from superbit.benchmark.tasks.catalog import TASKS
+from superbit.benchmark.tasks.configs import resolve, total_steps
 from superbit.upstreams.registry import load_upstream
 
 OUT = Path("results/bench/sweep.jsonl")

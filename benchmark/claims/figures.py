@@ -17,7 +17,7 @@ from importlib import resources, util
 from importlib.resources.abc import Traversable
 
 from superbit.benchmark.claims.formula import Cells
-from superbit.benchmark.tasks import TASKS
+from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.errors import InputError
 
 # Columns that hold words.

@@ -27,8 +27,8 @@ from superbit.benchmark.claims.check import (
     Reading,
 )
 from superbit.benchmark.claims.data import Figure
-from superbit.benchmark.table_formats import Format, require_one_of
-from superbit.benchmark.table_markup import html, latex
+from superbit.benchmark.tables.formats import Format, require_one_of
+from superbit.benchmark.tables.markup import html, latex
 
 TITLE = "The paper's numeric sentences, recomputed"
 COLUMNS = (

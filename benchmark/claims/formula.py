@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal, DivisionByZero, InvalidOperation
 from typing import TypeVar
 
-from superbit.benchmark.tasks import TASKS
+from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.errors import InputError, did_you_mean
 
 _T = TypeVar("_T")

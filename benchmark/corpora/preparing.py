@@ -16,11 +16,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from superbit.benchmark.bindings import BINDINGS, Places
-from superbit.benchmark.configs import resolve
 from superbit.benchmark.corpora.paths import CorpusPaths
 from superbit.benchmark.corpora.work import read_text
-from superbit.benchmark.tasks import TASKS, TaskSpec
+from superbit.benchmark.tasks.bindings import BINDINGS, Places
+from superbit.benchmark.tasks.catalog import TASKS, TaskSpec
+from superbit.benchmark.tasks.configs import resolve
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.extras import pip_line
 

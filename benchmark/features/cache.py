@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 from superbit.benchmark.corpora.work import write_atomically
 from superbit.benchmark.features.store import FeatureStore, folder_bytes, whole_or_nothing
-from superbit.benchmark.records import canonical_json
+from superbit.benchmark.records.schema import canonical_json
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.quantization.policy import Policy
 

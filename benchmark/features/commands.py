@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from superbit.benchmark.features.cache import cached_folders, locked, parse_size
-from superbit.benchmark.features.planning import size_text
-from superbit.benchmark.results import ResultStore
+from superbit.benchmark.features.decisions import size_text
+from superbit.benchmark.records.store import ResultStore
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.spec import UpstreamSpec
 

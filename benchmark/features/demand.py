@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from superbit.benchmark import heads
-from superbit.benchmark.bindings import BINDINGS, Places
-from superbit.benchmark.configs import total_steps
 from superbit.benchmark.corpora.work import write_atomically
 from superbit.benchmark.features.waves import (
     SAMPLE_RATE,
@@ -22,9 +19,12 @@ from superbit.benchmark.features.waves import (
     length_without_decoding,
     wave_key,
 )
-from superbit.benchmark.rng import rng_state, set_rng_state
-from superbit.benchmark.tasks import TASKS
-from superbit.upstreams import s3prl_patches
+from superbit.benchmark.running import heads
+from superbit.benchmark.running.rng import rng_state, set_rng_state
+from superbit.benchmark.tasks.bindings import BINDINGS, Places
+from superbit.benchmark.tasks.catalog import TASKS
+from superbit.benchmark.tasks.configs import total_steps
+from superbit.upstreams.s3prl import patches
 
 Kind = Literal["pooled", "frames"]
 
@@ -103,7 +103,7 @@ def find_demand(
     try:
         with (
             tempfile.TemporaryDirectory(prefix="superbit-") as folder,
-            s3prl_patches.audio_read_by(collector.answer),
+            patches.audio_read_by(collector.answer),
         ):
             head = heads.build(
                 str(TASKS[task].downstream), config, upstream_dim=8, upstream_rate=rate,

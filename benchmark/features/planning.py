@@ -1,291 +1,257 @@
-"""What is worth its bytes: which features of a sweep to store, what that takes, what it saves.
-
-Times are of one core. A task's time with a store is extraction, once, and the upstream on what is
-drawn at random; without one, the upstream on every draw. Heads cost the same either way:
-``estimating`` has them.
-"""
+"""A sweep's features planned from its runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
-from superbit.benchmark.features.cache import TOLERANCE
-from superbit.benchmark.features.demand import Demand, Kind
+import torch
 
+from superbit.benchmark.corpora.paths import CorpusPaths
+from superbit.benchmark.corpora.work import require_writable
+from superbit.benchmark.features.cache import (
+    TOLERANCE,
+    CacheSettings,
+    deviation_of,
+)
+from superbit.benchmark.features.decisions import (
+    Cost,
+    Decision,
+    Need,
+    assumed_need,
+    decide,
+    need_of,
+    shared_once,
+)
+from superbit.benchmark.features.demand import Demand, Lengths, find_demand
+from superbit.benchmark.features.extraction import (
+    bytes_left,
+    measured_rate,
+    refuse_small_budget,
+)
+from superbit.benchmark.features.store import CacheError, whole_or_nothing
+from superbit.benchmark.features.waves import SAMPLE_RATE, KnownFiles
+from superbit.benchmark.progress import Reporter
+from superbit.benchmark.records.store import RunIdentity
+from superbit.benchmark.running.record import one_line
+from superbit.benchmark.tasks.bindings import Places
+from superbit.benchmark.tasks.catalog import TASKS
+from superbit.upstreams.contract.blame import blamed, not_finite, require_frames, require_rate
+from superbit.upstreams.errors import InputError
+from superbit.upstreams.registry import LoadedUpstream
 
-@dataclass(frozen=True, kw_only=True)
-class Need:
-    """What all waiting runs of one task ask one upstream for, in numbers.
-
-    Attributes:
-        audio: names the audio; two needs of one name and kind share every waveform.
-        waveforms: that can be stored, ``seconds`` of audio together.
-        present: of those, already stored.
-        missing: (waveforms, seconds) to compute, besides what an earlier need computes.
-        drawn: files that are cropped at random; ``drawn_share`` of training draws.
-        training_draws: of all runs; ``evaluation_draws`` likewise.
-        draw_seconds: mean length of a training draw.
-    """
-
-    upstream: str
-    task: str
-    kind: Kind
-    audio: str
-    waveforms: int
-    seconds: float
-    present: int = 0
-    missing: tuple[int, float] = (0, 0.0)
-    drawn: int = 0
-    drawn_share: float = 0.0
-    training_draws: int = 0
-    evaluation_draws: int = 0
-    draw_seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What one upstream gives and takes.
-
-    Attributes:
-        layers: hidden states; each ``dim`` wide, ``rate`` samples a frame.
-        pace: seconds of one core for a second of audio.
-        measured: at an extraction; else by two short forward passes.
-        deviation: between an utterance alone and in a batch, relative.
-        may_store: its features are an utterance's own, or the user wants them all the same.
-        zeros_follow: in a batch, frames of zeros follow an utterance's own.
-    """
-
-    layers: int
-    dim: int
-    rate: float
-    pace: float
-    measured: bool
-    deviation: float
-    may_store: bool
-    zeros_follow: bool = False
-
-    @property
-    def invariant(self) -> bool:
-        """Whether utterances may share a batch when their own features are computed."""
-        return self.deviation <= TOLERANCE and not self.zeros_follow
-
-    def kind(self, wanted: Kind) -> Kind:
-        """What to store where a task wants that: a mean over zeros of a batch cannot be."""
-        return "frames" if self.zeros_follow else wanted
+_PROBE_SECONDS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decision:
-    """Whether one task's features of one upstream are stored, and why.
+class FeaturePlan:
+    """What a sweep stores, and what each of its runs may then read.
 
     Attributes:
-        bytes: to write.
-        extraction: hours of one core to compute what is missing.
-        live: hours of the upstream beside the store: what is drawn at random.
-        without: hours of the upstream if nothing were stored.
+        failures: by upstream, what it raised when it was tried; none of its runs can be done.
+        unknown: by upstream and task, why nobody knows what the runs will ask for: they are live.
     """
 
-    need: Need
-    store: bool
-    why: str
-    bytes: int
-    extraction: float
-    live: float
-    without: float
-
-    @property
-    def saved(self) -> float:
-        """Hours that the store saves."""
-        return self.without - self.live - self.extraction
+    settings: CacheSettings
+    decisions: tuple[Decision, ...]
+    costs: dict[str, Cost]
+    demands: dict[tuple[str, str], Demand]
+    failures: dict[str, BaseException] = field(default_factory=dict)
+    unknown: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
-def need_of(
-    demand: Demand,
+def plan_features(
+    runs: Sequence[RunIdentity],
     *,
-    upstream: str,
-    audio: str,
-    runs: int,
-    present: int,
-    missing: tuple[int, float],
-) -> Need:
-    """Put a walked-through demand into numbers, for ``runs`` runs of it (ER: folds)."""
-    waveforms = len(demand.waves)
-    seconds = sum(wave.seconds for wave in demand.waves.values())
-    return Need(
-        upstream=upstream,
-        task=demand.task,
-        kind=demand.kind,
-        audio=audio,
-        waveforms=waveforms,
-        seconds=seconds,
-        present=present,
-        missing=missing,
-        drawn=demand.drawn,
-        drawn_share=demand.drawn_share,
-        training_draws=demand.training_draws * runs,
-        evaluation_draws=demand.evaluation_draws * runs,
-        draw_seconds=seconds / waveforms if waveforms else 0.0,
-    )
+    upstreams: dict[str, LoadedUpstream],
+    settings: CacheSettings,
+    paths: CorpusPaths,
+    work_dir: Path,
+    reporter: Reporter,
+) -> FeaturePlan:
+    """Walk through the datasets of what has to be run, and decide what to store.
 
-
-def decide(
-    needs: Sequence[Need], costs: dict[str, Cost], *, frame_bytes: int, left: int | None
-) -> list[Decision]:
-    """Choose by time saved per byte what fits into ``left`` bytes; the needs' order is kept.
-
-    Needs that share their audio (PR and ASR) share one fate: whoever comes first computes for all.
+    An upstream that fails when it is tried, and a task whose datasets cannot be walked through,
+    are noted, and the others go on.
 
     Args:
-        frame_bytes: of one number of a frame store (2 or 4).
-        left: what the budget leaves; ``None`` for no budget.
+        runs: of a sweep that are not done.
+
+    Raises:
+        InputError: the budget is below one shard, or the folder cannot be written to.
     """
-    found = [_priced(need, costs[need.upstream], frame_bytes) for need in needs]
-    groups: dict[tuple[str, str, str], list[int]] = {}
-    for index, need in enumerate(needs):
-        groups.setdefault((need.upstream, need.kind, need.audio), []).append(index)
-    worth = {
-        name: sum(found[index].saved for index in group)
-        / max(1, sum(found[index].bytes for index in group))
-        for name, group in groups.items()
-    }
-    for name in sorted(groups, key=lambda name: -worth[name]):
-        members = [found[index] for index in groups[name]]
-        refusal = _refusal(members, costs[name[0]], left)
-        for index in groups[name]:
-            why = refusal or _use(found[index])
-            found[index] = replace(found[index], store=refusal is None, why=why)
-        if left is not None and refusal is None:
-            left -= sum(decision.bytes for decision in members)
-    return found
-
-
-def _priced(need: Need, cost: Cost, frame_bytes: int) -> Decision:
-    waveforms, seconds = need.missing
-    if need.kind == "pooled":
-        size = waveforms * cost.layers * cost.dim * 4
-    else:
-        size = round(seconds * 16_000 / cost.rate) * cost.layers * cost.dim * frame_bytes
-    mean = need.seconds / need.waveforms if need.waveforms else 0.0
-    live = need.training_draws * need.drawn_share * need.draw_seconds
-    stored = need.training_draws * (1 - need.drawn_share) * need.draw_seconds
-    stored += need.evaluation_draws * mean
-    return Decision(
-        need=need,
-        store=True,
-        why="",
-        bytes=size,
-        extraction=seconds * cost.pace / 3600,
-        live=live * cost.pace / 3600,
-        without=(live + stored) * cost.pace / 3600,
+    require_writable(
+        settings.folder, option="--cache-dir", instead="give a folder that can, or say --no-cache"
+    )
+    refuse_small_budget(settings)
+    folds = Counter((run.upstream, run.task) for run in runs)
+    first = {(run.upstream, run.task): run for run in reversed(runs)}
+    files, lengths = KnownFiles(work_dir), Lengths(settings.folder / "lengths.json")
+    asked_for = {name: upstreams[name] for name in dict.fromkeys(run.upstream for run in runs)}
+    costs, failures = _costs(asked_for, settings, reporter)
+    demands: dict[tuple[str, str], Demand] = {}
+    unknown: dict[tuple[str, str], str] = {}
+    walked: dict[tuple[str, float], Demand | str] = {}
+    for (name, task), run in first.items():
+        if name in failures:
+            continue
+        rate = costs[name].rate
+        asked = task, rate if TASKS[task].cuts_by_frames else 0.0
+        if asked not in walked:
+            places = Places(paths=paths, work_dir=work_dir, fold=run.fold)
+            with reporter.quiet():
+                walked[asked] = _walked(
+                    task, run.config, places=places, files=files, rate=rate, lengths=lengths
+                )
+        demand = walked[asked]
+        if isinstance(demand, str):
+            unknown[name, task] = demand
+        else:
+            demands[name, task] = replace(demand, kind=costs[name].kind(demand.kind))
+    # What is not remembered is measured again.
+    with contextlib.suppress(CacheError), whole_or_nothing(settings.folder):
+        lengths.save()
+    needs, planned = [], set[tuple[str, str, str]]()
+    for (name, task), demand in demands.items():
+        store = settings.store(upstreams[name], demand.kind)
+        absent = [wave for key, wave in demand.waves.items() if key not in store]
+        new = [wave for wave in absent if (name, demand.kind, wave.key) not in planned]
+        if costs[name].may_store:
+            planned |= {(name, demand.kind, wave.key) for wave in new}
+        needs.append(
+            need_of(
+                demand,
+                upstream=name,
+                audio=TASKS[task].corpus,
+                runs=folds[name, task],
+                present=len(demand.waves) - len(absent),
+                missing=(len(new), sum(wave.seconds for wave in new)),
+            )
+        )
+    return FeaturePlan(
+        settings=settings,
+        decisions=_decide(needs, costs, settings),
+        costs=costs,
+        demands=demands,
+        failures=failures,
+        unknown=unknown,
     )
 
 
-def _refusal(group: Sequence[Decision], cost: Cost, left: int | None) -> str | None:
-    """Why features that share their audio are not stored; ``None`` if they are."""
-    if not cost.may_store:
-        what = (
-            "the number of an utterance's frames depends on its batch"
-            if cost.deviation == float("inf")
-            else f"an utterance's features depend on its batch ({deviation_text(cost.deviation)})"
-        )
-        return f"{what}; --cache-any-upstream stores them all the same"
-    if not any(decision.need.waveforms for decision in group):
-        return "no file of it is in the corpus's manifest"
-    size = sum(decision.bytes for decision in group)
-    if size == 0:
-        return None
-    if sum(decision.saved for decision in group) <= 0:
-        return "the runs ask for fewer waveforms than a store would have to hold"
-    if left is not None and size > left:
-        return f"{size_text(size)} do not fit into the {size_text(left)} left"
-    return None
+def _costs(
+    upstreams: dict[str, LoadedUpstream], settings: CacheSettings, reporter: Reporter
+) -> tuple[dict[str, Cost], dict[str, BaseException]]:
+    """What each upstream gives and takes; what those that fail raised."""
+    costs: dict[str, Cost] = {}
+    failures: dict[str, BaseException] = {}
+    for name, upstream in upstreams.items():
+        with reporter.quiet():
+            try:
+                costs[name] = cost_of(upstream, settings)
+            except (Exception, SystemExit) as error:
+                failures[name] = blamed(error, upstream.expert, spec=name)
+    return costs, failures
 
 
-def _use(decision: Decision) -> str:
-    need = decision.need
-    if not need.missing[0]:
-        return "all is stored already"
-    times = need.training_draws * (1 - need.drawn_share) + need.evaluation_draws
-    return f"each waveform is used {times / need.waveforms:,.1f} times"
+def _walked(task: str, config: dict[str, Any], **how: Any) -> Demand | str:
+    """What a task asks for, or why that cannot be told: then its runs say what is wrong.
+
+    Raises:
+        InputError: something the user gave is wrong, which shows before any run.
+    """
+    try:
+        return find_demand(task, config, **how)
+    except InputError:
+        raise
+    except Exception as error:
+        return one_line(error)
 
 
-def decision_lines(
-    decisions: Sequence[Decision],
-    costs: Mapping[str, Cost],
-    unknown: Mapping[tuple[str, str], str] | None = None,
-) -> Iterator[str]:
-    """The decisions as text: one line an upstream, one a task, what it adds up to.
+def plan_assumed(
+    configs: dict[str, tuple[dict[str, Any], int]],
+    *,
+    upstreams: dict[str, LoadedUpstream],
+    settings: CacheSettings,
+    reporter: Reporter,
+) -> FeaturePlan:
+    """Plan for SUPERB's corpora from their sizes alone.
 
     Args:
-        unknown: by upstream and task, why nobody knows what the runs will ask for.
+        configs: by task, its resolved config and how many runs make its number.
     """
-    for upstream, cost in costs.items():
-        pace = "measured at extraction" if cost.measured else "from two short passes"
-        zeros = (
-            "; a batch adds frames of zeros to an utterance's own: nothing leaks, and they are "
-            "stored all the same"
-            if cost.zeros_follow
-            else ""
+    refuse_small_budget(settings)
+    costs, failures = _costs(upstreams, settings, reporter)
+    needs = [
+        assumed_need(task, config, upstream=name, runs=runs)
+        for name in costs
+        for task, (config, runs) in configs.items()
+    ]
+    needs = [replace(need, kind=costs[need.upstream].kind(need.kind)) for need in needs]
+    return FeaturePlan(
+        settings=settings,
+        decisions=_decide(shared_once(needs), costs, settings),
+        costs=costs,
+        demands={},
+        failures=failures,
+    )
+
+
+def cost_of(upstream: LoadedUpstream, settings: CacheSettings) -> Cost:
+    """Measure what an upstream gives and takes; the global generators stay as they are.
+
+    Raises:
+        BrokenContract: it gives no rate, another number of frames than s3prl accepts, or NaN.
+    """
+    from s3prl.upstream.interfaces import Featurizer
+
+    spec = str(upstream.spec)
+    require_rate(upstream.expert, spec=spec)
+    expert = upstream.expert.eval()
+    device = next((str(p.device) for p in expert.parameters()), "cpu")
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        featurizer = Featurizer(expert, "hidden_states", upstream_device=device)
+        noise = [0.1 * torch.randn(_PROBE_SECONDS * SAMPLE_RATE, device=device)]
+        expert(noise)
+        began = time.process_time()
+        states = expert(noise)["hidden_states"]
+        pace = (time.process_time() - began) / _PROBE_SECONDS
+        _require_sound(states, samples=len(noise[0]), rate=featurizer.downsample_rate)
+        deviation, zeros_follow = deviation_of(upstream, featurizer.downsample_rate)
+    measured = measured_rate(settings.upstream_folder(upstream))
+    return Cost(
+        layers=len(states) if isinstance(states, list | tuple | dict) else 1,
+        dim=featurizer.output_dim,
+        rate=featurizer.downsample_rate,
+        pace=measured if measured is not None else pace,
+        measured=measured is not None,
+        deviation=deviation,
+        may_store=deviation <= TOLERANCE or settings.any_upstream,
+        zeros_follow=zeros_follow,
+    )
+
+
+def _require_sound(states: Any, *, samples: int, rate: float) -> None:
+    layers = list(states.values()) if isinstance(states, dict) else states
+    for layer in layers if isinstance(layers, list | tuple) else [layers]:
+        require_frames(layer.shape[1], samples=samples, rate=rate)
+        if not bool(layer.isfinite().all()):
+            raise not_finite()
+
+
+def _decide(
+    needs: Sequence[Need], costs: dict[str, Cost], settings: CacheSettings
+) -> tuple[Decision, ...]:
+    return tuple(
+        decide(
+            needs,
+            costs,
+            frame_bytes=2 if settings.precision == "float16" else 4,
+            left=bytes_left(settings),
         )
-        yield (
-            f"features of {upstream}: {cost.layers} layers × {cost.dim}, {cost.rate:g} samples a "
-            f"frame; 1 h of audio takes {hours_text(cost.pace)} on one core ({pace}){zeros}"
-        )
-        for decision in decisions:
-            if decision.need.upstream == upstream:
-                yield "  " + _line(decision)
-        for (name, task), why in (unknown or {}).items():
-            if name == upstream:
-                yield f"  {task:<4} live: its datasets cannot be walked through: {why}"
-    stored = [d for d in decisions if d.store]
-    without = sum(d.without for d in decisions)
-    remaining = sum(d.extraction + d.live for d in stored) + sum(
-        d.without for d in decisions if not d.store
     )
-    yield (
-        f"upstreams in all: {hours_text(remaining)} of one core instead of "
-        f"{hours_text(without)}; {size_text(sum(d.bytes for d in stored))} to write"
-    )
-
-
-def _line(decision: Decision) -> str:
-    need = decision.need
-    if not decision.store:
-        return (
-            f"{need.task:<4} live: {decision.why}; {hours_text(decision.without)} of the upstream"
-        )
-    what = "mean over time" if need.kind == "pooled" else "all frames"
-    crops = (
-        f"; live: random crops of {need.drawn:,} files, {100 * need.drawn_share:.1f} % of "
-        "training draws"
-        if need.drawn or need.drawn_share
-        else ""
-    )
-    return (
-        f"{need.task:<4} stored: {what} of {need.waveforms:,} waveforms, "
-        f"{need.seconds / 3600:.2f} h of audio ({need.missing[0]:,} to compute, "
-        f"{size_text(decision.bytes)}){crops}; {hours_text(decision.extraction + decision.live)} "
-        f"of the upstream instead of {hours_text(decision.without)}: {decision.why}"
-    )
-
-
-def deviation_text(deviation: float) -> str:
-    """E.g. ``by 0.03 of the largest``."""
-    return f"by {deviation:.1g} of the largest"
-
-
-def size_text(size: float) -> str:
-    """Bytes in decimal units."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.2f} TB"
-
-
-def hours_text(hours: float) -> str:
-    """Hours where there are any, else minutes or seconds."""
-    if hours >= 1:
-        return f"{hours:,.1f} h"
-    return f"{hours * 60:.1f} min" if hours * 60 >= 1 else f"{hours * 3600:.1f} s"

@@ -22,7 +22,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from superbit.benchmark.records import canonical_json
+from superbit.benchmark.records.schema import canonical_json
 from superbit.upstreams.errors import InputError
 
 _VERSION = 1

@@ -7,6 +7,7 @@ that without decoding: a cut is what makes it decode, because only random crops 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from superbit.benchmark.corpora import manifest
-from superbit.upstreams import s3prl_compat
+from superbit.upstreams.s3prl import compat
 
 SAMPLE_RATE = 16_000
 # Raised whenever the samples that a transform gives change (sox effects are superbit's own).
@@ -126,10 +127,10 @@ def read_samples(path: str, transform: Transform) -> NDArray[np.float32]:
     """Decode a file and apply the transform, exactly as the task's dataset does; ``(samples,)``."""
     kind, *arguments = transform
     if kind == "cut":
-        from superbit.upstreams.sox_effects import read_soundfile
+        from superbit.upstreams.s3prl.sox_effects import read_soundfile
 
         return read_soundfile(path, start=arguments[0], stop=arguments[1])[0].reshape(-1).numpy()
-    s3prl_compat.apply()  # a process that extracts a foreign upstream may not have met s3prl
+    compat.apply()  # a process that extracts a foreign upstream may not have met s3prl
     import torchaudio
 
     if kind == "load":
@@ -180,3 +181,24 @@ def length_without_decoding(file: AudioFile, transform: Transform) -> int | None
     ):
         return None
     return file.samples
+
+
+# Samples of one pass, padding included.
+MOST_SAMPLES = 30 * SAMPLE_RATE
+
+
+def passes(samples: Sequence[int], *, together: bool = True) -> Iterator[list[int]]:
+    """Yield the indices of the waveforms of each pass, longest first.
+
+    Args:
+        samples: of each waveform; one that is longer than a pass has a pass of its own.
+        together: false gives each waveform a pass of its own.
+    """
+    batch: list[int] = []
+    for index in sorted(range(len(samples)), key=lambda index: -samples[index]):
+        if batch and (not together or (len(batch) + 1) * samples[batch[0]] > MOST_SAMPLES):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from superbit.benchmark.provenance import collect
+from superbit.benchmark.records.provenance import collect
 from superbit.upstreams import registry
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.machine import cores

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import get_args
 
-from superbit.benchmark.naming import read_labels
 from superbit.benchmark.profiling.counting import samples_of
 from superbit.benchmark.profiling.measuring import measure
 from superbit.benchmark.profiling.paper_table import SPECS
@@ -13,7 +12,8 @@ from superbit.benchmark.profiling.rendering import render
 from superbit.benchmark.profiling.subject import resolve
 from superbit.benchmark.profiling.table1 import Accounting, row_of
 from superbit.benchmark.progress import Reporter
-from superbit.benchmark.table_formats import Format, require_one_of
+from superbit.benchmark.tables.formats import Format, require_one_of
+from superbit.benchmark.tables.naming import read_labels
 from superbit.upstreams.errors import InputError
 
 

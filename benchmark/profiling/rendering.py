@@ -18,7 +18,7 @@ from superbit.benchmark.profiling.honest_accounting import CATEGORIES
 from superbit.benchmark.profiling.measuring import VARIANTS
 from superbit.benchmark.profiling.paper_accounting import RULES
 from superbit.benchmark.profiling.table1 import TableRow
-from superbit.benchmark.table_markup import html, latex, markdown
+from superbit.benchmark.tables.markup import html, latex, markdown
 
 _UNKNOWN = "—"
 _TEXT_COLUMNS = ("model", "precision")

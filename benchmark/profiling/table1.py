@@ -16,7 +16,7 @@ from superbit.benchmark.profiling.honest_accounting import (
 )
 from superbit.benchmark.profiling.paper_accounting import covers, paper_cells
 from superbit.benchmark.profiling.subject import Subject, resolve
-from superbit.benchmark.table_formats import require_one_of
+from superbit.benchmark.tables.formats import require_one_of
 from superbit.upstreams.hubert import Hubert
 from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.quantization.convert import binarize_

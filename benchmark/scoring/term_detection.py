@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from superbit.benchmark.records import Interval
-from superbit.benchmark.stats import LEVEL, bootstrap_interval
+from superbit.benchmark.records.schema import Interval
+from superbit.benchmark.scoring.statistics import LEVEL, bootstrap_interval
 from superbit.upstreams.errors import InputError
 
 EFFECTIVE_PRIOR = 0.0741289

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from superbit.benchmark import checkpoints
-from superbit.benchmark.features import extraction, workers
+from superbit.benchmark.features import extraction
 from superbit.benchmark.features.store import FeatureStore
-from superbit.benchmark.results import ResultStore
+from superbit.benchmark.records.store import ResultStore
+from superbit.benchmark.running import checkpoints
 
 SHORT = """
 KS: {runner: {total_steps: 40, eval_step: 40, save_step: 4, log_step: 2}}
@@ -183,14 +183,14 @@ def test_a_cache_that_another_sweep_fills_meanwhile(
 ):
     spec, cache = f"{hubconf}:energies", tmp_path / "shared"
     monkeypatch.setattr(extraction, "CHUNK_SECONDS", 20.0)
-    compute_chunk = workers.compute_chunk
+    compute_chunk = extraction.compute_chunk
 
     def and_another_fills(*arguments):
         with (cache / "another").open("wb") as file:
             file.truncate(extraction.SHARD_BYTES)
         return compute_chunk(*arguments)
 
-    monkeypatch.setattr(workers, "compute_chunk", and_another_fills)
+    monkeypatch.setattr(extraction, "compute_chunk", and_another_fills)
     status, _, err = superbit(
         *words(spec, "KS", "--cache-dir", cache, "--cache-budget", extraction.SHARD_BYTES)
     )

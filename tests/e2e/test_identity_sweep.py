@@ -3,7 +3,7 @@
 import json
 import sys
 
-from superbit.benchmark.results import ResultStore
+from superbit.benchmark.records.store import ResultStore
 
 HUBCONF = """
 import sys

@@ -4,11 +4,11 @@ import errno
 
 import pytest
 
-from superbit.benchmark.features import preparing, storing, workers
+from superbit.benchmark.features import extraction, planning, supply
 from superbit.benchmark.features.store import CacheError
 from superbit.benchmark.progress import RunsProgress
-from superbit.benchmark.records import UNKNOWN
-from superbit.benchmark.results import ResultStore
+from superbit.benchmark.records.schema import UNKNOWN
+from superbit.benchmark.records.store import ResultStore
 
 # Evaluated so often that a store is worth its bytes.
 OVERRIDES = """
@@ -134,7 +134,7 @@ def named(out, begin):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_each_broken_upstream_fails_its_runs_only(sweep, upstream, store, monkeypatch, way):
-    monkeypatch.setattr(storing, "_SECONDS_WORTH_PROCESSES", 0)
+    monkeypatch.setattr(supply, "_SECONDS_WORTH_PROCESSES", 0)
     broken = {upstream(name, **pieces): said for name, (pieces, said) in BROKEN.items()}
     # A sweep's upstream is frozen: what it does in train mode is nobody's trouble.
     sound = {upstream("sound", before=f"if self.training: {RAISES}"), "fbank"}
@@ -255,7 +255,7 @@ def test_a_cache_that_cannot_be_written_leaves_runs_live(sweep, store, monkeypat
     def full(*_):
         raise CacheError("the disk is full: free some space.")
 
-    monkeypatch.setattr(workers, "write_shard", full)
+    monkeypatch.setattr(extraction, "write_shard", full)
     status, out, err = sweep(["fbank"])
     assert status == 0, out + err
     assert "features of fbank for IC: what is not stored stays live: the disk is full" in err
@@ -268,7 +268,7 @@ def test_datasets_that_cannot_be_walked_through_leave_runs_live(sweep, store, mo
     def find_demand(task, *_, **__):
         raise KeyError("speaker")
 
-    monkeypatch.setattr(preparing, "find_demand", find_demand)
+    monkeypatch.setattr(planning, "find_demand", find_demand)
     status, out, err = sweep(["fbank"])
     assert status == 0, out + err
     assert "IC   live: its datasets cannot be walked through: KeyError: 'speaker'" in out
@@ -278,7 +278,7 @@ def test_datasets_that_cannot_be_walked_through_leave_runs_live(sweep, store, mo
 def test_an_upstreams_runs_begin_before_the_next_ones_features(
     sweep, upstream, store, monkeypatch, jobs
 ):
-    extract, start, order = storing.extract, RunsProgress.start, []
+    extract, start, order = supply.extract, RunsProgress.start, []
 
     def extracting(waves, *, upstream, **more):
         order.append(f"features {upstream.spec.name.rpartition('/')[2][:1]}")
@@ -288,7 +288,7 @@ def test_an_upstreams_runs_begin_before_the_next_ones_features(
         order.append(f"run {self._labels[index].rpartition('/')[2][:1]}")
         start(self, index)
 
-    monkeypatch.setattr(storing, "extract", extracting)
+    monkeypatch.setattr(supply, "extract", extracting)
     monkeypatch.setattr(RunsProgress, "start", starting)
     status, out, err = sweep([upstream("a"), upstream("b")], "--jobs", jobs, tasks="IC,SID")
     assert status == 0, out + err

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from superbit.benchmark import checkpoints
-from superbit.benchmark.results import ResultStore
+from superbit.benchmark.records.store import ResultStore
+from superbit.benchmark.running import checkpoints
 
 RATES = "1e-1,1e-2,1e-3"
 SHORT = """

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from superbit.benchmark.results import ResultStore
+from superbit.benchmark.records.store import ResultStore
 
 
 @pytest.fixture
@@ -331,8 +331,8 @@ def test_a_changed_source_is_another_upstream(sweep, hubconf):
 def test_s3prls_own_command_line_knows_our_upstreams(tiny_paths, tmp_path):
     import yaml
 
-    from superbit.benchmark.bindings import BINDINGS, Places
-    from superbit.benchmark.configs import resolve
+    from superbit.benchmark.tasks.bindings import BINDINGS, Places
+    from superbit.benchmark.tasks.configs import resolve
 
     config = resolve("KS", scale="embedded", limit=2)
     config["runner"] |= {"eval_step": 2, "save_step": 2, "max_keep": 1}

@@ -5,9 +5,9 @@ import json
 import pytest
 import yaml
 
-from superbit.benchmark.chance import of_items
-from superbit.benchmark.results import ResultStore
-from superbit.benchmark.tasks import TASKS
+from superbit.benchmark.records.store import ResultStore
+from superbit.benchmark.scoring.chance import of_items
+from superbit.benchmark.tasks.catalog import TASKS
 
 OVERRIDES = """
 SID: {runner: {total_steps: 4, eval_step: 2, save_step: 2}}

@@ -12,7 +12,7 @@ import s3prl_loop
 import torch
 from s3prl_loop import assert_same_weights
 
-from superbit.benchmark.bindings import BINDINGS
+from superbit.benchmark.tasks.bindings import BINDINGS
 
 STEPS = 8
 RUNNER = {
@@ -140,7 +140,7 @@ def assert_same_predictions(ours, theirs):
 @pytest.mark.parametrize("task", ["KS", "SID"])
 def test_a_loop_without_reseeding_is_told_apart(task, trained, monkeypatch):
     """s3prl reseeds at evaluations: the order of files afterwards, and where SID crops."""
-    monkeypatch.setattr("superbit.benchmark.experiment.seed_everything", lambda seed: None)
+    monkeypatch.setattr("superbit.benchmark.running.experiment.seed_everything", lambda seed: None)
     run, theirs, _ = trained(task)
     ours = s3prl_loop.run_ours(run, "unseeded")
     assert ours.tape.batches[: len(theirs.batches)] != theirs.batches

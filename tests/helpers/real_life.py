@@ -93,13 +93,13 @@ def items_of_task(task: str, root: Path, work_dir: Path) -> list[Any]:
         root: the folder of embedded corpora; names below it are given relative to it.
         work_dir: a folder for derived files.
     """
-    from superbit.benchmark import heads
-    from superbit.benchmark.bindings import BINDINGS, Places
-    from superbit.benchmark.configs import resolve
     from superbit.benchmark.corpora.paths import load_paths
     from superbit.benchmark.features.demand import splits_read
-    from superbit.benchmark.tasks import TASKS
-    from superbit.upstreams import s3prl_patches
+    from superbit.benchmark.running import heads
+    from superbit.benchmark.tasks.bindings import BINDINGS, Places
+    from superbit.benchmark.tasks.catalog import TASKS
+    from superbit.benchmark.tasks.configs import resolve
+    from superbit.upstreams.s3prl import patches
 
     config = copy.deepcopy(resolve(task, scale="embedded"))
     fold = 1 if TASKS[task].folds else None
@@ -115,7 +115,7 @@ def items_of_task(task: str, root: Path, work_dir: Path) -> list[Any]:
 
     found: list[Any] = []
     (work_dir / task).mkdir()
-    with s3prl_patches.audio_read_by(answer):
+    with patches.audio_read_by(answer):
         random.seed(0)
         head = heads.build(
             str(TASKS[task].downstream), config, upstream_dim=8, upstream_rate=320,

@@ -16,22 +16,22 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
-from superbit.benchmark import heads
-from superbit.benchmark.bindings import BINDINGS, Places
-from superbit.benchmark.checkpoints import CHECKPOINT
-from superbit.benchmark.configs import resolve
 from superbit.benchmark.corpora.manifest import build_manifest
-from superbit.benchmark.experiment import Experiment
 from superbit.benchmark.features.cache import CacheSettings
 from superbit.benchmark.features.demand import Lengths, find_demand
 from superbit.benchmark.features.extraction import Shape, extract
-from superbit.benchmark.features.preparing import cost_of
-from superbit.benchmark.features.storing import FeatureUse
+from superbit.benchmark.features.planning import cost_of
+from superbit.benchmark.features.supply import FeatureUse
 from superbit.benchmark.features.waves import KnownFiles
-from superbit.benchmark.procedures import PROCEDURES
-from superbit.benchmark.rng import seed_everything
-from superbit.benchmark.session import Session, Tested
-from superbit.benchmark.tasks import find_task
+from superbit.benchmark.running import heads
+from superbit.benchmark.running.checkpoints import CHECKPOINT
+from superbit.benchmark.running.experiment import Experiment
+from superbit.benchmark.running.procedures import PROCEDURES
+from superbit.benchmark.running.rng import seed_everything
+from superbit.benchmark.running.session import Session, Tested
+from superbit.benchmark.tasks.bindings import BINDINGS, Places
+from superbit.benchmark.tasks.catalog import find_task
+from superbit.benchmark.tasks.configs import resolve
 from superbit.upstreams import registry
 from superbit.upstreams.expert import UpstreamExpert
 from superbit.upstreams.hubert import untrained_model

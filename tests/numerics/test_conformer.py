@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from superbit.upstreams import s3prl_compat
 from superbit.upstreams.encoders.attention import SelfAttention
 from superbit.upstreams.encoders.batch_norm import MaskedBatchNorm
 from superbit.upstreams.encoders.conformer import ConformerLayer, ConvolutionModule
@@ -17,6 +16,7 @@ from superbit.upstreams.encoders.relative_attention import (
 )
 from superbit.upstreams.hubert import Hubert, untrained_model
 from superbit.upstreams.hubert_config import NAMED_SIZES
+from superbit.upstreams.s3prl import compat
 
 DIM, HEADS, FFN, KERNEL = 48, 4, 80, 7
 LENGTHS = [1, 2, 3, 9, 20]  # frames
@@ -54,7 +54,7 @@ def copy_state(source, target):
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 49])
 def test_layer_equals_torchaudios(frames):
-    s3prl_compat.apply()  # some builds of torchaudio do not import without it
+    compat.apply()  # some builds of torchaudio do not import without it
     from torchaudio.models.conformer import ConformerLayer as Peer
 
     ours = conformer_layer(bias=True)
@@ -89,7 +89,7 @@ def test_layer_equals_torchaudios(frames):
 
 def hugging_faces_layer(ours, *, relative):
     """Hugging Face's layer of the same sizes with the weights of ``ours``, and its positions."""
-    s3prl_compat.apply()  # transformers imports torchaudio where it is installed
+    compat.apply()  # transformers imports torchaudio where it is installed
     from transformers import Wav2Vec2ConformerConfig
     from transformers.models.wav2vec2_conformer import modeling_wav2vec2_conformer as peers
 

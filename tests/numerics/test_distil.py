@@ -13,7 +13,13 @@ import torch.nn.functional as F
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import NAMED_SIZES
-from superbit.upstreams.pretraining.distil import (
+from superbit.upstreams.quantization.convert import (
+    calibrate,
+    is_calibrated,
+    quantization,
+    quantizer_scales,
+)
+from superbit.upstreams.training.distil import (
     DistillationBatch,
     distillation_losses,
     encoder_input,
@@ -21,18 +27,12 @@ from superbit.upstreams.pretraining.distil import (
     hidden_state_loss,
     soft_unit_loss,
 )
-from superbit.upstreams.pretraining.distil_training import (
+from superbit.upstreams.training.distil_training import (
     Distiller,
     distil,
     parameter_groups,
     student_of,
     warm_up_and_decay,
-)
-from superbit.upstreams.quantization.convert import (
-    calibrate,
-    is_calibrated,
-    quantization,
-    quantizer_scales,
 )
 
 KINDS = ("vanilla", "conformer", "squeezeformer", "squeezeformer_faithful", "sparseformer")

@@ -18,12 +18,12 @@ from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import NAMED_SIZES, HubertConfig
-from superbit.upstreams.pretraining import distil_command, train
-from superbit.upstreams.pretraining.configuration import load_config, load_distillation_config
-from superbit.upstreams.pretraining.distributed import World
-from superbit.upstreams.pretraining.meter import Meter
-from superbit.upstreams.pretraining.state import STATE_FILE
 from superbit.upstreams.quantization.convert import quantizer_scales
+from superbit.upstreams.training import distil_command, train
+from superbit.upstreams.training.configuration import load_config, load_distillation_config
+from superbit.upstreams.training.distributed import World
+from superbit.upstreams.training.evaluation import Meter
+from superbit.upstreams.training.state import STATE_FILE
 
 ONE = World(rank=0, size=1, device=torch.device("cpu"))
 UNITS = 7

@@ -10,26 +10,25 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from superbit.benchmark import experiment
-from superbit.benchmark.bindings import BINDINGS, Places
-from superbit.benchmark.configs import resolve
 from superbit.benchmark.corpora.manifest import build_manifest
 from superbit.benchmark.features import extraction
 from superbit.benchmark.features.cache import CacheSettings
 from superbit.benchmark.features.demand import Lengths, find_demand
-from superbit.benchmark.features.extraction import Shape, extract
+from superbit.benchmark.features.extraction import Shape, Workers, extract
 from superbit.benchmark.features.mixing import WeightedSums
-from superbit.benchmark.features.preparing import cost_of
+from superbit.benchmark.features.planning import cost_of
 from superbit.benchmark.features.source import UpstreamFeatures
-from superbit.benchmark.features.storing import FeatureUse
+from superbit.benchmark.features.supply import FeatureUse
 from superbit.benchmark.features.waves import KnownFiles
-from superbit.benchmark.features.workers import Workers
-from superbit.benchmark.rng import seed_everything
-from superbit.benchmark.tasks import TASKS
+from superbit.benchmark.running import experiment
+from superbit.benchmark.running.rng import seed_everything
+from superbit.benchmark.tasks.bindings import BINDINGS, Places
+from superbit.benchmark.tasks.catalog import TASKS
+from superbit.benchmark.tasks.configs import resolve
 from superbit.upstreams.expert import UpstreamExpert
-from superbit.upstreams.fingerprint import weights_sha256
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import HubertConfig
+from superbit.upstreams.identity.fingerprint import weights_sha256
 from superbit.upstreams.registry import LoadedUpstream, UpstreamEntry, load_upstream
 from superbit.upstreams.spec import UpstreamSpec
 

@@ -7,11 +7,11 @@ from importlib.resources import files
 import pytest
 import torch
 
-from superbit.upstreams import s3prl_compat
 from superbit.upstreams.encoders.vanilla import TransformerEncoder
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import ENCODER_CLASSES, Hubert, untrained_model
 from superbit.upstreams.hubert_config import ENCODERS, FASTCONV, NAMED_SIZES, HubertConfig
+from superbit.upstreams.s3prl import compat
 
 TABLE1_KEYS = {
     "vanilla": "vanilla",
@@ -300,7 +300,7 @@ def test_vanilla_layers_equal_torchs_transformer_layers():
 
 def torchaudio_peer(model):
     """Torchaudio's HuBERT of the same sizes with the weights of ``model``."""
-    s3prl_compat.apply()  # some builds of torchaudio do not import without it
+    compat.apply()  # some builds of torchaudio do not import without it
     from torchaudio.models import wav2vec2_model
 
     config = model.config

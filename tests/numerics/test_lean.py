@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn.utils import rnn
 
-from superbit.benchmark.lean import lean, make_lean, pad_sequence
-from superbit.upstreams import s3prl_compat
+from superbit.upstreams.s3prl import compat
+from superbit.upstreams.s3prl.lean_heads import lean, make_lean, pad_sequence
 
-s3prl_compat.apply()  # s3prl does not import without it
+compat.apply()  # s3prl does not import without it
 from s3prl.downstream.emotion import expert  # noqa: E402
 from s3prl.downstream.model import UtteranceLevel  # noqa: E402
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import HubertConfig
-from superbit.upstreams.pretraining.configuration import load_config
-from superbit.upstreams.pretraining.evaluate import chance
-from superbit.upstreams.pretraining.objective import (
+from superbit.upstreams.training.configuration import learning_rate, load_config
+from superbit.upstreams.training.evaluation import chance
+from superbit.upstreams.training.objective import (
     Counts,
     Pretrainer,
     Sums,
@@ -20,7 +20,6 @@ from superbit.upstreams.pretraining.objective import (
     unit_logits,
     update_loss,
 )
-from superbit.upstreams.pretraining.schedule import learning_rate
 
 K = 7
 CONVOLUTIONS = ((8, 10, 5), *((8, 3, 2),) * 4, *((8, 2, 2),) * 2)

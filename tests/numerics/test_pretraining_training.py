@@ -20,10 +20,10 @@ import yaml
 from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import Hubert
-from superbit.upstreams.pretraining import command, train
-from superbit.upstreams.pretraining.configuration import load_config, model_config
-from superbit.upstreams.pretraining.distributed import World
-from superbit.upstreams.pretraining.meter import Meter
+from superbit.upstreams.training import command, train
+from superbit.upstreams.training.configuration import load_config, model_config
+from superbit.upstreams.training.distributed import World
+from superbit.upstreams.training.evaluation import Meter
 
 ONE = World(rank=0, size=1, device=torch.device("cpu"))
 CONVOLUTIONS = [[8, 10, 5], [8, 3, 2], [8, 3, 2], [8, 3, 2], [8, 3, 2], [8, 2, 2], [8, 2, 2]]

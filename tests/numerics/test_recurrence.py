@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from superbit.benchmark.recurrence import PaddedLSTM, without_packing
+from superbit.upstreams.s3prl.padded_lstm import PaddedLSTM, without_packing
 
 
 def run(lstm, x, lengths):

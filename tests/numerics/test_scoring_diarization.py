@@ -18,7 +18,7 @@ from superbit.benchmark.scoring.diarization import (
     score_settings,
     turns_of_probabilities,
 )
-from superbit.benchmark.stats import ratio_interval
+from superbit.benchmark.scoring.statistics import ratio_interval
 from superbit.upstreams.errors import InputError
 
 pytest.importorskip("pyannote.metrics")

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from superbit.benchmark.scoring.statistics import mean_interval
 from superbit.benchmark.scoring.term_detection import (
     FALSE_ALARM_WEIGHT,
     collect_trials,
@@ -16,7 +17,6 @@ from superbit.benchmark.scoring.term_detection import (
     query_items,
     term_weighted_value,
 )
-from superbit.benchmark.stats import mean_interval
 from superbit.upstreams.errors import InputError
 
 DOCUMENTS = [f"doc{i}" for i in range(6)]

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from superbit.upstreams import s3prl_compat
 from superbit.upstreams.importing.convert import convert
 from superbit.upstreams.importing.reading import read_hugging_face, read_torchaudio
+from superbit.upstreams.s3prl import compat
 
-s3prl_compat.apply()  # some builds of torchaudio do not import without it
+compat.apply()  # some builds of torchaudio do not import without it
 
 import torchaudio  # noqa: E402
 import transformers  # noqa: E402

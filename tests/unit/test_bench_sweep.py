@@ -157,7 +157,7 @@ def test_a_validation_says_how_far_the_formula_is_off():
 
 
 def test_every_task_has_a_goal():
-    from superbit.benchmark.tasks import TASKS
+    from superbit.benchmark.tasks.catalog import TASKS
 
     assert set(report.GOALS) == set(TASKS)
 
@@ -181,7 +181,7 @@ def test_two_fifths_of_voxceleb1_are_above_the_crop():
 def test_layouts_are_what_the_checks_want(task, tmp_path):
     from superbit.benchmark.corpora import catalog
     from superbit.benchmark.corpora.paths import load_paths
-    from superbit.benchmark.tasks import TASKS
+    from superbit.benchmark.tasks.catalog import TASKS
 
     corpus = TASKS[task].corpus
     file = corpora.make_corpus(task, tmp_path, train=24, evaluated=12)

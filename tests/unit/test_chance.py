@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from superbit.benchmark import chance
-from superbit.benchmark.folds import merge_folds
-from superbit.benchmark.records import Chance, Corpus, Interval, RunIdentity, RunRecord
-from superbit.benchmark.results import ResultStore
-from superbit.benchmark.scoring import diarization
+from superbit.benchmark.records.choose import merge_folds
+from superbit.benchmark.records.schema import Chance, Corpus, Interval, RunIdentity, RunRecord
+from superbit.benchmark.records.store import ResultStore
+from superbit.benchmark.scoring import chance, diarization
 from superbit.benchmark.scoring.diarization import Turn
 from superbit.benchmark.scoring.slots import slot_items, slot_type_f1
 from superbit.benchmark.scoring.term_detection import (
@@ -21,7 +20,7 @@ from superbit.benchmark.scoring.term_detection import (
     term_weighted_value,
 )
 from superbit.benchmark.scoring.verification import equal_error_rate
-from superbit.benchmark.tasks import TASKS
+from superbit.benchmark.tasks.catalog import TASKS
 
 EMBEDDED = Path(__file__).parents[2] / "results" / "embedded"
 LABELS = ["up", "down", "up", "left", "up", "down", "right"]

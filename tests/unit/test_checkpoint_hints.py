@@ -5,12 +5,13 @@ import time
 import pytest
 import torch
 
-from superbit.upstreams import InputError, checkpoint_hints, registry, s3prl_compat
+from superbit.upstreams import InputError, checkpoint_hints, registry
 from superbit.upstreams.contract import check_upstream, render
+from superbit.upstreams.s3prl import compat
 from superbit.upstreams.spec import UpstreamSpec
 
 pytest.importorskip("s3prl", reason="the peer")
-s3prl_compat.apply()
+compat.apply()
 
 transformers = pytest.importorskip("transformers")
 SIZES = {

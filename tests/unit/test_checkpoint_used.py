@@ -8,7 +8,7 @@ import torch
 from safetensors.numpy import save_file
 
 from superbit.upstreams import InputError, load, registry
-from superbit.upstreams.watching import opened_files
+from superbit.upstreams.identity.sources import opened_files
 
 # Each function takes a checkpoint in its own way; the models have no weights where they need none.
 HUBCONF = """

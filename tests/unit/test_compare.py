@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from superbit.benchmark.compare import compare, compare_command
-from superbit.benchmark.records import Chance, Corpus, RunIdentity, RunRecord
-from superbit.benchmark.results import ResultStore
+from superbit.benchmark.records.schema import Chance, Corpus, RunIdentity, RunRecord
+from superbit.benchmark.records.store import ResultStore
+from superbit.benchmark.tables.compare import compare, compare_command
 from superbit.upstreams.errors import InputError
 
 ONE, OTHER = "vanilla_nano", "vanilla_nano+untrained"

@@ -4,8 +4,8 @@ from importlib import resources
 
 import pytest
 
-from superbit.benchmark import configs
-from superbit.benchmark.configs import resolve, total_steps
+from superbit.benchmark.tasks import configs
+from superbit.benchmark.tasks.configs import resolve, total_steps
 from superbit.upstreams import InputError
 
 # SUPERB's hyper-parameters as s3prl 0.4.18 ships them (its downstream/*/config.yaml, *.yaml).

@@ -18,10 +18,10 @@ from superbit.benchmark.corpora.audio_snips import words_and_slots
 from superbit.benchmark.corpora.embedded import audio_snips as embedded
 from superbit.benchmark.corpora.embedded import sizes
 from superbit.benchmark.corpora.paths import AudioSnipsPaths
-from superbit.benchmark.ctc_corpus.snips import SnipsDataset
 from superbit.benchmark.scoring.dtw import score_queries, standardize
-from superbit.upstreams import s3prl_compat
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.s3prl import compat
+from superbit.upstreams.s3prl.ctc_corpus.snips import SnipsDataset
 
 only_problem = partial(corpus_faults.only_problem, audio_snips)
 
@@ -131,7 +131,7 @@ def test_commands_differ():
 
 @pytest.fixture
 def tokenizer(section):
-    s3prl_compat.install()
+    compat.install()
     text = pytest.importorskip("s3prl.downstream.ctc.text")
     return text.load_text_encoder(
         "character-slot", str(CHARACTERS), str(section.root / "slots.txt")

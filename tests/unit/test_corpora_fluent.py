@@ -20,10 +20,10 @@ from superbit.benchmark.corpora.embedded import sizes
 from superbit.benchmark.corpora.embedded.fluent_speech_commands import PHRASINGS
 from superbit.benchmark.corpora.manifest import build_manifest
 from superbit.benchmark.corpora.paths import load_paths
-from superbit.upstreams import s3prl_compat
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.s3prl import compat
 
-s3prl_compat.apply()
+compat.apply()
 from torchaudio.compliance.kaldi import fbank  # noqa: E402
 
 only_problem = partial(corpus_faults.only_problem, fluent_speech_commands)
@@ -99,7 +99,7 @@ def test_intents_and_phrasings_are_all_in_train(section):
 
 def s3prls(section):
     pytest.importorskip("s3prl", reason="the peer")
-    s3prl_compat.install()
+    compat.install()
     from s3prl.downstream.fluent_commands.expert import DownstreamExpert
 
     theirs = SimpleNamespace(datarc={"file_path": str(section.root)})

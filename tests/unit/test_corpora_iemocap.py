@@ -19,10 +19,10 @@ from superbit.benchmark.corpora.audio import read_audio
 from superbit.benchmark.corpora.embedded import sizes
 from superbit.benchmark.corpora.manifest import build_manifest
 from superbit.benchmark.corpora.paths import load_paths
-from superbit.upstreams import s3prl_compat
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.s3prl import compat
 
-s3prl_compat.apply()
+compat.apply()
 from torchaudio.compliance.kaldi import fbank  # noqa: E402
 from torchaudio.functional import detect_pitch_frequency  # noqa: E402
 
@@ -98,7 +98,7 @@ def test_folds_are_sessions(section, tmp_path):
 
 def test_s3prls_er_reads_the_folds(section, tmp_path):
     pytest.importorskip("s3prl", reason="the peer")
-    s3prl_compat.install()
+    compat.install()
     from s3prl.downstream.emotion.dataset import IEMOCAPDataset
 
     folder = iemocap.write_folds(section, tmp_path)

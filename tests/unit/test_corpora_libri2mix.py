@@ -15,8 +15,8 @@ from superbit.benchmark.corpora.embedded import libri2mix as embedded
 from superbit.benchmark.corpora.embedded import sizes
 from superbit.benchmark.corpora.paths import Libri2MixPaths
 from superbit.benchmark.scoring.diarization import diarization_errors, read_rttm
-from superbit.upstreams import s3prl_compat
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.s3prl import compat
 
 only_problem = partial(corpus_faults.only_problem, libri2mix)
 
@@ -197,7 +197,7 @@ def test_energy_agrees_with_its_own_reference_more_than_with_another(section):
 
 
 def test_s3prls_data_set_reads_it_and_agrees(section, tmp_path):
-    s3prl_compat.install()
+    compat.install()
     dataset_module = pytest.importorskip("s3prl.downstream.diarization.dataset")
     bound = libri2mix.bound_dirs(section, tmp_path)
     for split in SPLITS:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from superbit.benchmark.bindings import BINDINGS, Places
-from superbit.benchmark.configs import resolve
 from superbit.benchmark.corpora import catalog, librispeech
 from superbit.benchmark.corpora.commands import prepare_command
 from superbit.benchmark.corpora.preparing import derive_files
-from superbit.benchmark.results import ResultStore
-from superbit.benchmark.runner import RunContext
-from superbit.benchmark.tasks import TASKS
+from superbit.benchmark.records.store import ResultStore
+from superbit.benchmark.running.run import RunContext
+from superbit.benchmark.tasks.bindings import BINDINGS, Places
+from superbit.benchmark.tasks.catalog import TASKS
+from superbit.benchmark.tasks.configs import resolve
 from superbit.upstreams.errors import InputError
 
 pytest.importorskip("espeakng_loader", reason="embedded corpora need the extra 'embedded'")

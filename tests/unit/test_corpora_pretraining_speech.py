@@ -15,8 +15,7 @@ from superbit.benchmark.corpora.embedded.pretraining_speech import (
 )
 from superbit.benchmark.corpora.embedded.voices import ACCENTS, VARIANTS, draw_speakers
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.pretraining.audio import read_samples
-from superbit.upstreams.pretraining.manifest import read_manifest
+from superbit.upstreams.training.manifest import read_manifest, read_samples
 
 
 def words(value):

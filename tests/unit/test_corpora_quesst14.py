@@ -23,8 +23,8 @@ from superbit.benchmark.scoring.term_detection import (
     collect_trials,
     maximum_term_weighted_value,
 )
-from superbit.upstreams import s3prl_compat
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.s3prl import compat
 
 only_problem = partial(corpus_faults.only_problem, quesst14)
 
@@ -110,7 +110,7 @@ def test_voices_of_queries_and_documents_are_disjoint(section):
 
 
 def test_s3prls_data_set_reads_it_and_agrees(section):
-    s3prl_compat.install()
+    compat.install()
     dataset_module = pytest.importorskip("s3prl.downstream.quesst14_dtw.dataset")
     for split in SPLITS:
         dataset = dataset_module.QUESST14Dataset(split, dataset_root=str(section.root))

@@ -11,11 +11,11 @@ import real_life
 from superbit.benchmark.corpora import catalog
 from superbit.benchmark.corpora.manifest import build_manifest
 from superbit.benchmark.corpora.paths import load_paths
-from superbit.benchmark.tasks import TASKS
-from superbit.upstreams import s3prl_compat
+from superbit.benchmark.tasks.catalog import TASKS
+from superbit.upstreams.s3prl import compat
 
 pytest.importorskip("s3prl", reason="the peer")
-s3prl_compat.install()
+compat.install()
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from superbit.benchmark.corpora import librispeech, speech_commands
-from superbit.upstreams import s3prl_compat
+from superbit.upstreams.s3prl import compat
 
 pytest.importorskip("espeakng_loader", reason="embedded corpora need the extra 'embedded'")
 pytest.importorskip("s3prl", reason="the peer")
-s3prl_compat.install()
+compat.install()
 
 
 def test_split_of_speech_commands_is_s3prls(tiny_paths):

@@ -20,10 +20,10 @@ from superbit.benchmark.corpora.embedded import sizes
 from superbit.benchmark.corpora.manifest import build_manifest
 from superbit.benchmark.corpora.paths import load_paths
 from superbit.benchmark.corpora.voxceleb1_dev_trials import dev_trials
-from superbit.upstreams import s3prl_compat
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.s3prl import compat
 
-s3prl_compat.apply()
+compat.apply()
 from torchaudio.compliance.kaldi import fbank  # noqa: E402
 
 only_problem = partial(corpus_faults.only_problem, voxceleb1)
@@ -122,7 +122,7 @@ def test_dev_trials_of_the_smallest_corpus(tmp_path, speakers, number):
 
 def test_s3prls_sid_reads_the_same(section, tmp_path, monkeypatch):
     pytest.importorskip("s3prl", reason="the peer")
-    s3prl_compat.install()
+    compat.install()
     from s3prl.downstream.voxceleb1 import dataset
 
     monkeypatch.setattr(dataset, "CACHE_PATH", str(tmp_path / "cache"))
@@ -141,7 +141,7 @@ def test_s3prls_sid_reads_the_same(section, tmp_path, monkeypatch):
 
 def test_s3prls_asv_reads_the_same_and_keeps_every_utterance(section, tmp_path):
     pytest.importorskip("s3prl", reason="the peer")
-    s3prl_compat.install()
+    compat.install()
     from s3prl.downstream.sv_voxceleb1.dataset import EFFECTS, SpeakerVerifi_test
     from torchaudio.sox_effects import apply_effects_file
 

@@ -6,7 +6,7 @@ import pytest
 
 from superbit.benchmark.cli import main
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.pretraining.curves import read_curves
+from superbit.upstreams.training.curves import read_curves
 
 
 def write_log(folder, lines):

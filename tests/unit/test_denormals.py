@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from superbit.benchmark import denormals
+from superbit.upstreams.s3prl import denormals
 
 # Enough for several threads to share.
 SMALL = torch.full((1_000_000,), 2e-38)

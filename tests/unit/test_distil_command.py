@@ -14,15 +14,15 @@ from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import NAMED_SIZES, HubertConfig
-from superbit.upstreams.pretraining import command, distil_command
-from superbit.upstreams.pretraining.configuration import (
+from superbit.upstreams.quantization.convert import binarize_, calibrate
+from superbit.upstreams.training import command, distil_command
+from superbit.upstreams.training.configuration import (
     DISTILLATION_PRESETS,
     load_config,
     load_distillation_config,
 )
-from superbit.upstreams.pretraining.estimate import estimate, forward_macs
-from superbit.upstreams.pretraining.state import STATE_FILE
-from superbit.upstreams.quantization.convert import binarize_, calibrate
+from superbit.upstreams.training.estimate import estimate, forward_macs
+from superbit.upstreams.training.state import STATE_FILE
 
 CONVOLUTIONS = [[8, 10, 5], [8, 3, 2], [8, 3, 2], [8, 3, 2], [8, 3, 2], [8, 2, 2], [8, 2, 2]]
 MICRO = [

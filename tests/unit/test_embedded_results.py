@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from superbit.benchmark.cli import main
-from superbit.benchmark.counted import counted
-from superbit.benchmark.records import FURTHER_FIELDS
-from superbit.benchmark.results import ResultStore
-from superbit.benchmark.tasks import TASKS
+from superbit.benchmark.records.choose import counted
+from superbit.benchmark.records.schema import FURTHER_FIELDS
+from superbit.benchmark.records.store import ResultStore
+from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams import registry
-from superbit.upstreams.identifying import Further
+from superbit.upstreams.identity.further import Further
 from superbit.upstreams.spec import UpstreamSpec
 
 FOLDER = Path(__file__).parents[2] / "results" / "embedded"

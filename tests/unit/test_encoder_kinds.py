@@ -27,10 +27,6 @@ from superbit.upstreams.contract import render as render_report
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import Hubert, untrained_model
 from superbit.upstreams.hubert_config import NAMED_SIZES, HubertConfig
-from superbit.upstreams.pretraining.distil import DistillationBatch, distillation_losses
-from superbit.upstreams.pretraining.distil_command import parse_policies
-from superbit.upstreams.pretraining.distil_training import student_of
-from superbit.upstreams.pretraining.objective import Pretrainer, dropped_layers
 from superbit.upstreams.quantization.convert import binarize_, binarized_modules, calibrate
 from superbit.upstreams.quantization.error_flow import deviation
 from superbit.upstreams.quantization.policy import (
@@ -39,6 +35,10 @@ from superbit.upstreams.quantization.policy import (
     policy_from_dict,
     read_policy,
 )
+from superbit.upstreams.training.distil import DistillationBatch, distillation_losses
+from superbit.upstreams.training.distil_command import parse_policies
+from superbit.upstreams.training.distil_training import student_of
+from superbit.upstreams.training.objective import Pretrainer, dropped_layers
 
 README = (Path(__file__).parents[2] / "upstreams" / "README.md").read_text(encoding="utf-8")
 DEPTHWISE, MINE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[-2:]

@@ -2,11 +2,11 @@
 
 import pytest
 
-from superbit.benchmark.configs import resolve
-from superbit.benchmark.estimating import estimate_lines, estimates
-from superbit.benchmark.plan import PlannedRun
-from superbit.benchmark.provenance import Provenance
-from superbit.benchmark.records import Corpus, RunIdentity, RunRecord, Search, Tried
+from superbit.benchmark.records.provenance import Provenance
+from superbit.benchmark.records.schema import Corpus, RunIdentity, RunRecord, Search, Tried
+from superbit.benchmark.sweeping.estimate import estimate_lines, estimates
+from superbit.benchmark.sweeping.plan import PlannedRun
+from superbit.benchmark.tasks.configs import resolve
 from superbit.upstreams.machine import cpu_model
 
 CORPUS = "c0" * 32

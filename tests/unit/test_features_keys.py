@@ -14,9 +14,9 @@ from superbit.benchmark.features import cache
 from superbit.benchmark.features.cache import TOLERANCE, CacheSettings, batch_deviation
 from superbit.benchmark.features.waves import AudioFile, Wave, length_without_decoding, wave_key
 from superbit.upstreams.expert import UpstreamExpert
-from superbit.upstreams.fingerprint import weights_sha256
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import HubertConfig
+from superbit.upstreams.identity.fingerprint import weights_sha256
 from superbit.upstreams.quantization.policy import load_policy
 from superbit.upstreams.registry import LoadedUpstream, UpstreamEntry, load_upstream
 from superbit.upstreams.spec import UpstreamSpec

@@ -4,12 +4,19 @@ import dataclasses
 
 import pytest
 
-from superbit.benchmark.configs import resolve
 from superbit.benchmark.features.cache import parse_size
+from superbit.benchmark.features.decisions import (
+    SIZES,
+    Cost,
+    Need,
+    assumed_need,
+    decide,
+    decision_lines,
+    shared_once,
+)
 from superbit.benchmark.features.demand import kind_of
-from superbit.benchmark.features.planning import Cost, Need, decide, decision_lines
-from superbit.benchmark.features.sizes import SIZES, assumed_need, shared_once
-from superbit.benchmark.tasks import TASKS
+from superbit.benchmark.tasks.catalog import TASKS
+from superbit.benchmark.tasks.configs import resolve
 from superbit.upstreams.errors import InputError
 
 COST = Cost(

@@ -4,13 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from superbit.benchmark.features import storing
+from superbit.benchmark.features import supply
 from superbit.benchmark.features.cache import CacheSettings
+from superbit.benchmark.features.decisions import Cost, Decision, need_of
 from superbit.benchmark.features.demand import Demand
-from superbit.benchmark.features.planning import Cost, Decision, need_of
-from superbit.benchmark.features.preparing import FeaturePlan
+from superbit.benchmark.features.planning import FeaturePlan
 from superbit.benchmark.features.store import CacheError
-from superbit.benchmark.training_state import InterruptedRun
+from superbit.benchmark.running.candidate import InterruptedRun
 
 COST = Cost(layers=2, dim=10, rate=320, pace=0.5, measured=True, deviation=0.0, may_store=True)
 KINDS = {"KS": "pooled", "SID": "pooled", "PR": "frames", "ASR": "frames"}
@@ -56,8 +56,8 @@ def prepare(plan, monkeypatch):
             if any(wave in bad for wave in waves):
                 raise error("this one is wrong")
 
-        monkeypatch.setattr(storing, "extract", extract)
-        supply = storing.Supply(
+        monkeypatch.setattr(supply, "extract", extract)
+        made = supply.Supply(
             plan,
             upstreams={
                 name: SimpleNamespace(name=name, entry=SimpleNamespace(origin="superbit"))
@@ -65,8 +65,8 @@ def prepare(plan, monkeypatch):
             },
             say=said.append, device="cpu", processes=1, stop=lambda: False,
         )  # fmt: skip
-        uses = {name: supply.of(name) for name in UPSTREAMS}
-        assert {name: supply.of(name) for name in UPSTREAMS} == uses  # once an upstream
+        uses = {name: made.of(name) for name in UPSTREAMS}
+        assert {name: made.of(name) for name in UPSTREAMS} == uses  # once an upstream
         return uses["one"] | uses["two"], calls, "\n".join(said)
 
     return run

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from superbit import upstreams
-from superbit.upstreams import checkpoint, s3prl_compat
+from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.importing import unpickle
 from superbit.upstreams.importing.command import import_checkpoint, import_command
+from superbit.upstreams.s3prl import compat
 
-s3prl_compat.apply()  # some builds of torchaudio do not import without it
+compat.apply()  # some builds of torchaudio do not import without it
 
 from torchaudio.models import hubert_pretrain_model  # noqa: E402
 from transformers import HubertConfig, HubertForCTC, HubertModel  # noqa: E402

@@ -13,9 +13,8 @@ from safetensors import safe_open
 
 from superbit.upstreams import checkpoint, expert
 from superbit.upstreams.hubert_config import NAMED_SIZES
-from superbit.upstreams.pretraining import nano, train
-from superbit.upstreams.pretraining.nano_package import LARGEST_BYTES, VARIANTS
-from superbit.upstreams.pretraining.nano_recipe import Recipe, estimated_total
+from superbit.upstreams.training import nano, train
+from superbit.upstreams.training.nano_recipe import LARGEST_BYTES, VARIANTS, Recipe, estimated_total
 
 ROOT = Path(__file__).parents[2]
 RECIPE = Recipe(
@@ -65,7 +64,7 @@ def check_shipped(folder: Path) -> None:
     assert loaded.model.config.layers == NAMED_SIZES[size].layers
     assert (None if name == size else "w1a1") == (loaded.model.policy and loaded.model.policy.name)
     by = loaded.training["made_by"]
-    assert by["command"].startswith("python -m superbit.upstreams.pretraining.nano --seed ")
+    assert by["command"].startswith("python -m superbit.upstreams.training.nano --seed ")
     assert {"commit", "dirty", "seed", "speech", "units", "host", "date"} <= by.keys()
     assert by["speech"]["train_hours"] > 0
     stages = loaded.training["stages"]

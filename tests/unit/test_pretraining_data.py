@@ -8,11 +8,19 @@ import pytest
 import soundfile
 import torch
 
-from superbit.upstreams.pretraining.configuration import load_config
-from superbit.upstreams.pretraining.data import Batches, epoch_batches, load
-from superbit.upstreams.pretraining.labels import Labels, labels_text
-from superbit.upstreams.pretraining.manifest import read_manifest
-from superbit.upstreams.pretraining.masking import CROP, MASK, equalize, item_stream, span_mask
+from superbit.upstreams.training.configuration import load_config
+from superbit.upstreams.training.data import (
+    CROP,
+    MASK,
+    Batches,
+    epoch_batches,
+    equalize,
+    item_stream,
+    load,
+    span_mask,
+)
+from superbit.upstreams.training.labels import Labels, labels_text
+from superbit.upstreams.training.manifest import read_manifest
 
 PAPER = {"probability": 0.8, "span": 10, "at_least": 2}
 

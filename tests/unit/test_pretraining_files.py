@@ -6,16 +6,16 @@ import soundfile
 
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert_config import NAMED_SIZES
-from superbit.upstreams.pretraining.configuration import (
+from superbit.upstreams.training.configuration import (
     PRESETS,
     load_config,
     model_config,
     parse_changes,
 )
-from superbit.upstreams.pretraining.data import Batches
-from superbit.upstreams.pretraining.estimate import estimate, forward_macs
-from superbit.upstreams.pretraining.labels import Labels, crop_labels, labels_text
-from superbit.upstreams.pretraining.manifest import list_audio, read_manifest
+from superbit.upstreams.training.data import Batches
+from superbit.upstreams.training.estimate import estimate, forward_macs
+from superbit.upstreams.training.labels import Labels, crop_labels, labels_text
+from superbit.upstreams.training.manifest import list_audio, read_manifest
 
 
 def write(folder, name, content):

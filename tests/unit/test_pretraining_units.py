@@ -14,12 +14,12 @@ from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import HubertConfig
-from superbit.upstreams.pretraining import command, labelling
-from superbit.upstreams.pretraining.features import hidden_source, mfcc, mfcc_source
-from superbit.upstreams.pretraining.labelling import LabelJob, label_manifest
-from superbit.upstreams.pretraining.labels import Labels
-from superbit.upstreams.pretraining.manifest import read_manifest
-from superbit.upstreams.pretraining.units import fit_units, load_units, save_units
+from superbit.upstreams.training import command, labelling
+from superbit.upstreams.training.features import hidden_source, mfcc, mfcc_source
+from superbit.upstreams.training.labelling import LabelJob, label_manifest
+from superbit.upstreams.training.labels import Labels
+from superbit.upstreams.training.manifest import read_manifest
+from superbit.upstreams.training.units import fit_units, load_units, save_units
 
 CONVOLUTIONS = ((8, 10, 5), *((8, 3, 2),) * 4, *((8, 2, 2),) * 2)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from superbit.benchmark import provenance
-from superbit.benchmark.provenance import Provenance, collect
+from superbit.benchmark.records import provenance
+from superbit.benchmark.records.provenance import Provenance, collect
 from superbit.upstreams.machine import git_state
 
 
@@ -52,7 +52,7 @@ def test_nothing_that_cannot_be_found_out_stops_a_run(monkeypatch: pytest.Monkey
         raise RuntimeError("not here")
 
     for name in ("socket.gethostname", "platform.platform", "platform.python_version"):
-        monkeypatch.setattr(f"superbit.benchmark.provenance.{name}", broken)
+        monkeypatch.setattr(f"superbit.benchmark.records.provenance.{name}", broken)
     monkeypatch.setattr(provenance.os, "cpu_count", broken)
     monkeypatch.setattr(provenance.metadata, "version", broken)
     monkeypatch.setattr(provenance, "cpu_model", broken)

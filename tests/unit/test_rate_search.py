@@ -2,8 +2,7 @@
 
 import pytest
 
-from superbit.benchmark.configs import rates_to_search, resolve
-from superbit.benchmark.rate_search import (
+from superbit.benchmark.records.rate_search import (
     Declared,
     chosen_only,
     declared_by,
@@ -12,10 +11,11 @@ from superbit.benchmark.rate_search import (
     summary,
     without_rate,
 )
-from superbit.benchmark.records import Corpus, Point, RunIdentity, RunRecord, Selection
-from superbit.benchmark.results import ResultStore
-from superbit.benchmark.tables import render, table2
-from superbit.benchmark.tasks import TASKS
+from superbit.benchmark.records.schema import Corpus, Point, RunIdentity, RunRecord, Selection
+from superbit.benchmark.records.store import ResultStore
+from superbit.benchmark.tables.table2 import render, table2
+from superbit.benchmark.tasks.catalog import TASKS
+from superbit.benchmark.tasks.configs import rates_to_search, resolve
 from superbit.upstreams.errors import InputError
 
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from superbit.benchmark.provenance import Provenance
-from superbit.benchmark.records import (
+from superbit.benchmark.records.provenance import Provenance
+from superbit.benchmark.records.schema import (
     FURTHER_FIELDS,
     Chance,
     Point,
@@ -23,7 +23,7 @@ from superbit.benchmark.records import (
     Tried,
     canonical_json,
 )
-from superbit.benchmark.results import (
+from superbit.benchmark.records.store import (
     Corpus,
     Interval,
     Items,
@@ -379,7 +379,7 @@ def test_a_crash_while_writing_leaves_no_half_record(
             raise OSError("no space left on device")
         real(source, target)
 
-    monkeypatch.setattr("superbit.benchmark.results.os.replace", crash)
+    monkeypatch.setattr("superbit.benchmark.records.store.os.replace", crash)
     with pytest.raises(OSError, match="no space"):
         store.write(record(), ITEMS)
     monkeypatch.undo()
@@ -525,8 +525,9 @@ def test_every_key_is_explained_in_the_readme(model: type) -> None:
 
 def test_results_and_tables_load_neither_torch_nor_s3prl_nor_scipy() -> None:
     code = (
-        "import sys; import superbit.benchmark.tables, superbit.benchmark.results, "
-        "superbit.benchmark.stats, superbit.benchmark.provenance as p; p.collect();"
+        "import sys; import superbit.benchmark.tables.table2, superbit.benchmark.records.store; "
+        "import superbit.benchmark.scoring.statistics; "
+        "import superbit.benchmark.records.provenance as p; p.collect();"
         "print([m for m in ('torch', 's3prl', 'scipy', 'torchaudio') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

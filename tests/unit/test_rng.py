@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import superbit.upstreams  # noqa: F401  (s3prl imports only with its shims)
-from superbit.benchmark import heads
-from superbit.benchmark.rng import Draws, seed_everything, undrawn
+from superbit.benchmark.running import heads
+from superbit.benchmark.running.rng import Draws, seed_everything, undrawn
 
 
 def draw():

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from superbit.upstreams import InputError, s3prl_compat, sox_effects
+from superbit.upstreams import InputError
+from superbit.upstreams.s3prl import compat, sox_effects
 
 
 def run_python(code: str, **kwargs) -> str:
@@ -51,15 +52,15 @@ def test_s3prl_imports_and_its_hub_has_our_names():
 
 
 def test_applying_twice_changes_nothing_more():
-    s3prl_compat.apply()
+    compat.apply()
     before = (torch.load, torch.save, torch.Tensor.cuda, list(sys.meta_path))
-    s3prl_compat.apply()
-    s3prl_compat.install()
+    compat.apply()
+    compat.install()
     assert before == (torch.load, torch.save, torch.Tensor.cuda, list(sys.meta_path))
 
 
 def test_torch_load_is_lenient_for_s3prl_only(tmp_path):
-    s3prl_compat.apply()
+    compat.apply()
     path = str(tmp_path / "states.ckpt")
     torch.save({"Args": argparse.Namespace(seed=1)}, path)
     with pytest.raises(Exception, match=r"weights_only|Weights only"):
@@ -73,7 +74,7 @@ class _Unpicklable:
 
 
 def test_a_save_of_s3prl_that_dies_leaves_the_old_file(tmp_path):
-    s3prl_compat.apply()
+    compat.apply()
     path = str(tmp_path / "states.ckpt")
     call_as_s3prl("torch.save({'Step': 1}, path)", path=path)
     with pytest.raises(RuntimeError, match="killed"):
@@ -83,7 +84,7 @@ def test_a_save_of_s3prl_that_dies_leaves_the_old_file(tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a CUDA device .cuda() works")
 def test_cuda_is_a_no_op_for_s3prl_only():
-    s3prl_compat.apply()
+    compat.apply()
     with pytest.raises((RuntimeError, AssertionError)):
         torch.zeros(1).cuda()
     assert call_as_s3prl("x = torch.zeros(1).cuda()").x.device.type == "cpu"
@@ -132,7 +133,7 @@ def test_sox_chain_of_the_tasks(tmp_path):
 
 
 def test_sox_rate_halves_the_samples(tmp_path):
-    s3prl_compat.apply()
+    compat.apply()
     time = torch.arange(32000) / 32000
     tone = torch.sin(2 * torch.pi * 440 * time)[None]
     halved, rate = sox_effects.apply_effects_tensor(tone, 32000, [["rate", "16000"]])

@@ -12,7 +12,8 @@ import soundfile
 import torch
 
 import superbit.upstreams
-from superbit.upstreams import InputError, s3prl_patches
+from superbit.upstreams import InputError
+from superbit.upstreams.s3prl import patches
 
 pytest.importorskip("s3prl")
 RATE = 16000
@@ -195,7 +196,7 @@ def test_asv_gives_the_same_lengths_with_any_number_of_workers(asv_corpora):
     from s3prl.downstream.sv_voxceleb1 import dataset
 
     paths = [str(path) for path in sorted(asv_corpora["first"].rglob("*.wav"))]
-    one, four = (s3prl_patches._trimmed_lengths(dataset, paths, None, n) for n in (1, 4))
+    one, four = (patches._trimmed_lengths(dataset, paths, None, n) for n in (1, 4))
     # Loud from the first sample on: nothing is cut off; silence gives nothing.
     assert one == four == [soundfile.info(path).frames for path in paths[:-1]] + [0]
 
@@ -203,12 +204,12 @@ def test_asv_gives_the_same_lengths_with_any_number_of_workers(asv_corpora):
 def test_asv_uses_the_cores_that_there_are(asv_corpora, monkeypatch):
     workers = []
 
-    class Threads(s3prl_patches.ThreadPoolExecutor):
+    class Threads(patches.ThreadPoolExecutor):
         def __init__(self, max_workers):
             workers.append(max_workers)
             super().__init__(max_workers)
 
-    monkeypatch.setattr(s3prl_patches, "ThreadPoolExecutor", Threads)
+    monkeypatch.setattr(patches, "ThreadPoolExecutor", Threads)
     asv_train(asv_corpora["second"])
     assert workers == [len(os.sched_getaffinity(0))]
 
@@ -337,7 +338,7 @@ def test_qbe_takes_scores_in_the_order_in_which_they_were_asked_for():
 # --- all ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", sorted(s3prl_patches.PATCHES))
+@pytest.mark.parametrize("module", sorted(patches.PATCHES))
 def test_every_patch_has_its_module(module):
     """A module that s3prl renames would silently lose its patch."""
     from importlib.util import find_spec

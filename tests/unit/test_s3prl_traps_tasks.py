@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import nn
 
-from superbit.benchmark import procedures
-from superbit.benchmark import session as session_steps
-from superbit.benchmark.bindings import BINDINGS, Places
-from superbit.benchmark.configs import resolve
 from superbit.benchmark.corpora import catalog
-from superbit.benchmark.experiment import Experiment
-from superbit.benchmark.procedures import Session
-from superbit.benchmark.tasks import TASKS
+from superbit.benchmark.running import procedures
+from superbit.benchmark.running import session as session_steps
+from superbit.benchmark.running.experiment import Experiment
+from superbit.benchmark.running.procedures import Session
+from superbit.benchmark.tasks.bindings import BINDINGS, Places
+from superbit.benchmark.tasks.catalog import TASKS
+from superbit.benchmark.tasks.configs import resolve
 from superbit.upstreams.errors import InputError
 
 pytest.importorskip("s3prl")

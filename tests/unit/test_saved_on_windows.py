@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 
 from superbit.benchmark.claims.data import read_claims
-from superbit.benchmark.configs import read_yaml
 from superbit.benchmark.corpora.paths import load_paths
-from superbit.benchmark.results import ResultStore
+from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.scoring.diarization import read_rttm
+from superbit.benchmark.tasks.configs import read_yaml
 from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import NAMED_SIZES
 from superbit.upstreams.importing.reading import _hugging_face_facts
-from superbit.upstreams.pretraining.configuration import load_config
-from superbit.upstreams.pretraining.labels import Labels, sidecar_of
-from superbit.upstreams.pretraining.manifest import Manifest, read_manifest
 from superbit.upstreams.quantization.policy import read_policy
+from superbit.upstreams.training.configuration import load_config
+from superbit.upstreams.training.labels import Labels, sidecar_of
+from superbit.upstreams.training.manifest import Manifest, read_manifest
 
 ROOT = Path(__file__).parents[2]
 RESULTS_V1 = Path(__file__).parent / "data" / "results_v1"
@@ -51,7 +51,7 @@ def _policy(folder):
 
 def _preset(folder):
     file = folder / "mine.yaml"
-    shutil.copy(ROOT / "upstreams/pretraining/presets/phase1.yaml", file)
+    shutil.copy(ROOT / "upstreams/training/presets/phase1.yaml", file)
     return file, load_config
 
 

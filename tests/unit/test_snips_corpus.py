@@ -7,8 +7,8 @@ import pytest
 import soundfile
 
 import superbit.upstreams
-from superbit.benchmark.ctc_corpus.snips import TRANSCRIPTS, SnipsDataset
 from superbit.upstreams import InputError
+from superbit.upstreams.s3prl.ctc_corpus.snips import TRANSCRIPTS, SnipsDataset
 
 pytest.importorskip("s3prl")
 assert superbit.upstreams  # imported for its effect: s3prl imports on today's torch

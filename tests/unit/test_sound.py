@@ -12,24 +12,25 @@ from odd_audio import ODD, flac_of_unknown_length, noise, rf64
 from superbit.benchmark.corpora.audio import read_audio, read_header, verify_audio
 from superbit.benchmark.error_flow_command import read_folder
 from superbit.benchmark.features.waves import read_samples as read_wave
-from superbit.upstreams import s3prl_compat, sound
+from superbit.upstreams import sound
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.pretraining.audio import CorruptAudio, audio_samples
-from superbit.upstreams.pretraining.audio import read_samples as read_for_training
-from superbit.upstreams.sox_effects import apply_effects_file, read_soundfile
+from superbit.upstreams.s3prl import compat
+from superbit.upstreams.s3prl.sox_effects import apply_effects_file, read_soundfile
+from superbit.upstreams.training.manifest import CorruptAudio, audio_samples
+from superbit.upstreams.training.manifest import read_samples as read_for_training
 
 START, STOP = 5_000, 21_001
 
 
 def _by_torchaudio(path):
-    s3prl_compat.apply()
+    compat.apply()
     import torchaudio
 
     return torchaudio.load(str(path))[0][0].numpy()
 
 
 def _cut_by_torchaudio(path):
-    s3prl_compat.apply()
+    compat.apply()
     import torchaudio
 
     waveform, _ = torchaudio.load(str(path), frame_offset=START, num_frames=STOP - START)
@@ -37,7 +38,7 @@ def _cut_by_torchaudio(path):
 
 
 def _cut_by_s3prl(path):
-    s3prl_compat.apply()
+    compat.apply()
     from s3prl.downstream.diarization.dataset import KaldiData
 
     return KaldiData._load_wav(None, str(path), START, STOP)[0].astype(np.float32)

@@ -7,7 +7,11 @@ import pytest
 import torch
 
 from superbit.upstreams import InputError
-from superbit.upstreams.sox_effects import apply_effects_file, apply_effects_tensor, sound_ranges
+from superbit.upstreams.s3prl.sox_effects import (
+    apply_effects_file,
+    apply_effects_tensor,
+    sound_ranges,
+)
 
 SUPERB = ["silence", "1", "0.1", "0.1%", "-1", "0.1", "0.1%"]
 ASV_CHAIN = [["channels", "1"], ["rate", "16000"], ["gain", "-3.0"], SUPERB]

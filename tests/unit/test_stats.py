@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from superbit.benchmark.stats import (
+from superbit.benchmark.scoring.statistics import (
     accuracy_interval,
     bootstrap_interval,
     error_rate_interval,

@@ -6,9 +6,9 @@ import pytest
 
 from superbit.benchmark.cli import main
 from superbit.benchmark.listing import LONG_LIST, status
-from superbit.benchmark.records import Chance, Corpus, RunIdentity, RunRecord
-from superbit.benchmark.results import DEFAULT_FOLDER, ResultStore
-from superbit.benchmark.tasks import TASKS
+from superbit.benchmark.records.schema import Chance, Corpus, RunIdentity, RunRecord
+from superbit.benchmark.records.store import DEFAULT_FOLDER, ResultStore
+from superbit.benchmark.tasks.catalog import TASKS
 
 UPSTREAMS = ("fbank", "vanilla_nano", "vanilla_nano+policy=w1a1")
 

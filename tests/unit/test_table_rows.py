@@ -9,15 +9,22 @@ from html.parser import HTMLParser
 
 import pytest
 
-from superbit.benchmark.compare import compare_command
-from superbit.benchmark.corpus_sets import corpus_sets
-from superbit.benchmark.naming import in_order, read_labels
-from superbit.benchmark.provenance import Provenance
-from superbit.benchmark.records import Chance, Corpus, Interval, RunIdentity, RunRecord, Selection
-from superbit.benchmark.results import ResultStore
-from superbit.benchmark.tables import render, table2, table2_command
-from superbit.benchmark.tasks import TASKS
-from superbit.benchmark.where import choose, parse_where
+from superbit.benchmark.records.choose import choose, parse_where
+from superbit.benchmark.records.provenance import Provenance
+from superbit.benchmark.records.schema import (
+    Chance,
+    Corpus,
+    Interval,
+    RunIdentity,
+    RunRecord,
+    Selection,
+)
+from superbit.benchmark.records.store import ResultStore
+from superbit.benchmark.tables.compare import compare_command
+from superbit.benchmark.tables.corpus_sets import corpus_sets
+from superbit.benchmark.tables.naming import in_order, read_labels
+from superbit.benchmark.tables.table2 import render, table2, table2_command
+from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.errors import InputError
 
 FORMATS = ["md", "csv", "json", "latex", "html"]
@@ -173,8 +180,8 @@ def test_a_mean_over_seeds_is_not_taken_over_corpora():
 
 def test_a_search_is_not_over_corpora():
     # the better rate of the other corpus does not win here
-    from superbit.benchmark.rate_search import declared_by
-    from superbit.benchmark.records import Point
+    from superbit.benchmark.records.rate_search import declared_by
+    from superbit.benchmark.records.schema import Point
 
     records = [
         run(sha=sha * 64, learning_rate=rate).model_copy(
@@ -483,7 +490,7 @@ def test_the_papers_rows_are_labelled_paper(fmt):
 
 
 def test_models_of_one_name_are_told_apart_by_all_that_says_which_they_are():
-    from superbit.benchmark.tables import _OF_A_MODEL
+    from superbit.benchmark.tables.table2 import _OF_A_MODEL
 
     # a field that an identity gains is taken to be about the upstream
     task = {"task", "task_revision", "config", "corpus_sha256", "learning_rate", "seed", "fold"}

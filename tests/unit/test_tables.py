@@ -9,8 +9,9 @@ from importlib import resources
 import pandas as pd
 import pytest
 
-from superbit.benchmark.records import FURTHER_FIELDS
-from superbit.benchmark.results import (
+from superbit.benchmark.records.choose import choose, parse_where
+from superbit.benchmark.records.schema import FURTHER_FIELDS
+from superbit.benchmark.records.store import (
     Corpus,
     Interval,
     Items,
@@ -18,9 +19,8 @@ from superbit.benchmark.results import (
     RunRecord,
     Selection,
 )
-from superbit.benchmark.tables import paper_rows, render, table2
-from superbit.benchmark.tasks import TASKS
-from superbit.benchmark.where import choose, parse_where
+from superbit.benchmark.tables.table2 import paper_rows, render, table2
+from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.errors import InputError
 
 PAPER_CSV = (resources.files("superbit.results") / "paper" / "table2.csv").read_text("utf-8")

@@ -14,12 +14,13 @@ import torch
 from safetensors.numpy import save_file
 
 from superbit.benchmark.features.cache import CacheSettings
-from superbit.upstreams import checkpoint, known, registry, sources
+from superbit.upstreams import checkpoint, registry
 from superbit.upstreams.expert import packaged_checkpoint
-from superbit.upstreams.fingerprint import describe, fingerprint, hidden_states
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import NAMED_SIZES
-from superbit.upstreams.identifying import KNOWN, Further
+from superbit.upstreams.identity import known, sources
+from superbit.upstreams.identity.fingerprint import describe, fingerprint, hidden_states
+from superbit.upstreams.identity.further import KNOWN, Further
 from superbit.upstreams.registry import load_upstream
 from superbit.upstreams.spec import UpstreamSpec
 
@@ -336,7 +337,7 @@ def test_what_needs_no_more_than_name_and_weights_keeps_its_key(name):
 
 
 def test_the_hidden_states_on_record_are_of_everything_shipped_and_of_this_revision():
-    """If it fails: python -m superbit.upstreams.known."""
+    """If it fails: python -m superbit.upstreams.identity.known."""
     on_record = json.loads(KNOWN.read_text())
     shipped = {
         str(UpstreamSpec.parse(entry.name))

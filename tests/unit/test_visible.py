@@ -5,7 +5,7 @@ import soundfile
 from odd_audio import noise
 
 from superbit.benchmark.error_flow_command import read_folder
-from superbit.upstreams.pretraining.manifest import list_audio
+from superbit.upstreams.training.manifest import list_audio
 from superbit.upstreams.visible import below_hidden, visible
 
 

@@ -11,10 +11,10 @@ import torch
 from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.embedded import espeak
 from superbit.benchmark.corpora.embedded.voices import Speaker
-from superbit.upstreams import s3prl_compat
+from superbit.upstreams.s3prl import compat
 
 # torchaudio's compiled extension may not load under today's torch; resampling does without it.
-s3prl_compat.apply()
+compat.apply()
 from torchaudio.transforms import Resample  # noqa: E402
 
 # The smallest and the largest of what is drawn evenly.

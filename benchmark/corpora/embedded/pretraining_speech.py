@@ -30,7 +30,7 @@ from superbit.benchmark.corpora.embedded.espeak import MISSING, Espeak
 from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, Speaker, draw_speakers
 from superbit.benchmark.corpora.work import read_text, write_atomically
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.pretraining.manifest import Manifest
+from superbit.upstreams.training.manifest import Manifest
 
 # Raised whenever the same options would give other audio.
 VERSION = 1

@@ -1,0 +1,1 @@
+"""Results: their schema, the folder that holds them, and which of them count."""

@@ -1,0 +1,350 @@
+"""What one run is and what came out: the schema of the result files.
+
+A run is known by its key, a hash over its identity: everything that can change the number.
+Time, host and versions are provenance and leave the key alone. ``results/README.md`` explains
+every key to those who read the files.
+
+This module imports neither torch nor s3prl, so that results are readable without either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from superbit.benchmark.records.provenance import Provenance
+from superbit.benchmark.tasks.catalog import TASKS
+from superbit.upstreams.errors import InputError
+from superbit.upstreams.spec import UpstreamSpec
+
+SCHEMA_VERSION: Literal[1] = 1
+# In place of hashes that nobody knows, as the upstream could not be built.
+UNKNOWN = "unknown"
+# of an identity, left out where they are None, so that records from before keep their keys
+FURTHER_FIELDS = ("upstream_files_sha256", "upstream_config_sha256", "upstream_fingerprint")
+
+
+def canonical_json(value: Any) -> str:
+    """Return ``value`` as the one JSON text that it is hashed by.
+
+    Keys are sorted, floats are written by ``repr``, no white space, ASCII only.
+
+    Raises:
+        ValueError: ``value`` holds something that JSON has no single text for: NaN, infinity, a
+            key that is not a string, an object of another type.
+    """
+    _require_json(value, "value")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _require_json(value: Any, where: str) -> None:
+    # json.dumps alone would turn the key 1 into "1" and a str subclass into its parent
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"{where} has the key {key!r}, which is not a string")
+            _require_json(inner, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for position, inner in enumerate(value):
+            _require_json(inner, f"{where}[{position}]")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{where} is {value}, which JSON cannot hold")
+    elif value is not None and not isinstance(value, str | bool | int):
+        raise ValueError(f"{where} is a {type(value).__name__}, which JSON cannot hold")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class RunIdentity(_Frozen):
+    """Everything that can change a run's number. One field differs: another run."""
+
+    # canonical upstream spec, e.g. "vanilla_nano+untrained"
+    upstream: str
+    # hash over the upstream's whole state (tensor names, types, shapes, bytes); of a failed run
+    # UNKNOWN where the upstream could not be built, and so is its revision
+    weights_sha256: str
+    # the upstream's own revision; for a plug-in by path the hash of its source
+    upstream_revision: str
+    # SUPERB's short name, e.g. "KS"
+    task: str
+    # raised whenever superbit arrives at this task's number in another way
+    task_revision: int
+    # the resolved config; holds `scale`, and `limit` where the run was cut short
+    config: dict[str, Any]
+    # hash of the corpus' manifest, over the contents of its files
+    corpus_sha256: str
+    # learning rate of the head; None for a task without training
+    learning_rate: float | None
+    # seed of the run
+    seed: int
+    # fold of a cross-validated task (ER: 1 to 5), else None
+    fold: int | None
+    # hash over the files that somebody else's upstream is made of: its checkpoint, its source, what
+    # it opened; the next three are None, and then no part of the key, where the fields above say
+    # it already, and in records from before there were any
+    upstream_files_sha256: str | None = None
+    # hash over the sizes and the policy of a checkpoint of superbit's own
+    upstream_config_sha256: str | None = None
+    # hash over the hidden states of a fixed signal, rounded
+    upstream_fingerprint: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_said_already(
+        self, serialize: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in serialize(self).items()
+            if value is not None or name not in FURTHER_FIELDS
+        }
+
+    @field_validator("upstream")
+    @classmethod
+    def _canonical(cls, upstream: str) -> str:
+        # two spellings of one upstream would be two keys
+        try:
+            canonical = str(UpstreamSpec.parse(upstream))
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        if canonical != upstream:
+            raise ValueError(f"{upstream!r} has the canonical spelling {canonical!r}")
+        return upstream
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, task: str) -> str:
+        if task not in TASKS:
+            raise ValueError(f"{task!r} is not one of {', '.join(TASKS)}")
+        return task
+
+    @field_validator("config")
+    @classmethod
+    def _own_copy(cls, config: dict[str, Any]) -> dict[str, Any]:
+        # tuples become the lists they are on disk; later changes outside do not reach in here
+        return json.loads(canonical_json(config))
+
+    @property
+    def key(self) -> str:
+        """SHA-256 over the canonical JSON of all that is written, 64 hexadecimal digits."""
+        return hashlib.sha256(canonical_json(self.model_dump()).encode()).hexdigest()
+
+    @property
+    def unbuilt(self) -> tuple[RunIdentity, ...]:
+        """What this run may have failed as while its upstream could not be built.
+
+        Nothing of the upstream was known then but how it was named: with ``+untrained`` or not.
+        """
+        spec = UpstreamSpec.parse(self.upstream)
+        names = dict.fromkeys([str(spec), str(replace(spec, untrained=False))])
+        return tuple(
+            RunIdentity(
+                upstream=name,
+                weights_sha256=UNKNOWN,
+                upstream_revision=UNKNOWN,
+                task=self.task,
+                task_revision=self.task_revision,
+                config=self.config,
+                corpus_sha256=self.corpus_sha256,
+                learning_rate=self.learning_rate,
+                seed=self.seed,
+                fold=self.fold,
+            )
+            for name in names
+        )
+
+
+class Selection(_Frozen):
+    """Which of a run's models was scored on the test set, and how it was chosen."""
+
+    # in words, e.g. "best on dev" or "lowest test EER of ten checkpoints"
+    rule: str
+    # the split that decided; None where nothing was chosen
+    selected_on: Literal["dev", "test"] | None = None
+    # optimizer steps the chosen model had taken
+    step: int | None = None
+    # its score on that split, in s3prl's unit
+    score: float | None = None
+    # the best checkpoint, or the last one where a best one never appeared
+    checkpoint: Literal["best", "last"] | None = None
+
+
+class Point(_Frozen):
+    """One evaluation on dev while training."""
+
+    # optimizer steps before it
+    step: int
+    # the metric that selects, in the table's unit (SD: frame accuracy as a fraction)
+    score: float
+
+
+class Tried(_Frozen):
+    """One learning rate of a search."""
+
+    learning_rate: float
+    # what the rates are compared by; None where there is none
+    score: float | None = None
+    # the step since which every loss or gradient was NaN or infinite; then never chosen
+    diverged: int | None = None
+
+
+class Search(_Frozen):
+    """The learning rates that were tried, and which of them counts."""
+
+    # in words, what the rates are compared by
+    rule: str
+    # the split that decides
+    selected_on: Literal["dev", "test"]
+    # every rate, ascending
+    tried: list[Tried]
+    # None where no rate can be chosen, or not from what one record knows (ER: five folds decide)
+    chosen: float | None = None
+
+
+class Interval(_Frozen):
+    """Confidence interval of `value`, in the unit of `value`."""
+
+    low: float
+    high: float
+    # confidence level as a fraction, e.g. 0.95
+    level: float
+    # in words, e.g. "Wilson score" or "BCa bootstrap over utterances"
+    method: str
+    # number of bootstrap resamples; None for a closed form
+    resamples: int | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Interval:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        return self
+
+
+class Chance(_Frozen):
+    """What an answer that is the same for every test item reaches, in the unit of `value`."""
+
+    value: float
+    # in words, e.g. "the most frequent label"
+    method: str
+
+
+class Items(_Frozen):
+    """The per-item sidecar: one JSON line a test item, gzip-compressed."""
+
+    # file name, beside the record
+    file: str
+    # hash of that file's bytes
+    sha256: str
+    # items scored
+    count: int
+    # items the test split holds; None where the corpus does not say
+    expected: int | None = None
+
+
+class Corpus(_Frozen):
+    """What the run was trained and tested on."""
+
+    # key of the corpus in a paths file, e.g. "librispeech"
+    name: str
+    # recorded from people, or spoken by a synthesizer
+    kind: Literal["real", "synthesized"]
+    # release of a real corpus, recipe of a synthesized one
+    version: str | None = None
+    # hash of the manifest, as in the identity
+    sha256: str
+    # what its owner calls it, from the paths file
+    label: str | None = None
+
+
+class RunRecord(_Frozen):
+    """One run, as its JSON file holds it."""
+
+    # version of this layout
+    schema_version: Literal[1] = SCHEMA_VERSION
+    # identity.key: what the run is found by
+    key: str
+    # "done" has a value, "failed" a reason
+    status: Literal["done", "failed"]
+    # everything that can change the number
+    identity: RunIdentity
+    # "superb": the benchmark's protocol; "embedded": few steps on small data
+    scale: Literal["superb", "embedded"]
+    # cut short by --limit: never enters a table
+    limited: bool
+    # the upstream's weights are random
+    untrained: bool
+    # the task's metric on the test set, in the table's unit (KS: accuracy in %)
+    value: float | None = None
+    # all numbers as s3prl gives them, e.g. {"test-acc": 0.931}
+    metrics: dict[str, float] = {}
+    # confidence interval of `value`
+    interval: Interval | None = None
+    # what an answer without listening reaches on these test items; None: not written, see chance.py
+    chance: Chance | None = None
+    # where the per-item counts are
+    items: Items | None = None
+    # which model was tested, and how it was chosen
+    selection: Selection | None = None
+    # the metric that selects, at each evaluation on dev
+    curve: list[Point] = []
+    # the step since which every loss or gradient was NaN or infinite; None: it did not diverge
+    diverged: int | None = None
+    # the learning rates that were tried side by side with this run's; None for a run alone
+    search: Search | None = None
+    # why a failed run failed, in one sentence
+    reason: str | None = None
+    # where it failed, in Python's words
+    traceback: str | None = None
+    # what it was trained and tested on; None where a run failed before it was known
+    corpus: Corpus | None = None
+    # commit, versions, machine, time: changes no key
+    provenance: Provenance = Provenance()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunRecord:
+        for wrong, problem in self._problems():
+            if wrong:
+                raise ValueError(problem)
+        return self
+
+    def _problems(self) -> Iterator[tuple[bool, str]]:
+        identity, done = self.identity, self.status == "done"
+        yield self.key != identity.key, "key is not the hash of identity, so one was changed"
+        yield (
+            identity.config.get("scale") != self.scale,
+            f"scale {self.scale!r} is not identity.config.scale {identity.config.get('scale')!r}",
+        )
+        yield (
+            self.limited != (identity.config.get("limit") is not None),
+            f"limited is {self.limited}, but identity.config.limit says otherwise",
+        )
+        yield (
+            self.untrained != UpstreamSpec.parse(identity.upstream).untrained,
+            f"untrained is {self.untrained}, but the upstream is {identity.upstream!r}",
+        )
+        yield done and self.value is None, "a done run needs a value"
+        yield done and self.reason is not None, "a done run has no reason to have failed"
+        yield done and self.corpus is None, "a done run needs its corpus"
+        yield not done and not (self.reason or "").strip(), "a failed run needs a reason"
+        yield "\n" in (self.reason or ""), "reason is one sentence on one line"
+        yield not done and self.value is not None, "a failed run has no value"
+        yield not done and self.items is not None, "a failed run has no items"
+        yield (
+            self.corpus is not None and self.corpus.sha256 != identity.corpus_sha256,
+            "corpus.sha256 is not identity.corpus_sha256",
+        )

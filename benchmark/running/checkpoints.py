@@ -1,0 +1,93 @@
+"""A run's checkpoint on disk: everything it needs to continue, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from superbit.upstreams.errors import InputError
+
+if TYPE_CHECKING:
+    from superbit.benchmark.running.experiment import Experiment
+
+CHECKPOINT = "checkpoint.pt"
+# In a run's folder: what it is, for superbit status.
+LABEL = "run.txt"
+_SNAPSHOT = re.compile(r"step-(\d+)\.pt")
+
+
+def run_folders(results: Path) -> Path:
+    """Where the folders of unfinished runs lie in a folder of results."""
+    return results / "work" / "runs"
+
+
+def run_folder(results: Path, key: str) -> Path:
+    """The folder of the run with this key while it is unfinished."""
+    return run_folders(results) / key[:16]
+
+
+def save(path: Path, experiment: Experiment, *, key: str) -> None:
+    """Write each candidate's weights, optimizer and course; step and generators."""
+    _write(path, {"key": key, **experiment.state()})
+
+
+def load(path: Path, experiment: Experiment, *, key: str) -> None:
+    """Continue ``experiment`` from what :func:`save` wrote.
+
+    Raises:
+        InputError: the file is damaged, or belongs to another run.
+    """
+    state = _read(path)
+    if state.pop("key", None) != key:
+        raise InputError(f"{path} belongs to another run: delete it to start this one anew.")
+    try:
+        experiment.load_state(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise _damaged(path, error) from error
+
+
+def save_snapshot(folder: Path, experiment: Experiment) -> None:
+    """Keep the weights of this step beside the checkpoint, to be tested after training."""
+    weights = {candidate.name: candidate.weights() for candidate in experiment.candidates}
+    _write(folder / f"step-{experiment.progress.step}.pt", weights)
+
+
+def snapshots(folder: Path) -> dict[int, Path]:
+    """The files of :func:`save_snapshot` in a run's folder, by step."""
+    found = ((_SNAPSHOT.fullmatch(file.name), file) for file in folder.glob("step-*.pt"))
+    return {int(match[1]): file for match, file in found if match}
+
+
+def load_snapshot(path: Path) -> dict[str, Any]:
+    """Return the weights that :func:`save_snapshot` wrote, by the candidates' names.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    return _read(path)
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    import torch
+
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import torch
+
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} cannot be read as a checkpoint ({type(error).__name__}): "
+        "delete it to start the run anew."
+    )

@@ -1,0 +1,213 @@
+"""One run: an upstream, a task, learning rates → a record each.
+
+Several rates train side by side; each gives the record that a run at that rate alone gives. A run
+continues from its last checkpoint where there is one, selects weights on dev,
+evaluates them on test, and checks superbit's figure against the expert's own before it is stored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from superbit.benchmark.corpora.paths import CorpusPaths
+from superbit.benchmark.features.supply import FeatureUse
+from superbit.benchmark.records.store import ResultStore, RunIdentity, RunRecord
+from superbit.benchmark.running import record
+from superbit.benchmark.running.candidate import Candidate, InterruptedRun
+from superbit.benchmark.running.checkpoints import LABEL, run_folder
+from superbit.benchmark.running.experiment import Experiment
+from superbit.benchmark.running.procedures import PROCEDURES, Session, TestedByName
+from superbit.benchmark.running.record import Job
+from superbit.benchmark.running.rng import seed_everything
+from superbit.benchmark.tasks.bindings import BINDINGS, Places
+from superbit.benchmark.tasks.catalog import find_task
+from superbit.upstreams.contract.blame import blamed, require_rate
+from superbit.upstreams.errors import InputError
+from superbit.upstreams.registry import LoadedUpstream
+from superbit.upstreams.s3prl import denormals
+
+OnStep = Callable[[int, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """What every run of a sweep shares.
+
+    Attributes:
+        store: where records go.
+        paths: where the corpora lie.
+        device: ``"cpu"`` or ``"cuda"``.
+        stop: asked often; true makes a run save its checkpoint and raise ``InterruptedRun``.
+        features: which (upstream, task) may read stored features.
+    """
+
+    store: ResultStore
+    paths: CorpusPaths
+    device: str = "cpu"
+    stop: Callable[[], bool] = lambda: False
+    features: Mapping[tuple[str, str], FeatureUse] = field(default_factory=dict)
+
+    @property
+    def work_dir(self) -> Path:
+        """Where derived files, logs and checkpoints of unfinished runs lie."""
+        return self.store.root / "work"
+
+
+def run(
+    job: Job,
+    *,
+    upstream: LoadedUpstream,
+    context: RunContext,
+    on_step: OnStep = lambda step, what: None,
+) -> list[RunRecord]:
+    """Run what ``job`` says and store the records, done or failed.
+
+    Args:
+        on_step: called with the number of optimizer steps done and a word for what goes on.
+
+    Raises:
+        InterruptedRun: the context's ``stop`` said so; the next call continues.
+    """
+    started = datetime.now(UTC)
+    run_dir = run_folder(context.store.root, job.key)
+    try:
+        with _claimed(run_dir, context):
+            # Another sweep may have done some.
+            left = [each for each in job.identities if context.store.find(each) is None]
+            if left:
+                _run_claimed(
+                    replace(job, identities=tuple(left)),
+                    upstream=upstream,
+                    context=context,
+                    run_dir=run_dir,
+                    on_step=on_step,
+                    started=started,
+                )
+            shutil.rmtree(run_dir, ignore_errors=True)
+        return [context.store.read(identity) for identity in job.identities]
+    except InterruptedRun:
+        raise
+    # One failing run must not end the sweep, nor may an upstream that calls sys.exit: it becomes
+    # a record that says why.
+    except (Exception, SystemExit) as error:
+        reason = blamed(error, upstream.expert, spec=job.first.upstream)
+        return record.fail(job, reason, context=context, started=started)
+
+
+def _run_claimed(
+    job: Job,
+    *,
+    upstream: LoadedUpstream,
+    context: RunContext,
+    run_dir: Path,
+    on_step: OnStep,
+    started: datetime,
+) -> None:
+    first = job.first
+    if upstream.weights_sha256 != first.weights_sha256:
+        raise _changed(first, "weights")
+    found = upstream.further.fields()
+    if any(found[name] != getattr(first, name) for name in found):
+        raise _changed(first, "files")
+    (run_dir / LABEL).write_text(f"{first.task} × {first.upstream}\n", encoding="utf-8")
+    with _output_to(run_dir / "log.txt"), denormals.as_zero():
+        candidates, tested, features = _train_and_test(
+            job, upstream=upstream, context=context, run_dir=run_dir, on_step=on_step
+        )
+    record.store(job, candidates, tested, context=context, started=started, features=features)
+
+
+def _changed(run: RunIdentity, what: str) -> InputError:
+    return InputError(
+        f"upstream {run.upstream!r} has other {what} now than when the sweep was planned: run the "
+        "sweep again."
+    )
+
+
+@contextlib.contextmanager
+def _claimed(run_dir: Path, context: RunContext) -> Iterator[None]:
+    """Keep the run's folder to one process; wait while another one works on the same run."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        run_dir.mkdir(parents=True, exist_ok=True)
+        yield
+        return
+    locks = context.work_dir / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with (locks / run_dir.name).open("w") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if context.stop():
+                    raise InterruptedRun from None
+                time.sleep(0.5)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        yield
+
+
+def _train_and_test(
+    job: Job,
+    *,
+    upstream: LoadedUpstream,
+    context: RunContext,
+    run_dir: Path,
+    on_step: OnStep,
+) -> tuple[list[Candidate], TestedByName, dict[str, Any] | None]:
+    first = job.first
+    task, binding = find_task(first.task), BINDINGS[first.task]
+    places = Places(paths=context.paths, work_dir=context.work_dir, fold=first.fold)
+    config = copy.deepcopy(first.config)
+    binding.bind(config["downstream_expert"], places)
+    require_rate(upstream.expert, spec=first.upstream)
+    use = context.features.get((first.upstream, first.task))
+    open_source = None
+    if use is not None:
+        open_source = use.open(upstream, work_dir=context.work_dir, device=context.device)
+    seed_everything(first.seed)
+    experiment = Experiment(
+        upstream=upstream.expert,
+        downstream=str(task.downstream),
+        config=config,
+        seed=first.seed,
+        expdir=run_dir,
+        device=context.device,
+        stop=context.stop,
+        learning_rates=[i.learning_rate for i in job.identities if i.learning_rate is not None],
+        reinitialize_head=binding.reinitialize_head,
+        feature_source=open_source,
+    )
+    tested = PROCEDURES[task.protocol](
+        Session(
+            experiment=experiment,
+            binding=binding,
+            places=places,
+            run_dir=run_dir,
+            key=job.key,
+            on_step=on_step,
+        )
+    )
+    if use is None or experiment.source is None:
+        return experiment.candidates, tested, None
+    return experiment.candidates, tested, use.describe(experiment.source)
+
+
+@contextlib.contextmanager
+def _output_to(path: Path) -> Iterator[TextIO]:
+    """Send what s3prl prints, its progress bars included, to a file beside the run."""
+    with (
+        path.open("a", encoding="utf-8") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        yield log

@@ -1,0 +1,1 @@
+"""Many runs: planned first, then carried out."""

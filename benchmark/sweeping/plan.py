@@ -1,0 +1,406 @@
+"""A sweep's plan: every run that is asked for, resolved and checked before the first one starts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from superbit.benchmark.corpora.manifest import Manifest, build_manifest
+from superbit.benchmark.corpora.paths import CorpusPaths
+from superbit.benchmark.progress import Reporter
+from superbit.benchmark.records import rate_search
+from superbit.benchmark.records.schema import UNKNOWN
+from superbit.benchmark.records.store import ResultStore, RunIdentity
+from superbit.benchmark.running.checkpoints import CHECKPOINT, run_folder
+from superbit.benchmark.tasks.catalog import TaskSpec, find_task
+from superbit.benchmark.tasks.configs import Scale, rates_to_search, resolve, total_steps
+from superbit.upstreams.errors import BrokenUpstream, InputError
+from superbit.upstreams.spec import UpstreamSpec
+
+if TYPE_CHECKING:
+    from superbit.benchmark.running.record import Job
+    from superbit.upstreams.registry import LoadedUpstream
+
+State = Literal["done", "diverged", "to do", "failed before", "unfinished", "cannot run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRequest:
+    """What the user asked for.
+
+    Attributes:
+        upstreams: upstream specs.
+        tasks: task names.
+        scale: protocol of the benchmark, or the small one.
+        seeds: each asked-for run is made with each of them.
+        learning_rates: in place of each config's; several are searched. ``"search"`` takes each
+            task's own list.
+        overrides: a YAML file of config overrides, laid out like ``embedded.yaml``.
+        limit: at most so many steps and evaluation batches; such runs enter no table.
+    """
+
+    upstreams: tuple[str, ...]
+    tasks: tuple[str, ...]
+    scale: Scale
+    seeds: tuple[int, ...] = (1337,)
+    learning_rates: tuple[float, ...] | Literal["search"] = ()
+    overrides: Path | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """One run of a plan, or the candidates of one search side by side, by falling rate.
+
+    Attributes:
+        identities: one for each learning rate.
+        states: whether anything has to be done for each.
+        one_of_seeds: the plan holds the same run with other seeds.
+    """
+
+    identities: tuple[RunIdentity, ...]
+    states: tuple[State, ...]
+    one_of_seeds: bool = False
+
+    @property
+    def first(self) -> RunIdentity:
+        """Stands for all in what they share."""
+        return self.identities[0]
+
+    @property
+    def waiting(self) -> tuple[RunIdentity, ...]:
+        """Those that have to be run; a training that diverged would diverge again."""
+        return tuple(
+            identity
+            for identity, state in zip(self.identities, self.states, strict=True)
+            if state not in ("done", "diverged")
+        )
+
+    @property
+    def label(self) -> str:
+        """E.g. ``KS × vanilla_nano+untrained``."""
+        fold = "" if self.first.fold is None else f" fold {self.first.fold}"
+        seed = f" seed {self.first.seed}" if self.one_of_seeds else ""
+        return f"{self.first.task}{fold} × {self.first.upstream}{seed}"
+
+    def job(self, manifests: dict[str, Manifest]) -> Job:
+        """Return what has to be done, with what a process of its own needs for it."""
+        from superbit.benchmark.running.record import Job
+
+        return Job(
+            identities=self.waiting,
+            manifest=manifests[find_task(self.first.task).corpus],
+            searched=self.identities if len(self.identities) > 1 else (),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unbuilt:
+    """An upstream that cannot be built, and why."""
+
+    spec: UpstreamSpec
+    error: BaseException
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All runs of a sweep in order, and what they need in memory.
+
+    Attributes:
+        failures: by upstream, why none of its runs can be carried out.
+    """
+
+    runs: tuple[PlannedRun, ...]
+    upstreams: dict[str, LoadedUpstream]
+    manifests: dict[str, Manifest]
+    failures: dict[str, BaseException] = field(default_factory=dict)
+
+    @property
+    def waiting(self) -> list[PlannedRun]:
+        """Those for which anything has to be done."""
+        return [planned for planned in self.runs if planned.waiting]
+
+    @property
+    def searches(self) -> list[rate_search.Declared]:
+        """The searches over learning rates, one for all folds of a task."""
+        found = [
+            rate_search.declared_by(p.identities)
+            for p in self.runs
+            if len(p.identities) > 1 and p.first.weights_sha256 != UNKNOWN
+        ]
+        return list({declared.key: declared for declared in found}.values())
+
+
+def make_plan(
+    request: SweepRequest, *, store: ResultStore, paths: CorpusPaths, reporter: Reporter
+) -> Plan:
+    """Resolve every name, config, corpus and upstream, so that mistakes show before any run.
+
+    Raises:
+        InputError: an unknown upstream, task or key; a corpus that is missing or broken; no
+            upstream can be built.
+    """
+    from superbit.upstreams.contract.blame import blamed
+
+    tasks = list({task.name: task for task in map(find_task, request.tasks)}.values())
+    configs = {task.name: _configs(task, request) for task in tasks}
+    seeds = {name: _seeds(request, several[0]) for name, several in configs.items()}
+    sizes = _batch_sizes(tasks, {name: several[0] for name, several in configs.items()})
+    manifests = {
+        corpus: _manifest(corpus, paths=paths, store=store, reporter=reporter, batch_size=size)
+        for corpus, size in sizes.items()
+    }
+    upstreams = load_each(request.upstreams, reporter=reporter)
+    runs = []
+    for task in tasks:
+        for name, seed, fold in product(
+            upstreams, seeds[task.name], range(1, task.folds + 1) if task.folds else [None]
+        ):
+            asked: dict[str, Any] = {
+                "fold": fold,
+                "seed": seed,
+                "one_of_seeds": len(seeds[task.name]) > 1,
+                "configs": configs[task.name],
+                "manifest": manifests[task.corpus],
+            }
+            upstream = upstreams[name]
+            if not isinstance(upstream, Unbuilt):
+                try:
+                    runs.append(_planned(upstream, task, store=store, **asked))
+                    continue
+                except (Exception, SystemExit) as error:  # its identity may ask it for something
+                    if _is_the_users(error):
+                        raise
+                    reason = blamed(error, upstream.expert, spec=str(upstream.spec))
+                    upstream = upstreams[name] = Unbuilt(spec=upstream.spec, error=reason)
+            runs.append(_unplanned(upstream, task, **asked))
+    by_spec = {str(upstream.spec): upstream for upstream in upstreams.values()}
+    return Plan(
+        runs=tuple(runs),
+        upstreams={s: each for s, each in by_spec.items() if not isinstance(each, Unbuilt)},
+        manifests=manifests,
+        failures={s: each.error for s, each in by_spec.items() if isinstance(each, Unbuilt)},
+    )
+
+
+def load_each(specs: Sequence[str], *, reporter: Reporter) -> dict[str, LoadedUpstream | Unbuilt]:
+    """Build every upstream, or find out why one cannot be; by what the user wrote.
+
+    Raises:
+        InputError: a name that nobody knows, a file that is not there, one upstream named twice;
+            or none of them can be built.
+    """
+    found: dict[str, LoadedUpstream | Unbuilt] = {}
+    with reporter.quiet():
+        for spec in dict.fromkeys(specs):
+            found[spec] = _load(spec)
+    _refuse_twice(found)
+    broken = [each.error for each in found.values() if isinstance(each, Unbuilt)]
+    if len(broken) == len(found) and all(isinstance(error, InputError) for error in broken):
+        raise InputError(" ".join(map(str, broken))) from broken[0]
+    return found
+
+
+def _is_the_users(error: BaseException) -> bool:
+    """Whether the command line is wrong, not what one upstream is made of."""
+    return isinstance(error, InputError) and not isinstance(error, BrokenUpstream)
+
+
+def _load(text: str) -> LoadedUpstream | Unbuilt:
+    from superbit.upstreams.contract.blame import blamed
+    from superbit.upstreams.registry import load, load_upstream
+
+    try:
+        return load_upstream(text)
+    except (Exception, SystemExit) as error:
+        if _is_the_users(error):
+            raise
+        spec = UpstreamSpec.parse(text).normalized()
+        reason: BaseException = error
+        if not isinstance(error, InputError):  # it was built, and fails when it is looked at
+            with suppress(Exception, SystemExit):
+                reason = blamed(error, load(text), spec=str(spec))
+        return Unbuilt(spec=spec, error=reason)
+
+
+def _seeds(request: SweepRequest, config: dict[str, Any]) -> tuple[int, ...]:
+    """Without a head nothing is drawn, and one run is every seed's (QbE)."""
+    seeds = tuple(dict.fromkeys(request.seeds))
+    return seeds if "optimizer" in config else seeds[:1]
+
+
+def _configs(task: TaskSpec, request: SweepRequest) -> list[dict[str, Any]]:
+    """One resolved config for each learning rate."""
+    if request.learning_rates == "search":
+        rates = rates_to_search(task.name, scale=request.scale, overrides=request.overrides)
+    else:
+        rates = sorted(set(request.learning_rates), reverse=True)
+    each_rate: list[float | None] = [*rates] or [None]
+    configs = [
+        resolve(
+            task.name,
+            scale=request.scale,
+            overrides=request.overrides,
+            learning_rate=rate,
+            limit=request.limit,
+        )
+        for rate in each_rate
+    ]
+    # QbE trains nothing, whatever the rate.
+    return configs if "optimizer" in configs[0] else configs[:1]
+
+
+def _planned(
+    upstream: LoadedUpstream,
+    task: TaskSpec,
+    *,
+    fold: int | None,
+    seed: int,
+    one_of_seeds: bool,
+    configs: list[dict[str, Any]],
+    manifest: Manifest,
+    store: ResultStore,
+) -> PlannedRun:
+    identities = tuple(
+        RunIdentity(
+            upstream=str(upstream.spec),
+            weights_sha256=upstream.weights_sha256,
+            upstream_revision=upstream.entry.revision,
+            task=task.name,
+            task_revision=task.revision,
+            config=config,
+            corpus_sha256=manifest.sha256,
+            learning_rate=config["optimizer"]["lr"] if "optimizer" in config else None,
+            seed=seed,
+            fold=fold,
+            **upstream.further.fields(),
+        )
+        for config in configs
+    )
+    unknown: tuple[State, ...] = tuple("to do" for _ in identities)
+    key = PlannedRun(identities=identities, states=unknown).job({task.corpus: manifest}).key
+    states = tuple(_state(identity, store, key=key) for identity in identities)
+    return PlannedRun(identities=identities, states=states, one_of_seeds=one_of_seeds)
+
+
+def _unplanned(
+    upstream: Unbuilt,
+    task: TaskSpec,
+    *,
+    fold: int | None,
+    seed: int,
+    one_of_seeds: bool,
+    configs: list[dict[str, Any]],
+    manifest: Manifest,
+) -> PlannedRun:
+    """A run that can only be recorded as failed."""
+    identities = tuple(
+        RunIdentity(
+            upstream=str(upstream.spec),
+            weights_sha256=UNKNOWN,
+            upstream_revision=UNKNOWN,
+            task=task.name,
+            task_revision=task.revision,
+            config=config,
+            corpus_sha256=manifest.sha256,
+            learning_rate=config["optimizer"]["lr"] if "optimizer" in config else None,
+            seed=seed,
+            fold=fold,
+        )
+        for config in configs
+    )
+    states: tuple[State, ...] = tuple("cannot run" for _ in identities)
+    return PlannedRun(identities=identities, states=states, one_of_seeds=one_of_seeds)
+
+
+def _state(identity: RunIdentity, store: ResultStore, *, key: str) -> State:
+    ended = store.ended(identity)
+    if ended is not None:
+        return "done" if ended.status == "done" else "diverged"
+    if store.path(identity).exists():
+        return "failed before"
+    checkpoint = run_folder(store.root, key) / CHECKPOINT
+    return "unfinished" if checkpoint.exists() else "to do"
+
+
+def _batch_sizes(tasks: list[TaskSpec], configs: dict[str, dict[str, Any]]) -> dict[str, int]:
+    """The largest training batch that any of the tasks takes from each corpus."""
+    from superbit.benchmark.tasks.bindings import BINDINGS
+
+    sizes: dict[str, int] = {}
+    for task in tasks:
+        size: Any = configs[task.name]["downstream_expert"]
+        for key in BINDINGS[task.name].batch:
+            size = size[key]
+        sizes[task.corpus] = max(sizes.get(task.corpus, 0), size)
+    return sizes
+
+
+def _manifest(
+    corpus: str, *, paths: CorpusPaths, store: ResultStore, reporter: Reporter, batch_size: int
+) -> Manifest:
+    from superbit.benchmark.corpora import catalog
+
+    checked = catalog.find(corpus).check(paths.section(corpus), batch_size=batch_size)
+    checked.raise_for_problems()
+    with reporter.counting(f"reading {corpus}") as on_progress:
+        return build_manifest(corpus, paths, work_dir=store.root / "work", on_progress=on_progress)
+
+
+def _refuse_twice(upstreams: dict[str, LoadedUpstream | Unbuilt]) -> None:
+    seen: dict[str, str] = {}
+    for given, upstream in upstreams.items():
+        canonical = str(upstream.spec)
+        if canonical in seen:
+            raise InputError(
+                f"--upstreams: {seen[canonical]!r} and {given!r} are both {canonical!r}; "
+                "name it once."
+            )
+        seen[canonical] = given
+
+
+def plan_lines(plan: Plan) -> Iterator[str]:
+    """The plan as text: one line a run, then what it adds up to."""
+    width = max(len(planned.label) for planned in plan.runs)
+    rates = [", ".join(_rate(each.learning_rate) for each in p.identities) for p in plan.runs]
+    for planned, text in zip(plan.runs, rates, strict=True):
+        together = " side by side" if len(planned.identities) > 1 else ""
+        yield (
+            f"{planned.label:<{width}}  {total_steps(planned.first.config):>7,} steps  "
+            f"lr {text + together:<{max(7, *map(len, rates))}}  {_states(planned)}"
+        )
+    states = Counter(state for planned in plan.runs for state in planned.states)
+    count, done = sum(states.values()), states["done"] + states["diverged"]
+    cannot = f", {states['cannot run']} that cannot run" if states["cannot run"] else ""
+    yield (
+        f"{count} runs: {count - done - states['cannot run']} to run, {done} done before{cannot}."
+    )
+
+
+def _states(planned: PlannedRun) -> str:
+    """The state, or how many candidates have which."""
+    counts = Counter(planned.states)
+    if len(counts) == 1:
+        return planned.states[0]
+    return ", ".join(f"{count} {state}" for state, count in counts.items())
+
+
+def _rate(learning_rate: float | None) -> str:
+    return "none (no training)" if learning_rate is None else f"{learning_rate:g}"
+
+
+def split_list(text: str, *, option: str) -> Sequence[str]:
+    """Split a comma-separated option.
+
+    Raises:
+        InputError: nothing is left.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise InputError(f"{option}: name at least one.")
+    return parts

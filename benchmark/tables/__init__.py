@@ -1,0 +1,1 @@
+"""Table 2 and comparisons, as pure functions of records."""

@@ -1,0 +1,362 @@
+"""``superbit compare A B``: two upstreams, task by task, beside the spread over seeds.
+
+Runs are compared where they were made alike: on the same corpus, with the same config, which holds
+scale and limit. Only the learning rate may differ, which is each upstream's own.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, Literal
+
+from superbit.benchmark.records.choose import (
+    condition_for,
+    corpus_words,
+    counted,
+    differing,
+    fields,
+    name_runs,
+    parse_where,
+    setting_of,
+)
+from superbit.benchmark.records.schema import RunRecord, canonical_json
+from superbit.benchmark.records.store import ResultStore
+from superbit.benchmark.scoring.chance import MARK, all_at_chance, with_chance
+from superbit.benchmark.tables.formats import Format
+from superbit.benchmark.tables.markup import html, latex, markdown
+from superbit.benchmark.tables.naming import Names, find_upstream, in_order, read_labels
+from superbit.benchmark.tasks.catalog import TASKS, TaskSpec
+from superbit.upstreams.errors import InputError
+from superbit.upstreams.spec import typed
+
+# In what runs of one upstream, task and setting may differ.
+_OF_A_SEED = ("seed", "learning_rate", "config.optimizer.lr")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One task of two upstreams that were run alike, in the table's unit.
+
+    Attributes:
+        task: SUPERB's short name.
+        first: values by rising seed.
+        second: likewise.
+        better: ``"first"`` or ``"second"`` where each of its seeds is better than each of the
+            other's; ``None`` where they overlap, or where either has a single seed.
+        setting: what tells it from other comparisons of that task; empty where there is one.
+        first_at_chance: none of its seeds is better than chance; ``None`` where not known.
+        second_at_chance: likewise.
+    """
+
+    task: str
+    first: tuple[float, ...]
+    second: tuple[float, ...]
+    better: Literal["first", "second"] | None
+    setting: str = ""
+    first_at_chance: bool | None = None
+    second_at_chance: bool | None = None
+
+    @property
+    def gain(self) -> float:
+        """Difference of the means; above 0 where the first upstream is better."""
+        difference = fmean(self.first) - fmean(self.second)
+        return difference if TASKS[self.task].higher_is_better else -difference
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """What could be compared, and a sentence for each task, or part of one, that could not be."""
+
+    comparisons: tuple[Comparison, ...]
+    left_out: tuple[str, ...]
+
+
+def compare_command(
+    first: str,
+    second: str,
+    results: Path,
+    where: Sequence[str],
+    format: Format,
+    label: Sequence[str] = (),
+) -> int:
+    """Print how two upstreams compare; return 0.
+
+    Raises:
+        InputError: an upstream without runs, or runs of which none can be compared.
+    """
+    store = ResultStore(results)
+    store.require_folder()
+    records = with_chance(store.read_all(), store)
+    known = in_order(records)
+    names = read_labels(label, known)
+    chosen = [find_upstream(text, known, option="compare") for text in (first, second)]
+    if chosen[0] == chosen[1]:
+        raise InputError(f"compare: {first!r} and {second!r} are the same upstream: name two.")
+    runs = counted(records, where=parse_where(where), searches=store.read_searches()).runs
+    compared = compare(runs, *chosen, names=names)
+    print(_render(compared, chosen, names, format), end="")
+    return 0
+
+
+def compare(
+    runs: Sequence[RunRecord], first: str, second: str, *, names: Names | None = None
+) -> Compared:
+    """Compare two upstreams on every task for which both have runs that were made alike.
+
+    Args:
+        runs: that count, see `superbit.benchmark.records.choose`.
+        first: canonical spec.
+        second: likewise.
+        names: what to call them.
+
+    Raises:
+        InputError: an upstream without runs; no task in common; no runs made alike; or runs of one
+            upstream, task and setting that differ in more than the seed and its learning rate.
+    """
+    names = names or Names()
+    of_task = {spec: _by_task(runs, spec) for spec in (first, second)}
+    tasks = [name for name in TASKS if name in of_task[first] and name in of_task[second]]
+    called = [names.of(first), names.of(second)]
+    if not tasks:
+        raise InputError(f"{called[0]} and {called[1]} have no task in common that is done.")
+    comparisons: list[Comparison] = []
+    left_out: list[str] = []
+    for name in tasks:
+        ours = [_by_setting(of_task[spec][name]) for spec in (first, second)]
+        shared = [setting for setting in ours[0] if setting in ours[1]]
+        for setting in shared:
+            pair = [
+                _one_a_seed(side[setting], f"{name} of {who}")
+                for side, who in zip(ours, called, strict=True)
+            ]
+            which = _told_apart(pair[0][0], [side[s][0] for side in ours for s in side])
+            comparisons.append(_compared(TASKS[name], *pair, setting=which))
+        left_out += _left_out(name, ours, shared, called)
+    if not comparisons:
+        raise InputError(" ".join(left_out))
+    return Compared(comparisons=tuple(comparisons), left_out=tuple(left_out))
+
+
+_BySetting = dict[str, list[RunRecord]]
+
+
+def _by_task(runs: Sequence[RunRecord], upstream: str) -> Mapping[str, list[RunRecord]]:
+    of_task: dict[str, list[RunRecord]] = {}
+    for run in sorted(runs, key=lambda run: run.identity.seed):
+        if run.identity.upstream == upstream and run.value is not None:
+            of_task.setdefault(run.identity.task, []).append(run)
+    if not of_task:
+        known = ", ".join(map(typed, in_order(runs))) or "none"
+        raise InputError(f"{typed(upstream)} has no runs there; upstreams that have: {known}.")
+    return of_task
+
+
+def _by_setting(runs: Sequence[RunRecord]) -> _BySetting:
+    groups: _BySetting = {}
+    for run in runs:
+        groups.setdefault(canonical_json(setting_of(run.identity)), []).append(run)
+    return groups
+
+
+def _one_a_seed(runs: Sequence[RunRecord], what: str) -> Sequence[RunRecord]:
+    """The runs, if they are of one model and each of a seed of its own.
+
+    Raises:
+        InputError: they are not; it names the field that differs.
+    """
+    # None says nothing: the field was not there yet when that run was made
+    apart = [f for f in differing(runs) if f not in _OF_A_SEED and len(_known(runs, f)) > 1]
+    problem = f"{what} mixes runs that differ in more than the seed"
+    if not apart:
+        seeds = [run.identity.seed for run in runs]
+        twice = next((seed for seed in seeds if seeds.count(seed) > 1), None)
+        if twice is None:
+            return runs
+        runs = [run for run in runs if run.identity.seed == twice]
+        apart = differing(runs)
+        problem = f"{what} has several runs of seed {twice}"
+    raise InputError(
+        f"{problem}: {name_runs(runs, apart)}; choose with --where FIELD=VALUE, e.g. "
+        f"--where {condition_for(runs[0], apart[0])}."
+    )
+
+
+def _known(runs: Sequence[RunRecord], field: str) -> set[str]:
+    values = [fields(run).get(field) for run in runs]
+    return {json.dumps(value) for value in values if value is not None}
+
+
+def _compared(
+    task: TaskSpec, first: Sequence[RunRecord], second: Sequence[RunRecord], *, setting: str
+) -> Comparison:
+    values = [tuple(run.value or 0.0 for run in side) for side in (first, second)]
+    sign = 1 if task.higher_is_better else -1
+    one, other = ([sign * value for value in side] for side in values)
+    better: Literal["first", "second"] | None = None
+    if min(len(one), len(other)) > 1:
+        if min(one) > max(other):
+            better = "first"
+        elif min(other) > max(one):
+            better = "second"
+    return Comparison(
+        task=task.name,
+        first=values[0],
+        second=values[1],
+        better=better,
+        setting=setting,
+        first_at_chance=all_at_chance(first),
+        second_at_chance=all_at_chance(second),
+    )
+
+
+def _told_apart(run: RunRecord, every: Sequence[RunRecord]) -> str:
+    """In words, the fields by which this run's setting is known among all of a task's."""
+    return ", ".join(f"{field} {_said(run, field)}" for field in _apart(every))
+
+
+def _apart(runs: Sequence[RunRecord]) -> list[str]:
+    settings = [setting_of(run.identity) for run in runs]
+    names = dict.fromkeys(name for each in settings for name in each)
+    return [n for n in names if len({json.dumps(each.get(n)) for each in settings}) > 1]
+
+
+def _said(run: RunRecord, field: str) -> str:
+    if field == "corpus_sha256" and run.corpus:
+        return corpus_words(run.corpus)
+    return condition_for(run, field).partition("=")[2]
+
+
+def _left_out(
+    task: str, sides: Sequence[_BySetting], shared: Sequence[str], called: Sequence[str]
+) -> list[str]:
+    """One sentence on the runs of a task that have no counterpart, with what differs."""
+    if not shared:
+        apart = _apart([runs[0] for side in sides for runs in side.values()])
+        ran = [
+            f"{who}: {' or '.join(_all_said(side, apart))}"
+            for who, side in zip(called, sides, strict=True)
+        ]
+        field = " and ".join("corpus" if each == "corpus_sha256" else each for each in apart)
+        return [f"{task} is not compared, as {field} differs: {'; '.join(ran)}."]
+    sentences = []
+    for who, side in zip(called, sides, strict=True):
+        alone = {setting: runs for setting, runs in side.items() if setting not in shared}
+        if alone:
+            apart = _apart([runs[0] for each in sides for runs in each.values()])
+            count = sum(map(len, alone.values()))
+            runs = "1 run" if count == 1 else f"{count} runs"
+            sentences.append(
+                f"{task}: {runs} of {who} left out, which the other does not have: "
+                f"{' or '.join(_all_said(alone, apart))}."
+            )
+    return sentences
+
+
+def _all_said(side: _BySetting, apart: Sequence[str]) -> list[str]:
+    texts = [
+        ", ".join(
+            f"{'corpus' if field == 'corpus_sha256' else field} {_said(runs[0], field)}"
+            for field in apart
+        )
+        for runs in side.values()
+    ]
+    return list(dict.fromkeys(texts))
+
+
+def _render(compared: Compared, specs: Sequence[str], names: Names, format: Format) -> str:
+    called = [names.of(spec) for spec in specs]
+    rows = compared.comparisons
+    if format == "json":
+        objects: list[dict[str, Any]] = [asdict(each) | {"gain": each.gain} for each in rows]
+        found = {
+            "first": called[0],
+            "second": called[1],
+            "upstreams": list(specs),
+            "tasks": objects,
+            "not_compared": list(compared.left_out),
+        }
+        return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    header = ["task", *called, "gain", "beyond the seeds"]
+    lines = [
+        [
+            f"{each.task}{TASKS[each.task].arrow}",
+            _figure(each.first, each.task, each.first_at_chance),
+            _figure(each.second, each.task, each.second_at_chance),
+            f"{each.gain:+.{TASKS[each.task].decimals}f}",
+            _verdict(each, called),
+        ]
+        for each in rows
+    ]
+    if any(each.setting for each in rows):
+        header.insert(1, "of")
+        for line, each in zip(lines, rows, strict=True):
+            line.insert(1, each.setting)
+    if format == "csv":
+        return _csv(rows, called)
+    wins = [sum(each.better == side for each in rows) for side in ("first", "second")]
+    what = "tasks" if len({each.task for each in rows}) == len(rows) else "comparisons"
+    notes = [
+        f"Mean ± standard deviation over seeds of the head. gain: above 0 where {called[0]} is "
+        "better.",
+        "beyond the seeds: the upstream each of whose seeds is better than each of the other's.",
+        f"{called[0]} on {wins[0]} of {len(rows)} {what}, {called[1]} on {wins[1]}.",
+    ]
+    if any(each.first_at_chance or each.second_at_chance for each in rows):
+        notes.append(f"{MARK}: no seed is better than an answer without listening.")
+    notes += compared.left_out
+    title = f"{called[0]} and {called[1]}"
+    if format == "md":
+        return markdown(title, header, lines, notes, names=(0, len(header) - 1))
+    text_columns = 2 if "of" in header else 1
+    write = {"latex": latex, "html": html}[format]
+    return write(title, header, [lines], notes, text_columns=text_columns)
+
+
+_CSV_HEADER = (
+    *("task", "setting"),
+    *(f"{side}{end}" for side in ("first", "second") for end in ("", "_sd", "_n", "_at_chance")),
+    *("gain", "beyond_the_seeds"),
+)
+
+
+def _csv(rows: Sequence[Comparison], called: Sequence[str]) -> str:
+    """Numbers alone, each in a column of its own; the upstreams' names stand in the first line."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    header = [
+        text.replace("first", called[0], 1) if text.startswith("first")
+        else text.replace("second", called[1], 1) if text.startswith("second")
+        else text
+        for text in _CSV_HEADER
+    ]  # fmt: skip
+    writer.writerow(header)
+    for each in rows:
+        decimals = 1 + TASKS[each.task].decimals
+        line = [each.task, each.setting]
+        for values, at_chance in (
+            (each.first, each.first_at_chance),
+            (each.second, each.second_at_chance),
+        ):
+            line.append(f"{fmean(values):.{decimals}f}")
+            line.append(f"{stdev(values):.{decimals}f}" if len(values) > 1 else "")
+            line += [str(len(values)), {None: "", True: "yes", False: "no"}[at_chance]]
+        writer.writerow([*line, f"{each.gain:.{decimals}f}", _verdict(each, called)])
+    return out.getvalue()
+
+
+def _verdict(each: Comparison, called: Sequence[str]) -> str:
+    if min(len(each.first), len(each.second)) == 1:
+        return "one seed"
+    return {"first": called[0], "second": called[1], None: "no"}[each.better]
+
+
+def _figure(values: Sequence[float], task: str, at_chance: bool | None) -> str:
+    decimals = TASKS[task].decimals
+    spread = f" ±{stdev(values):.{decimals}f}" if len(values) > 1 else ""
+    return f"{fmean(values):.{decimals}f}{spread}{f' {MARK}' if at_chance else ''}"

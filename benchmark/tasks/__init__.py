@@ -1,0 +1,1 @@
+"""The ten tasks: what each measures, how its expert is fed and read, its resolved config."""
