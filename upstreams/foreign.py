@@ -230,7 +230,9 @@ def by_hub_name(name: str) -> Callable[..., nn.Module] | None:
         return None
     with _muted():
         from s3prl import hub
-    return getattr(hub, name) if name in hub.options() else None
+    found = getattr(hub, name) if name in hub.options() else None
+    # what its files import for themselves, as Path, is listed among its options too
+    return found if getattr(found, "__module__", "").startswith("s3prl.") else None
 
 
 def hub_names() -> list[str]:

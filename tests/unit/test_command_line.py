@@ -76,7 +76,7 @@ def test_every_verb_takes_traceback_and_none_is_given_it(monkeypatch):
         "superbit.benchmark.listing.status_command", lambda **kwargs: given.update(kwargs) or 0
     )
     assert cli.main(["status", "--traceback"]) == 0
-    assert given.keys() == {"results"}
+    assert given.keys() == {"results", "all"}
 
 
 class Terminal(io.StringIO):
@@ -104,8 +104,8 @@ def test_verbs_that_take_seconds_show_how_far_they_are(words, shown, monkeypatch
     monkeypatch.setenv("TERM", "xterm")
     assert cli.main(words.split()) == 0
     without, lines = capsys.readouterr()
-    # in a log nothing, or a line every ten seconds
-    assert all(line.startswith(shown[0]) for line in lines.splitlines())
+    # in a log what is measured, and then nothing, or a line every ten seconds
+    assert all(line.startswith((shown[0], "error flow of ")) for line in lines.splitlines())
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     assert cli.main(words.split()) == 0
