@@ -132,10 +132,23 @@ def named(out, begin):
     return {spec: reason for spec, _, reason in (line.partition(": ") for line in lines)}
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_each_broken_upstream_fails_its_runs_only(sweep, upstream, store, monkeypatch, way):
+# One of each phase: an upstream of its own in processes of its own takes ten seconds.
+OF_EACH_PHASE = ("builder_raises", "forward_raises", "forward_raises_for_five", "wrong_rate")
+
+
+@pytest.mark.parametrize(
+    ("way", "kinds"),
+    [
+        ("stored", tuple(BROKEN)),
+        ("live", tuple(BROKEN)),
+        ("processes", OF_EACH_PHASE),
+        pytest.param("processes", tuple(BROKEN), marks=pytest.mark.slow),
+    ],
+    ids=["stored", "live", "processes", "processes-all"],
+)
+def test_each_broken_upstream_fails_its_runs_only(sweep, upstream, store, monkeypatch, way, kinds):
     monkeypatch.setattr(supply, "_SECONDS_WORTH_PROCESSES", 0)
-    broken = {upstream(name, **pieces): said for name, (pieces, said) in BROKEN.items()}
+    broken = {upstream(name, **BROKEN[name][0]): BROKEN[name][1] for name in kinds}
     # A sweep's upstream is frozen: what it does in train mode is nobody's trouble.
     sound = {upstream("sound", before=f"if self.training: {RAISES}"), "fbank"}
     if way == "processes":
