@@ -83,7 +83,6 @@ def carry_out(
     Raises:
         InputError: the folder of results cannot be written to.
     """
-    pass  # HOUSE
     from superbit.benchmark.features.supply import Supply
 
     _refuse_what_other_processes_lack(plan, jobs=jobs)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from superbit.benchmark.corpora import catalog as corpora
 from superbit.benchmark.features.cache import CacheSettings
 from superbit.upstreams import checkpoint, registry
 from superbit.upstreams.expert import packaged_checkpoint
@@ -400,6 +401,19 @@ def test_files_of_python_and_of_packages_are_nobodys():
     assert not sources.is_somebodys(Path(registry.__file__))
     assert not sources.is_somebodys(Path("/etc/hosts"))
     assert not sources.is_somebodys(Path.home() / ".cache" / "matplotlib" / "fonts.json")
+    assert not sources.is_somebodys(packaged_checkpoint("vanilla_nano") / "config.json")
+    assert not sources.is_somebodys(Path(corpora.__file__))
     assert sources.is_somebodys(Path.home() / "project" / "weights.bin")
     kept = Path.home() / ".cache/huggingface/hub/models--a--b/snapshots/1/config.json"
     assert sources.is_somebodys(kept)
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.pt.json", "model_config.json"])
+def test_a_file_whose_name_begins_as_the_checkpoints_is_another(tmp_path, name):
+    checkpoint_file, beside = tmp_path / "model", tmp_path / name
+    checkpoint_file.write_text("weights")
+    beside.write_text("heads: 2")
+    found = sources.opened(
+        [str(checkpoint_file), str(beside)], hubconf=None, checkpoint=str(checkpoint_file)
+    )
+    assert found == {f"opened/{name}": beside}

@@ -28,7 +28,7 @@ READ_UNSEEN = (
 )
 _INSTALLED = {"site-packages", "dist-packages", "__pycache__", "node_modules"}
 _OF_THE_MACHINE = ("/dev/", "/proc/", "/sys/", "/etc/", "/run/", "/usr/lib/", "/usr/share/")
-_OURS = Path(__file__).resolve().parent
+_OURS = Path(__file__).resolve().parents[1]  # superbit.upstreams
 _BLOCK = 1 << 20
 
 
@@ -81,10 +81,9 @@ def opened(
 ) -> dict[str, Path]:
     """Those of the files that a builder opened that are somebody's own, wherever they lie."""
     found: dict[str, Path] = {}
-    top = None if checkpoint is None else os.path.realpath(checkpoint)
     for text in sorted(paths):
         path = Path(text)
-        if top is not None and os.path.realpath(path).startswith(top):
+        if checkpoint is not None and is_at_or_below(text, checkpoint):
             continue  # of_checkpoint has it
         if hubconf is not None and path.is_relative_to(hubconf.parent):
             inside = path.relative_to(hubconf.parent)
