@@ -1,4 +1,4 @@
-"""What people typed as ``bq_x`` is printed so, from the plan to the report; records have one key."""
+"""What people typed as ``bq_x`` is printed so, from the plan to the report."""
 
 import pytest
 
