@@ -28,7 +28,7 @@ def check_command(spec: str) -> int:
         loaded = load_upstream(spec)
         bar.close()
         random = ", random weights" if loaded.spec.untrained else ""
-        print(f"{loaded.spec} ({loaded.entry.origin}{random})", file=out, flush=True)
+        print(f"{loaded.spec.typed} ({loaded.entry.origin}{random})", file=out, flush=True)
 
         def measuring(rule: int) -> None:
             what = f"rule {rule + 1} of {len(names)}: {names[rule]}"

@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return arguments.verb(arguments)
     except InputError as error:
-        unseen = isinstance(error, BrokenUpstream) and not show_traceback
-        _say(f"{error}{' With --traceback it says where.' if unseen else ''}", show_traceback)
+        more = " With --traceback it says where." if _has_a_where(error) else ""
+        _say(f"{error}{'' if show_traceback else more}", show_traceback)
         return EXIT_INPUT
     except ModuleNotFoundError as error:
         # the base install is for tables: whatever else a verb needs is one of the extras
@@ -43,6 +43,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return EXIT_FAILED
+
+
+def _has_a_where(error: BaseException) -> bool:
+    """Whether an upstream's own code raised what ``error`` says, so that a traceback shows it."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    return any(isinstance(e, BrokenUpstream) for e in chain) and not isinstance(
+        chain[-1], InputError
+    )
 
 
 def _say(sentence: str, show_traceback: bool) -> None:

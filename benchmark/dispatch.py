@@ -12,17 +12,28 @@ Verbs = argparse._SubParsersAction
 
 
 def carried_out_by(
-    target: str, given: Callable[[argparse.Namespace], Mapping[str, Any]] | None = None
+    target: str,
+    given: Callable[[argparse.Namespace], Mapping[str, Any]] | None = None,
+    *,
+    counted: bool = False,
 ) -> Verb:
     """Return ``package.module:function`` of superbit, imported when it is called.
 
-    It gets the parsed arguments, or by name what ``given`` makes of them.
+    It gets the parsed arguments, or by name what ``given`` makes of them; and where ``counted`` is
+    true, for a function that may not know of terminals, as ``counting`` what shows progress.
     """
 
     def verb(arguments: argparse.Namespace) -> int:
         module, _, name = target.partition(":")
         function = getattr(import_module(f"superbit.{module}"), name)
-        return function(arguments) if given is None else function(**given(arguments))
+        more: dict[str, Any] = {}
+        if counted:
+            from superbit.benchmark.progress import Reporter
+
+            more["counting"] = Reporter().counting
+        if given is None:
+            return function(arguments, **more)
+        return function(**given(arguments), **more)
 
     return verb
 

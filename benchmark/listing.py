@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from superbit.benchmark.progress import Reporter
 from superbit.benchmark.records.schema import RunRecord
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.running.checkpoints import CHECKPOINT, LABEL, run_folders
@@ -137,7 +138,7 @@ def status(results: Path, *, every: bool = False) -> str:
     """
     store = ResultStore(results)
     store.require_folder()
-    records = with_chance(store.read_all(), store)
+    records = with_chance(store.read_all(counting=Reporter().counting), store)
     # what a file's name cannot tell: which of several corpora
     sets = corpus_sets(records)
     if not records:

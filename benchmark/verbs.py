@@ -62,7 +62,9 @@ def _add_upstreams(verbs: Verbs[argparse.ArgumentParser]) -> None:
     )
     verb.add_argument("path", type=Path, metavar="PATH", help="a folder (hf) or a file")
     verb.add_argument("--out", type=Path, required=True, metavar="DIR")
-    verb.set_defaults(verb=carried_out_by("upstreams.importing.command:import_command"))
+    verb.set_defaults(
+        verb=carried_out_by("upstreams.importing.command:import_command", counted=True)
+    )
 
 
 def _add_corpus(verbs: Verbs[argparse.ArgumentParser]) -> None:

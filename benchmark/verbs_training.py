@@ -17,7 +17,9 @@ def add_training(verbs: Verbs[argparse.ArgumentParser]) -> None:
     verb.add_argument("--must-contain", default="", metavar="TEXT", help="in a file's path")
     verb.add_argument("--min-samples", type=int, default=400, metavar="N")
     verb.add_argument("--seed", type=int, default=0)
-    verb.set_defaults(verb=carried_out_by("upstreams.training.command:manifest_command"))
+    verb.set_defaults(
+        verb=carried_out_by("upstreams.training.command:manifest_command", counted=True)
+    )
 
     _add_units(verbs)
 
@@ -81,14 +83,18 @@ def _add_units(verbs: Verbs[argparse.ArgumentParser]) -> None:
     fit.add_argument("--layer", type=int, metavar="N")
     fit.add_argument("--fraction", type=float, default=1.0, help="of the utterances")
     fit.add_argument("--seed", type=int, default=0)
-    fit.set_defaults(verb=carried_out_by("upstreams.training.command:units_fit_command"))
+    fit.set_defaults(
+        verb=carried_out_by("upstreams.training.command:units_fit_command", counted=True)
+    )
 
     label = units_verbs.add_parser("label", help="the unit of every frame, as a .km file")
     label.add_argument("--units", type=Path, required=True, metavar="FILE")
     label.add_argument("--shard", type=int, default=0, metavar="N")
     label.add_argument("--shards", type=int, default=1, metavar="N")
     label.add_argument("--jobs", type=int, default=1, metavar="N")
-    label.set_defaults(verb=carried_out_by("upstreams.training.command:units_label_command"))
+    label.set_defaults(
+        verb=carried_out_by("upstreams.training.command:units_label_command", counted=True)
+    )
 
     for verb in (fit, label):
         verb.add_argument("--manifest", type=Path, required=True, metavar="FILE")

@@ -44,7 +44,7 @@ def require_hub(spec: UpstreamSpec) -> None:
     reason = _unreachable(name)
     if reason is not None:
         raise InputError(
-            f"upstream {str(spec)!r}: there is no file or folder {name!r}, and as a name of the "
+            f"upstream {spec.typed!r}: there is no file or folder {name!r}, and as a name of the "
             f"Hugging Face Hub it cannot be had: {reason}; where there is a network, run "
             f"'hf download {name} --local-dir DIR' and give {spec.name}@DIR."
         )

@@ -77,10 +77,10 @@ def build(builder: _Builder, spec: UpstreamSpec, *, draw_seed: int) -> Built:
         raise BrokenUpstream(str(error)) from error
     except (Exception, SystemExit) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise BrokenUpstream(f"upstream {str(spec)!r} cannot be built: {reason}.") from error
+        raise BrokenUpstream(f"upstream {spec.typed!r} cannot be built: {reason}.") from error
     if not isinstance(expert, nn.Module):
         raise BrokenUpstream(
-            f"upstream {str(spec)!r}: its function returned {type(expert).__name__}; "
+            f"upstream {spec.typed!r}: its function returned {type(expert).__name__}; "
             "it must return a torch.nn.Module."
         )
     return Built(expert=expert, opened=frozenset(opened))
@@ -95,8 +95,8 @@ def require_checkpoint_taken(spec: UpstreamSpec, *, origin: str) -> None:
     if spec.checkpoint is None or origin != "s3prl" or spec.name.endswith(_TAKES_WEIGHTS):
         return
     raise InputError(
-        f"upstream {str(spec)!r}: s3prl's {spec.name!r} takes no checkpoint, it would run as it is "
-        f"without {spec.checkpoint!r}{_what_takes(spec)}."
+        f"upstream {spec.typed!r}: s3prl's {spec.name!r} takes no checkpoint, it would run as it "
+        f"is without {spec.checkpoint!r}{_what_takes(spec)}."
     )
 
 
@@ -122,7 +122,7 @@ def require_checkpoint_used(
         return
     if _same_weights(built, without) and same_features(built.expert, without.expert) is not False:
         raise InputError(
-            f"upstream {str(spec)!r}: its function did not use the checkpoint {checkpoint!r}: the "
+            f"upstream {spec.typed!r}: its function did not use the checkpoint {checkpoint!r}: the "
             "file was not opened, and the model is the same one without it; the function gets it "
             "as its argument ckpt."
         )

@@ -303,7 +303,7 @@ def _build(
     if checkpoint_hints.is_hub_name(spec, origin=entry.origin):
         checkpoint_hints.require_hub(spec)
     elif checkpoint and "://" not in checkpoint and not Path(checkpoint).exists():
-        raise InputError(f"upstream {str(spec)!r}: there is no checkpoint {checkpoint!r}.")
+        raise InputError(f"upstream {spec.typed!r}: there is no checkpoint {checkpoint!r}.")
     foreign.require_checkpoint_taken(spec, origin=entry.origin)
     try:
         built = foreign.build(entry.build, spec, draw_seed=draw_seed)
@@ -315,7 +315,7 @@ def _build(
     untrained = spec.untrained if trusted else foreign.is_untrained(entry.build, spec, built)
     if spec.untrained and not untrained:
         raise InputError(
-            f"upstream {str(spec)!r}: '+untrained' is for superbit's own encoders and for weights "
+            f"upstream {spec.typed!r}: '+untrained' is for superbit's own encoders and for weights "
             f"that are random, and {entry.name!r} of {entry.origin} has the same at each build."
         )
     return replace(built, untrained=untrained)
@@ -323,7 +323,7 @@ def _build(
 
 def _ours_only(spec: UpstreamSpec, part: str, entry: UpstreamEntry) -> InputError:
     return InputError(
-        f"upstream {str(spec)!r}: {part!r} is for superbit's own encoders, "
+        f"upstream {spec.typed!r}: {part!r} is for superbit's own encoders, "
         f"and {entry.name!r} comes from {entry.origin} (a kind of encoder that "
         "superbit.upstreams.register_encoder was told of has it too)."
     )

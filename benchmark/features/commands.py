@@ -12,7 +12,7 @@ from superbit.benchmark.features.cache import cached_folders, locked, parse_size
 from superbit.benchmark.features.decisions import size_text
 from superbit.benchmark.records.store import ResultStore
 from superbit.upstreams.errors import InputError, did_you_mean
-from superbit.upstreams.spec import UpstreamSpec
+from superbit.upstreams.spec import UpstreamSpec, typed
 
 
 def list_command(arguments: argparse.Namespace) -> int:
@@ -20,7 +20,7 @@ def list_command(arguments: argparse.Namespace) -> int:
     found = cached_folders(_folder(arguments))
     for folder, upstream, size, written in found:
         when = datetime.fromtimestamp(written, UTC).strftime("%Y-%m-%d %H:%M")
-        print(f"{size_text(size):>9}  {when}  {upstream}  {folder.name}")
+        print(f"{size_text(size):>9}  {when}  {typed(upstream)}  {folder.name}")
     print(f"{size_text(sum(size for _, _, size, _ in found)):>9}  in {_folder(arguments)}")
     return 0
 
@@ -32,9 +32,10 @@ def prune_command(arguments: argparse.Namespace) -> int:
         wanted = str(UpstreamSpec.parse(arguments.upstream).normalized())
         names = sorted({name for _, name, _, _ in found})
         if wanted not in names:
+            shown = [typed(name) for name in names]
             raise InputError(
-                f"--upstream: no features of {wanted!r} are stored; there are "
-                f"{', '.join(names) or 'none at all'}.{did_you_mean(wanted, names)}"
+                f"--upstream: no features of {typed(wanted)!r} are stored; there are "
+                f"{', '.join(shown) or 'none at all'}.{did_you_mean(typed(wanted), shown)}"
             )
         found = [each for each in found if each[1] == wanted]
     left = sum(size for _, _, size, _ in found)
@@ -45,14 +46,14 @@ def prune_command(arguments: argparse.Namespace) -> int:
             break
         with locked(folder, stop=lambda: True) as ours:
             if not ours:
-                print(f"in use, left alone: {upstream} ({folder.name})")
+                print(f"in use, left alone: {typed(upstream)} ({folder.name})")
                 continue
             # Under its own name no newcomer may find what is about to go, a lock among it.
             doomed = folder.with_name(f".{folder.name}.{os.getpid()}.deleted")
             folder.rename(doomed)
             shutil.rmtree(doomed)
         left, freed = left - size, freed + size
-        print(f"deleted: {upstream} ({size_text(size)})")
+        print(f"deleted: {typed(upstream)} ({size_text(size)})")
     print(f"{size_text(freed)} freed.")
     return 0
 

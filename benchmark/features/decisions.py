@@ -14,6 +14,7 @@ from typing import Any
 
 from superbit.benchmark.features.cache import TOLERANCE
 from superbit.benchmark.features.demand import Demand, Kind, kind_of, splits_read, training_draws
+from superbit.upstreams.spec import typed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,8 +232,9 @@ def decision_lines(
             else ""
         )
         yield (
-            f"features of {upstream}: {cost.layers} layers × {cost.dim}, {cost.rate:g} samples a "
-            f"frame; 1 h of audio takes {hours_text(cost.pace)} on one core ({pace}){zeros}"
+            f"features of {typed(upstream)}: {cost.layers} layers × {cost.dim}, {cost.rate:g} "
+            f"samples a frame; 1 h of audio takes {hours_text(cost.pace)} on one core ({pace})"
+            f"{zeros}"
         )
         for decision in decisions:
             if decision.need.upstream == upstream:

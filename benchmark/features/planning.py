@@ -154,7 +154,7 @@ def _costs(
             try:
                 costs[name] = cost_of(upstream, settings)
             except (Exception, SystemExit) as error:
-                failures[name] = blamed(error, upstream.expert, spec=name)
+                failures[name] = blamed(error, upstream.expert, spec=upstream.spec.typed)
     return costs, failures
 
 
@@ -209,8 +209,7 @@ def cost_of(upstream: LoadedUpstream, settings: CacheSettings) -> Cost:
     """
     from s3prl.upstream.interfaces import Featurizer
 
-    spec = str(upstream.spec)
-    require_rate(upstream.expert, spec=spec)
+    require_rate(upstream.expert, spec=upstream.spec.typed)
     expert = upstream.expert.eval()
     device = next((str(p.device) for p in expert.parameters()), "cpu")
     with torch.random.fork_rng(devices=[]), torch.no_grad():

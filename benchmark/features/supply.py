@@ -22,6 +22,7 @@ from superbit.benchmark.features.waves import KnownFiles
 from superbit.benchmark.running.candidate import InterruptedRun
 from superbit.benchmark.running.record import one_line
 from superbit.upstreams.registry import LoadedUpstream
+from superbit.upstreams.spec import typed
 
 # Below so much work for one core, starting other processes takes longer than it saves.
 _SECONDS_WORTH_PROCESSES = 20.0
@@ -152,13 +153,13 @@ class Supply:
             # What is stored by now counts; a whole night of runs is worth more than the rest.
             of_tasks = ", ".join(need.task for need in needs)
             self._say(
-                f"features of {needs[0].upstream} for {of_tasks}: what is not stored stays live: "
-                f"{one_line(error)}"
+                f"features of {typed(needs[0].upstream)} for {of_tasks}: what is not stored stays "
+                f"live: {one_line(error)}"
             )
         except (Exception, SystemExit) as error:
             if len(needs) > 1:
                 return [need for each in needs for need in self._extracted([each])]
-            what = f"{needs[0].task} × {needs[0].upstream}"
+            what = f"{needs[0].task} × {typed(needs[0].upstream)}"
             self._say(f"{what}: no features are stored: {one_line(error)}")
             return []
         return needs

@@ -33,6 +33,7 @@ from superbit.benchmark.records.schema import (
     canonical_json,
 )
 from superbit.benchmark.tasks.catalog import TASKS
+from superbit.upstreams.counting import Counting, unseen
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.visible import visible
 
@@ -184,16 +185,24 @@ class ResultStore:
                 ) from error
         return found
 
-    def read_all(self) -> list[RunRecord]:
+    def read_all(self, *, counting: Counting = unseen) -> list[RunRecord]:
         """Return every record, by task in the paper's order, then by file name.
+
+        Args:
+            counting: shows how many are read.
 
         Raises:
             InputError: a file is not a record; the message names it and what is wrong.
         """
         if self.root.exists() and not self.root.is_dir():
             raise InputError(f"results {self.root} is a file: give the folder that holds them.")
-        files = (path for task in TASKS for path in visible(self.root / task, "*.json"))
-        return [self._read(path) for path in files]
+        files = [path for task in TASKS for path in visible(self.root / task, "*.json")]
+        records = []
+        with counting(f"reading {self.root}") as on_progress:
+            for path in files:
+                records.append(self._read(path))
+                on_progress(len(records), len(files))
+        return records
 
     def newest(self, task: str, *, count: int) -> Iterator[RunRecord]:
         """Yield a task's records that were written last, but what cannot be read."""

@@ -33,6 +33,7 @@ from superbit.upstreams.contract.blame import blamed, require_rate
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.registry import LoadedUpstream
 from superbit.upstreams.s3prl import denormals
+from superbit.upstreams.spec import typed
 
 OnStep = Callable[[int, str], None]
 
@@ -98,7 +99,7 @@ def run(
     # One failing run must not end the sweep, nor may an upstream that calls sys.exit: it becomes
     # a record that says why.
     except (Exception, SystemExit) as error:
-        reason = blamed(error, upstream.expert, spec=job.first.upstream)
+        reason = blamed(error, upstream.expert, spec=typed(job.first.upstream))
         return record.fail(job, reason, context=context, started=started)
 
 
@@ -117,7 +118,7 @@ def _run_claimed(
     found = upstream.further.fields()
     if any(found[name] != getattr(first, name) for name in found):
         raise _changed(first, "files")
-    (run_dir / LABEL).write_text(f"{first.task} × {first.upstream}\n", encoding="utf-8")
+    (run_dir / LABEL).write_text(f"{first.task} × {typed(first.upstream)}\n", encoding="utf-8")
     with _output_to(run_dir / "log.txt"), denormals.as_zero():
         candidates, tested, features = _train_and_test(
             job, upstream=upstream, context=context, run_dir=run_dir, on_step=on_step
@@ -127,8 +128,8 @@ def _run_claimed(
 
 def _changed(run: RunIdentity, what: str) -> InputError:
     return InputError(
-        f"upstream {run.upstream!r} has other {what} now than when the sweep was planned: run the "
-        "sweep again."
+        f"upstream {typed(run.upstream)!r} has other {what} now than when the sweep was "
+        "planned: run the sweep again."
     )
 
 
@@ -169,7 +170,7 @@ def _train_and_test(
     places = Places(paths=context.paths, work_dir=context.work_dir, fold=first.fold)
     config = copy.deepcopy(first.config)
     binding.bind(config["downstream_expert"], places)
-    require_rate(upstream.expert, spec=first.upstream)
+    require_rate(upstream.expert, spec=typed(first.upstream))
     use = context.features.get((first.upstream, first.task))
     open_source = None
     if use is not None:

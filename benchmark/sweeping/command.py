@@ -22,6 +22,7 @@ from superbit.benchmark.sweeping.plan import Plan, SweepRequest, make_plan, plan
 from superbit.benchmark.sweeping.plan import split_list as split
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.machine import cores
+from superbit.upstreams.spec import typed
 
 if TYPE_CHECKING:
     from superbit.benchmark.features.cache import CacheSettings
@@ -86,7 +87,7 @@ def _tried(plan: Plan, reporter: Reporter) -> dict[str, BaseException]:
             with reporter.quiet():
                 found = broken_rule(plan.upstreams[name].expert)
             if found is not None:
-                failures[name] = breaks(*found, spec=name)
+                failures[name] = breaks(*found, spec=typed(name))
     return failures
 
 
@@ -95,7 +96,7 @@ def _dry_report(failures: Mapping[str, BaseException]) -> int:
     from superbit.benchmark.running.record import one_line
 
     for name, error in failures.items():
-        print(f"would fail: every run of {name}: {one_line(error)}")
+        print(f"would fail: every run of {typed(name)}: {one_line(error)}")
     return 1 if failures else 0
 
 
@@ -105,7 +106,7 @@ def _search_lines(plan: Plan, store: ResultStore) -> Iterator[str]:
         runs = [each for planned in plan.runs for each in planned.identities]
         ended = [record for record in map(store.ended, runs) if record is not None]
         found = rate_search.find(declared, ended)
-        what = f"learning rate of {declared.identity.task} × {declared.identity.upstream}"
+        what = f"learning rate of {declared.identity.task} × {typed(declared.identity.upstream)}"
         if found.missing:
             yield f"{what}: to be chosen when all are done"
         else:
@@ -312,7 +313,7 @@ def _report(outcome: Outcome, store: ResultStore) -> int:
         print("superbit: stopped; the same command continues.", file=sys.stderr)
     for record in outcome.failed:
         fold = "" if record.identity.fold is None else f" fold {record.identity.fold}"
-        what = f"{record.identity.task}{fold} × {record.identity.upstream}"
+        what = f"{record.identity.task}{fold} × {typed(record.identity.upstream)}"
         print(f"failed: {what}: {record.reason}")
     if outcome.left:
         return 130

@@ -20,7 +20,7 @@ from superbit.benchmark.running.checkpoints import CHECKPOINT, run_folder
 from superbit.benchmark.tasks.catalog import TaskSpec, find_task
 from superbit.benchmark.tasks.configs import Scale, rates_to_search, resolve, total_steps
 from superbit.upstreams.errors import BrokenUpstream, InputError
-from superbit.upstreams.spec import UpstreamSpec
+from superbit.upstreams.spec import UpstreamSpec, typed
 
 if TYPE_CHECKING:
     from superbit.benchmark.running.record import Job
@@ -83,10 +83,10 @@ class PlannedRun:
 
     @property
     def label(self) -> str:
-        """E.g. ``KS × vanilla_nano+untrained``."""
+        """E.g. ``KS × bq_vanilla_nano``: the upstream as people type it."""
         fold = "" if self.first.fold is None else f" fold {self.first.fold}"
         seed = f" seed {self.first.seed}" if self.one_of_seeds else ""
-        return f"{self.first.task}{fold} × {self.first.upstream}{seed}"
+        return f"{self.first.task}{fold} × {typed(self.first.upstream)}{seed}"
 
     def job(self, manifests: dict[str, Manifest]) -> Job:
         """Return what has to be done, with what a process of its own needs for it."""
@@ -176,7 +176,7 @@ def make_plan(
                 except (Exception, SystemExit) as error:  # its identity may ask it for something
                     if _is_the_users(error):
                         raise
-                    reason = blamed(error, upstream.expert, spec=str(upstream.spec))
+                    reason = blamed(error, upstream.expert, spec=upstream.spec.typed)
                     upstream = upstreams[name] = Unbuilt(spec=upstream.spec, error=reason)
             runs.append(_unplanned(upstream, task, **asked))
     by_spec = {str(upstream.spec): upstream for upstream in upstreams.values()}
@@ -224,7 +224,7 @@ def _load(text: str) -> LoadedUpstream | Unbuilt:
         reason: BaseException = error
         if not isinstance(error, InputError):  # it was built, and fails when it is looked at
             with suppress(Exception, SystemExit):
-                reason = blamed(error, load(text), spec=str(spec))
+                reason = blamed(error, load(text), spec=spec.typed)
         return Unbuilt(spec=spec, error=reason)
 
 
@@ -358,7 +358,7 @@ def _refuse_twice(upstreams: dict[str, LoadedUpstream | Unbuilt]) -> None:
         canonical = str(upstream.spec)
         if canonical in seen:
             raise InputError(
-                f"--upstreams: {seen[canonical]!r} and {given!r} are both {canonical!r}; "
+                f"--upstreams: {seen[canonical]!r} and {given!r} are both {upstream.spec.typed!r}; "
                 "name it once."
             )
         seen[canonical] = given

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal
 
+from superbit.benchmark.progress import Reporter
 from superbit.benchmark.records.choose import (
     condition_for,
     corpus_words,
@@ -92,7 +93,7 @@ def compare_command(
     """
     store = ResultStore(results)
     store.require_folder()
-    records = with_chance(store.read_all(), store)
+    records = with_chance(store.read_all(counting=Reporter().counting), store)
     known = in_order(records)
     names = read_labels(label, known)
     chosen = [find_upstream(text, known, option="compare") for text in (first, second)]

@@ -20,6 +20,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from superbit.benchmark.progress import Reporter
 from superbit.benchmark.records.choose import (
     KEY_DIGITS,
     Seeds,
@@ -88,7 +89,7 @@ def table2_command(
     searches: list[Declared] = []
     if source != "paper":
         store.require_folder()
-        records = with_chance(store.read_all(), store)
+        records = with_chance(store.read_all(counting=Reporter().counting), store)
         searches = store.read_searches()
     known = in_order(records)
     try:

@@ -69,6 +69,45 @@ def test_where_somebody_elses_code_raised_is_shown_on_request(
     assert "--traceback" not in err.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("mine = None\n", "hubconf.py:mine"),
+        ("def mine(ckpt=None, **kwargs):\n    return None\n", "hubconf.py:mine"),
+        (
+            "from superbit.upstreams import InputError\n"
+            "def mine(ckpt=None, **kwargs):\n    raise InputError('give a checkpoint.')\n",
+            "hubconf.py:mine",
+        ),
+        (None, "vanila_nano"),
+    ],
+    ids=["no function", "no module", "a sentence of its own", "mistyped"],
+)
+def test_where_there_is_nothing_to_see_no_traceback_is_offered(
+    text, spec, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        (tmp_path / "hubconf.py").write_text(text)
+    assert cli.main(["check", spec]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert "--traceback" not in err
+
+
+@pytest.mark.parametrize("names", [("a",), ("a", "b")])
+def test_a_sweep_of_broken_upstreams_only_offers_it_too(names, tmp_path, capsys, tiny_paths_file):
+    for name in names:
+        (tmp_path / f"{name}.py").write_text(BROKEN["build"])
+    specs = ",".join(f"{tmp_path / name}.py:mine" for name in names)
+    words = ["sweep", "--upstreams", specs, "--tasks", "IC", "--scale", "embedded", "--paths"]
+    words += [str(tiny_paths_file), "--results", str(tmp_path / "results")]
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err.endswith(" With --traceback it says where.\n")
+    assert cli.main([*words, "--traceback"]) == 2
+    assert "return 1 / 0" in capsys.readouterr().err
+
+
 def test_every_verb_takes_traceback_and_none_is_given_it(monkeypatch):
     assert all("--traceback" in leaf.format_help() for leaf in leaves(parser()))
     given = {}

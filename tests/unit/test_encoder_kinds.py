@@ -316,7 +316,7 @@ def test_a_file_that_is_not_installed_brings_a_kind_by_its_path(no_kinds, tmp_pa
 
 def test_the_command_line_checks_a_kind_of_an_installed_package(installed, capfd, monkeypatch):
     assert main(["check", "bq_depthwise_nano"]) == 0
-    assert capfd.readouterr().out.startswith("depthwise_nano+untrained+policy=w1a1 (registered)")
+    assert capfd.readouterr().out.startswith("bq_depthwise_nano+untrained (registered)")
     assert main(["list", "upstreams"]) == 0
     listed = capfd.readouterr().out
     assert re.search(r"^bq_gated_nano +registered +1-bit twin of gated_nano", listed, re.MULTILINE)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from superbit.upstreams import checkpoint
+from superbit.upstreams.counting import Counting, unseen
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import Hubert, untrained_model
 from superbit.upstreams.hubert_config import HubertConfig
@@ -30,7 +31,7 @@ from superbit.upstreams.training.train import Outcome, Trainer
 _NAMED_AT_MOST = 5  # files that a report of skipped ones names
 
 
-def manifest_command(arguments: argparse.Namespace) -> int:
+def manifest_command(arguments: argparse.Namespace, *, counting: Counting = unseen) -> int:
     """Run ``superbit manifest`` and return its exit status."""
     listing = list_audio(
         arguments.root,
@@ -40,6 +41,7 @@ def manifest_command(arguments: argparse.Namespace) -> int:
         must_contain=arguments.must_contain,
         min_samples=arguments.min_samples,
         seed=arguments.seed,
+        counting=counting,
     )
     for made in (listing.train, listing.valid):
         if made is not None:
@@ -49,7 +51,7 @@ def manifest_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def units_fit_command(arguments: argparse.Namespace) -> int:
+def units_fit_command(arguments: argparse.Namespace, *, counting: Counting = unseen) -> int:
     """Run ``superbit units fit`` and return its exit status."""
     from superbit.upstreams.training.features import hidden_source, mfcc_source
     from superbit.upstreams.training.units import fit_units, save_units
@@ -68,6 +70,7 @@ def units_fit_command(arguments: argparse.Namespace) -> int:
         clusters=arguments.clusters,
         fraction=arguments.fraction,
         seed=arguments.seed,
+        counting=counting,
         say=_to_stderr,
     )
     save_units(arguments.out, units)
@@ -81,7 +84,7 @@ def units_fit_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def units_label_command(arguments: argparse.Namespace) -> int:
+def units_label_command(arguments: argparse.Namespace, *, counting: Counting = unseen) -> int:
     """Run ``superbit units label`` and return its exit status."""
     from superbit.upstreams.training.labelling import LabelJob, label_manifest
 
@@ -96,6 +99,7 @@ def units_label_command(arguments: argparse.Namespace) -> int:
         shard=arguments.shard,
         shards=arguments.shards,
         jobs=arguments.jobs,
+        counting=counting,
         say=_to_stderr,
     )
     _report_skipped(skipped, "could not be read and were given a line of zeros")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+from superbit.upstreams.counting import Counting, unseen
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.machine import end_with_parent
 from superbit.upstreams.training import files
@@ -52,7 +53,7 @@ def label_manifest(
     shard: int = 0,
     shards: int = 1,
     jobs: int = 1,
-    on_progress: Callable[[int, int], None] | None = None,
+    counting: Counting = unseen,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[bool, tuple[str, ...]]:
     """Label the parts of one shard that are not done yet.
@@ -62,7 +63,8 @@ def label_manifest(
         shard: this one, from 0.
         shards: how many there are, on this machine or others.
         jobs: processes of this shard.
-        on_progress: called with (parts done, parts of this shard).
+        counting: shows how many utterances of this shard are labelled; with several processes
+            they are counted part by part.
         say: called with what is odd about the labels once they are complete.
 
     Returns:
@@ -84,13 +86,19 @@ def label_manifest(
     count = -(-len(manifest) // PART_UTTERANCES)
     own = range(shard, count, shards)
     missing = [part for part in own if not _part(parts, part).is_file()]
-    done = len(own) - len(missing)
+    total = sum(len(_utterances(part, manifest)) for part in own)
+    done = total - sum(len(_utterances(part, manifest)) for part in missing)
     skipped: list[str] = []
-    for reasons in _label_parts(job, parts, missing, jobs, (manifest, units, source)):
-        done += 1
-        skipped += reasons
-        if on_progress is not None:
-            on_progress(done, len(own))
+    with counting(f"labels of {job.manifest}") as on_progress:
+
+        def labelled(count: int) -> None:
+            nonlocal done
+            done += count
+            on_progress(done, total)
+
+        loaded = manifest, units, source
+        for reasons in _label_parts(job, parts, missing, jobs, loaded, labelled):
+            skipped += reasons
     return _put_together(job, parts, count, units, digest, say), tuple(skipped)
 
 
@@ -132,19 +140,21 @@ def _label_parts(
     missing: Sequence[int],
     jobs: int,
     loaded: tuple[Manifest, Units, FeatureSource],
+    labelled: Callable[[int], None],
 ) -> Iterator[list[str]]:
     """Yield, for each part as it is finished, the files that could not be read."""
     if jobs == 1 or len(missing) < 2:
         for part in missing:
-            yield _label_part(part, parts, *loaded)
+            yield _label_part(part, parts, *loaded, labelled)
         return
     # spawned: a forked copy of torch's threads may hang
     with ProcessPoolExecutor(
         jobs, mp_context=get_context("spawn"), initializer=end_with_parent
     ) as pool:
-        pending = [pool.submit(_label_part_anew, job, part, parts) for part in missing]
+        pending = {pool.submit(_label_part_anew, job, part, parts): part for part in missing}
         try:
             for future in as_completed(pending):
+                labelled(len(_utterances(pending[future], loaded[0])))
                 yield future.result()
         finally:
             pool.shutdown(cancel_futures=True)
@@ -164,16 +174,26 @@ def _label_part_anew(job: LabelJob, part: int, parts: Path) -> list[str]:
     return _label_part(part, parts, *_loaded[job])
 
 
-def _label_part(
-    part: int, parts: Path, manifest: Manifest, units: Units, source: FeatureSource
-) -> list[str]:
+def _utterances(part: int, manifest: Manifest) -> range:
     first = part * PART_UTTERANCES
+    return range(first, min(first + PART_UTTERANCES, len(manifest)))
+
+
+def _label_part(
+    part: int,
+    parts: Path,
+    manifest: Manifest,
+    units: Units,
+    source: FeatureSource,
+    labelled: Callable[[int], None] = lambda count: None,
+) -> list[str]:
     rows, skipped = [], []
-    for index in range(first, min(first + PART_UTTERANCES, len(manifest))):
+    for index in _utterances(part, manifest):
         row, reason = label_utterance(manifest, index, units=units, source=source)
         rows.append(row)
         if reason is not None:
             skipped.append(reason)
+        labelled(1)
     files.write_text(_part(parts, part), labels_text(rows))
     return skipped
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from superbit.upstreams import sound
+from superbit.upstreams.counting import Counting, unseen
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.training import files
 from superbit.upstreams.visible import visible
@@ -159,6 +160,7 @@ def list_audio(
     must_contain: str = "",
     min_samples: int = 400,
     seed: int = 0,
+    counting: Counting = unseen,
 ) -> Listing:
     """Write ``train.tsv`` and ``valid.tsv`` of the flac and wav files under ``root``.
 
@@ -171,6 +173,7 @@ def list_audio(
         must_contain: only paths that contain this text.
         min_samples: shorter files are left out.
         seed: decides what is held out.
+        counting: shows how many files are read.
 
     Raises:
         InputError: no such folder, a share outside 0 … 1, or nothing to list.
@@ -183,19 +186,21 @@ def list_audio(
     kept: dict[str, int] = {}
     corrupt, short = [], []
     found = sorted(path for ext in EXTENSIONS for path in visible(root, f"**/*.{ext}"))
-    for path in found:
-        name = path.relative_to(root).as_posix()
-        if must_contain not in name:
-            continue
-        try:
-            samples = audio_samples(path)
-        except CorruptAudio:
-            corrupt.append(name)
-            continue
-        if samples < min_samples:
-            short.append(name)
-        else:
-            kept[name] = samples
+    with counting(f"reading {root}") as on_progress:
+        for done, path in enumerate(found):
+            on_progress(done, len(found))
+            name = path.relative_to(root).as_posix()
+            if must_contain not in name:
+                continue
+            try:
+                samples = audio_samples(path)
+            except CorruptAudio:
+                corrupt.append(name)
+                continue
+            if samples < min_samples:
+                short.append(name)
+            else:
+                kept[name] = samples
     apart = _held_out(list(kept), share=held_out, by=held_out_by, seed=seed)
     train = {name: samples for name, samples in kept.items() if name not in apart}
     valid = {name: samples for name, samples in kept.items() if name in apart}

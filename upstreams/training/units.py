@@ -15,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from superbit.upstreams.counting import Counting, unseen
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.training import files
 from superbit.upstreams.training.features import MIN_SAMPLES, FeatureSource
@@ -83,7 +84,7 @@ def fit_units(
     clusters: int,
     fraction: float = 1.0,
     seed: int = 0,
-    on_progress: Callable[[int, int], None] | None = None,
+    counting: Counting = unseen,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Units, tuple[str, ...]]:
     """Cluster the features of a random part of a manifest.
@@ -94,7 +95,7 @@ def fit_units(
         clusters: K.
         fraction: share of the utterances, at least one of them.
         seed: decides the part and the start of k-means.
-        on_progress: called with (utterances read, utterances to read).
+        counting: shows how many utterances are read, and that k-means goes on.
         say: called with what is odd about the units.
 
     Returns:
@@ -116,17 +117,17 @@ def fit_units(
     count = max(1, round(fraction * len(manifest)))
     chosen = np.random.default_rng(seed).permutation(len(manifest))[:count]
     read, skipped = [], []
-    for done, index in enumerate(np.sort(chosen)):
-        try:
-            samples = read_samples(manifest.path(index), total=int(manifest.samples[index]))
-        except CorruptAudio as error:
-            skipped.append(str(error))
-        else:
-            if len(samples) >= MIN_SAMPLES:
-                read.append(source.extract(samples))
+    with counting(f"features of {manifest.file}") as on_progress:
+        for done, index in enumerate(np.sort(chosen)):
+            try:
+                samples = read_samples(manifest.path(index), total=int(manifest.samples[index]))
+            except CorruptAudio as error:
+                skipped.append(str(error))
             else:
-                skipped.append(_too_short(manifest.path(index), len(samples)))
-        if on_progress is not None:
+                if len(samples) >= MIN_SAMPLES:
+                    read.append(source.extract(samples))
+                else:
+                    skipped.append(_too_short(manifest.path(index), len(samples)))
             on_progress(done + 1, count)
     if not read:
         raise InputError(f"{manifest.file}: no audio file could be read; {skipped[0]}.")
@@ -136,7 +137,8 @@ def fit_units(
             f"{manifest.file} gives {len(features)} frames and {clusters} clusters were asked for; "
             "give fewer clusters, or more audio (--fraction)."
         )
-    kmeans = MiniBatchKMeans(n_clusters=clusters, random_state=seed, **KMEANS).fit(features)
+    with counting(f"k-means of {len(features):,} frames"):
+        kmeans = MiniBatchKMeans(n_clusters=clusters, random_state=seed, **KMEANS).fit(features)
     centroids = kmeans.cluster_centers_.astype(np.float32)
     info = UnitsInfo(
         kind=source.kind,
