@@ -170,7 +170,8 @@ def chosen_only(
         by_search.setdefault(record.identity.without_rate.key, []).append(record)
     dropped: set[str] = set()
     ended, notes = [], []
-    for key, identity in shared.items():
+    for key in sorted(shared, key=lambda key: _order(shared[key], rates[key])):
+        identity = shared[key]
         candidates = by_search.get(key, [])
         found = find(Declared(identity=identity, rates=frozenset(rates[key])), candidates)
         whole = not found.missing and found.search.chosen is not None
@@ -185,6 +186,11 @@ def chosen_only(
         elif candidates:
             notes.append(f"Left out: {identity.task} of {typed(identity.upstream)}, {_why(found)}.")
     return [record for record in records if record.key not in dropped], ended, notes
+
+
+def _order(identity: RunIdentity, rates: set[float]) -> tuple[str, str]:
+    """The order that searches are told of, the same whichever file names them."""
+    return identity.task, Declared(identity=identity, rates=frozenset(rates)).key
 
 
 def summary(search: Search) -> str:
