@@ -187,8 +187,9 @@ def _unpack_task(store: ResultStore, task: str) -> Packed:
                 sidecars[record.items.file] = compressed
         _write_singles(folder, sidecars)
         _write_singles(folder, contents)
-        records.path.unlink()
+        # in this order: while the records are packed, unpacking goes on from where it stopped
         items.path.unlink(missing_ok=True)
+        records.path.unlink()
     return Packed(task=task, records=len(contents), items=len(sidecars))
 
 
