@@ -182,16 +182,15 @@ class RunIdentity(_Frozen):
     # What is cached above is of these very fields. Copies start without it: model_copy makes one
     # of these, then changes fields of it.
     def __copy__(self) -> Self:
-        return self._forgetting(super().__copy__())
+        return super().__copy__()._without_cached()
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        return self._forgetting(super().__deepcopy__(memo))
+        return super().__deepcopy__(memo)._without_cached()
 
-    @staticmethod
-    def _forgetting(copied: Self) -> Self:
-        for name in copied.__dict__.keys() - RunIdentity.model_fields.keys():
-            del copied.__dict__[name]
-        return copied
+    def _without_cached(self) -> Self:
+        for name in self.__dict__.keys() - RunIdentity.model_fields.keys():
+            del self.__dict__[name]
+        return self
 
     @property
     def unbuilt(self) -> tuple[RunIdentity, ...]:
