@@ -66,6 +66,7 @@ embedded: $(INSTALLED)
 	$(BIN)/superbit sweep --upstreams $(DEMO_UPSTREAMS) --tasks $(DEMO_TASKS) --scale embedded \
 	  --seed 1337,1338,1339 --lr search --paths $(DEMO)/corpora/paths.yaml --results $(EMBEDDED) \
 	  --cache-dir $(DEMO)/work/features --jobs $(JOBS)
+	$(BIN)/superbit results pack $(EMBEDDED)
 	$(MAKE) embedded-tables
 
 embedded-tables: $(INSTALLED)

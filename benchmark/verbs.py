@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     _add_cache(verbs)
     add_training(verbs)
     _add_tables(verbs)
+    _add_packing(verbs)
     for verb in leaves(parser):
         verb.add_argument(
             "--traceback", action="store_true", help="of an error, also where in Python it arose"
@@ -181,6 +182,21 @@ def _add_sweep(verbs: Verbs[argparse.ArgumentParser]) -> None:
     verb.add_argument("--all", action="store_true", help="a line for each run, however many")
     _add_results(verb)
     verb.set_defaults(verb=carried_out_by("benchmark.listing:status_command", vars_but_verb))
+
+
+def _add_packing(verbs: Verbs[argparse.ArgumentParser]) -> None:
+    results = verbs.add_parser("results", help="pack a folder of results, unpack it")
+    results.set_defaults(verb=prints_help(results))
+    results_verbs = results.add_subparsers(metavar="VERB")
+    for name, text in (
+        ("pack", "two files a task in place of two a run; every verb reads both"),
+        ("unpack", "two files a run again, each as it was"),
+    ):
+        verb = results_verbs.add_parser(name, help=text)
+        verb.add_argument("folder", type=Path, metavar="DIR")
+        verb.set_defaults(
+            verb=carried_out_by(f"benchmark.records.packing:{name}_command", vars_but_verb)
+        )
 
 
 def _add_cache(verbs: Verbs[argparse.ArgumentParser]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from superbit.upstreams.errors import InputError
 
@@ -44,6 +45,7 @@ class UpstreamSpec:
     policy: str | None = None
 
     @classmethod
+    @lru_cache(maxsize=1024)
     def parse(cls, text: str) -> UpstreamSpec:
         """Parse ``text``.
 

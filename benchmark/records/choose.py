@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from superbit.benchmark.records.rate_search import Declared, Found, chosen_only, without_rate
+from superbit.benchmark.records.rate_search import Declared, Found, chosen_only
 from superbit.benchmark.records.schema import (
     FURTHER_FIELDS,
     Corpus,
@@ -348,7 +348,7 @@ def merge_seeds(records: Iterable[RunRecord]) -> tuple[list[RunRecord], dict[str
     """
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
-        shared = without_rate(record.identity).model_copy(update={"seed": 0})
+        shared = record.identity.without_rate.model_copy(update={"seed": 0})
         groups.setdefault(shared.key, []).append(record)
     merged: list[RunRecord] = []
     seeds: dict[str, Seeds] = {}

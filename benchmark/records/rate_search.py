@@ -47,7 +47,7 @@ class Declared:
     """A search that was asked for.
 
     Attributes:
-        identity: what its candidates share, see :func:`without_rate`.
+        identity: what its candidates share, see `RunIdentity.without_rate`.
         rates: all of them.
     """
 
@@ -77,19 +77,11 @@ class Found:
     missing: tuple[float, ...]
 
 
-def without_rate(identity: RunIdentity) -> RunIdentity:
-    """Return what every candidate of a search has in common: no rate, no fold."""
-    config = dict(identity.config)
-    if "optimizer" in config:
-        config["optimizer"] = {k: v for k, v in config["optimizer"].items() if k != "lr"}
-    return identity.model_copy(update={"config": config, "learning_rate": None, "fold": None})
-
-
 def declared_by(identities: Iterable[RunIdentity]) -> Declared:
     """Return the search that has these runs as its candidates."""
     runs = list(identities)
     rates = frozenset(r.learning_rate for r in runs if r.learning_rate is not None)
-    return Declared(identity=without_rate(runs[0]), rates=rates)
+    return Declared(identity=runs[0].without_rate, rates=rates)
 
 
 def score_of(record: RunRecord) -> float | None:
@@ -134,7 +126,7 @@ def find(declared: Declared, records: Iterable[RunRecord]) -> Found:
     of_rate: dict[float, list[RunRecord]] = {rate: [] for rate in sorted(declared.rates)}
     for record in records:
         rate = record.identity.learning_rate
-        if rate in of_rate and without_rate(record.identity) == declared.identity:
+        if rate in of_rate and record.identity.without_rate.key == declared.identity.key:
             of_rate[rate].append(record)
     every, missing = [], []
     for rate, runs in of_rate.items():
@@ -163,7 +155,7 @@ def chosen_only(
     shared: dict[str, RunIdentity] = {}
     noted = (
         Declared(
-            identity=without_rate(record.identity),
+            identity=record.identity.without_rate,
             rates=frozenset(each.learning_rate for each in record.search.tried),
         )
         for record in records
@@ -175,10 +167,11 @@ def chosen_only(
         rates.setdefault(declared.identity.key, set()).update(declared.rates)
     by_search: dict[str, list[RunRecord]] = {}
     for record in records:
-        by_search.setdefault(without_rate(record.identity).key, []).append(record)
+        by_search.setdefault(record.identity.without_rate.key, []).append(record)
     dropped: set[str] = set()
     ended, notes = [], []
-    for key, identity in shared.items():
+    for key in sorted(shared, key=lambda key: _order(shared[key], rates[key])):
+        identity = shared[key]
         candidates = by_search.get(key, [])
         found = find(Declared(identity=identity, rates=frozenset(rates[key])), candidates)
         whole = not found.missing and found.search.chosen is not None
@@ -193,6 +186,11 @@ def chosen_only(
         elif candidates:
             notes.append(f"Left out: {identity.task} of {typed(identity.upstream)}, {_why(found)}.")
     return [record for record in records if record.key not in dropped], ended, notes
+
+
+def _order(identity: RunIdentity, rates: set[float]) -> tuple[str, str]:
+    """The order that searches are told of, the same whichever file names them."""
+    return identity.task, Declared(identity=identity, rates=frozenset(rates)).key
 
 
 def summary(search: Search) -> str:

@@ -14,7 +14,8 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -33,6 +34,8 @@ from superbit.upstreams.spec import UpstreamSpec
 SCHEMA_VERSION: Literal[1] = 1
 # In place of hashes that nobody knows, as the upstream could not be built.
 UNKNOWN = "unknown"
+# what JSON holds in one way only, whatever the value
+_SIMPLE = frozenset((str, int, bool, type(None)))
 # of an identity, left out where they are None, so that records from before keep their keys
 FURTHER_FIELDS = ("upstream_files_sha256", "upstream_config_sha256", "upstream_fingerprint")
 
@@ -46,8 +49,23 @@ def canonical_json(value: Any) -> str:
         ValueError: ``value`` holds something that JSON has no single text for: NaN, infinity, a
             key that is not a string, an object of another type.
     """
-    _require_json(value, "value")
+    if not _is_plain(value):
+        _require_json(value, "value")
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether ``value`` is what `json.loads` returns: then there is nothing to object to."""
+    # no generators, as this is most of the time that a table of 2,000 records takes
+    kind = type(value)
+    if kind is dict:
+        for key, inner in value.items():
+            if type(key) is not str or (type(inner) not in _SIMPLE and not _is_plain(inner)):
+                return False
+        return True
+    if kind is list:
+        return all(map(_is_plain, value))
+    return kind in _SIMPLE or (kind is float and math.isfinite(value))
 
 
 def _require_json(value: Any, where: str) -> None:
@@ -142,7 +160,37 @@ class RunIdentity(_Frozen):
     @property
     def key(self) -> str:
         """SHA-256 over the canonical JSON of all that is written, 64 hexadecimal digits."""
+        return self._hash
+
+    @property
+    def without_rate(self) -> RunIdentity:
+        """What every candidate of a search over learning rates has in common: no rate, no fold."""
+        return self._shared
+
+    # Cached behind properties, which cannot be assigned to.
+    @cached_property
+    def _hash(self) -> str:
         return hashlib.sha256(canonical_json(self.model_dump()).encode()).hexdigest()
+
+    @cached_property
+    def _shared(self) -> RunIdentity:
+        config = dict(self.config)
+        if "optimizer" in config:
+            config["optimizer"] = {k: v for k, v in config["optimizer"].items() if k != "lr"}
+        return self.model_copy(update={"config": config, "learning_rate": None, "fold": None})
+
+    # What is cached above is of these very fields. Copies start without it: model_copy makes one
+    # of these, then changes fields of it.
+    def __copy__(self) -> Self:
+        return super().__copy__()._without_cached()
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return super().__deepcopy__(memo)._without_cached()
+
+    def _without_cached(self) -> Self:
+        for name in self.__dict__.keys() - RunIdentity.model_fields.keys():
+            del self.__dict__[name]
+        return self
 
     @property
     def unbuilt(self) -> tuple[RunIdentity, ...]:

@@ -1,25 +1,30 @@
 """A folder of results, one JSON a run: written whole or not at all, found by key, checked on load.
 
-A result is found by its key only, never by its name, and once written it is never edited.
+A result is found by its key only, never by its name, and once written it is never edited. Runs may
+be packed, a file a task (`superbit.benchmark.records.packed`), and are found and read all the same;
+what is written is a single file.
 
 This module imports neither torch nor s3prl, so that results are readable without either.
 """
 
 from __future__ import annotations
 
+import gc
 import gzip
 import hashlib
 import json
 import os
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
+from superbit.benchmark.records import packed
+from superbit.benchmark.records.packed import Pack
 from superbit.benchmark.records.provenance import Provenance
 from superbit.benchmark.records.rate_search import Declared
 from superbit.benchmark.records.schema import (
@@ -52,17 +57,22 @@ __all__ = [
 # Where a sweep writes unless it is told otherwise.
 DEFAULT_FOLDER = Path("results/local")
 _TEMPORARY_SUFFIX = ".part"
-_SEARCHES = "searches"
 
 
 class ResultStore:
     """A folder of results: ``ROOT/TASK/UPSTREAM-KEY.json``, ``….items.jsonl.gz`` beside it.
 
-    Other folders in ``ROOT`` (work in progress, tables) are neither read nor touched.
+    Packed ones are in ``ROOT/TASK.jsonl.gz`` and ``ROOT/TASK.items.jsonl.gz``. Of one run that is
+    there in both forms the single file counts, unless it failed and the packed one is done. Other
+    folders in ``ROOT`` (work in progress, tables) are neither read nor touched.
     """
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
+        self._packs: dict[Path, tuple[object, Pack]] = {}
+
+    def __reduce__(self) -> tuple[type[ResultStore], tuple[Path]]:
+        return type(self), (self.root,)  # another process reads packs itself
 
     def require_folder(self) -> None:
         """Say so if there is no such folder; where sweeps write by default, none need be there yet.
@@ -77,8 +87,12 @@ class ResultStore:
 
     def path(self, identity: RunIdentity) -> Path:
         """Return where the record of this run is, or would be."""
-        slug = re.sub(r"[^A-Za-z0-9._=-]+", "-", identity.upstream).strip("-.")[:80]
-        return self.root / identity.task / f"{slug}-{identity.key[:16]}.json"
+        return self.root / identity.task / _name(identity)
+
+    def holds(self, identity: RunIdentity) -> bool:
+        """Whether there is a record of exactly this run, done or failed, readable or not."""
+        path = self.path(identity)
+        return path.exists() or self._records(identity.task).line(path.name) is not None
 
     def find(self, identity: RunIdentity) -> RunRecord | None:
         """Return the done record of exactly this run, or None.
@@ -86,8 +100,7 @@ class ResultStore:
         Raises:
             InputError: its file is there but cannot be read as this run's record.
         """
-        path = self.path(identity)
-        record = self._read(path) if path.exists() else None
+        record = self.at(self.path(identity))
         return record if record is not None and record.status == "done" else None
 
     def ended(self, identity: RunIdentity) -> RunRecord | None:
@@ -98,7 +111,7 @@ class ResultStore:
         Raises:
             InputError: as :meth:`find`.
         """
-        record = self.read(identity) if self.path(identity).exists() else None
+        record = self.at(self.path(identity))
         settled = record is not None and (record.status == "done" or record.diverged is not None)
         return record if settled else None
 
@@ -108,7 +121,23 @@ class ResultStore:
         Raises:
             InputError: there is none, or it cannot be read as this run's record.
         """
-        return self._read(self.path(identity))
+        path = self.path(identity)
+        record = self.at(path)
+        if record is None:
+            raise _unreadable(path, "there is no such file")
+        return record
+
+    def at(self, path: Path) -> RunRecord | None:
+        """Return the record whose single file is ``path``, or was before it was packed; or None.
+
+        Raises:
+            InputError: it is there but cannot be read.
+        """
+        single = self.read_single(path)
+        if single is not None and single.status == "done":
+            return single
+        other = self.read_packed(path)
+        return other if other is not None and (single is None or other.status == "done") else single
 
     def write(
         self,
@@ -133,52 +162,75 @@ class ResultStore:
         """
         path = self.path(record.identity)
         sidecar = path.with_name(path.name.removesuffix(".json") + ".items.jsonl.gz")
-        packed = None
+        sidecar_bytes = None
         if items is not None:
             if record.status != "done" or record.items is not None:
                 raise ValueError("items go with a done record whose items field is empty")
-            packed = _pack(items)
-            digest = hashlib.sha256(packed).hexdigest()
+            # the same items give the same bytes: sorted keys, no time stamp
+            lines = "".join(canonical_json(item) + "\n" for item in items)
+            sidecar_bytes = packed.compress_items(lines.encode())
+            digest = hashlib.sha256(sidecar_bytes).hexdigest()
             described = Items(
                 file=sidecar.name, sha256=digest, count=len(items), expected=expected_items
             )
             record = record.model_copy(update={"items": described})
-        text = json.dumps(record.model_dump(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        content = packed.json_file(record.model_dump())
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.parent):
-            if path.exists() and self._read(path).status == "done":
+        with locked(path.parent):
+            held = self.at(path)
+            if held is not None and held.status == "done":
                 raise FileExistsError(f"{path} is a done result, and those are never overwritten")
-            if packed is not None:
-                _replace(sidecar, packed)
-            _replace(path, text.encode())
+            if sidecar_bytes is not None:
+                replace_file(sidecar, sidecar_bytes)
+            replace_file(path, content)
         return record
 
     def forget_unbuilt(self, identity: RunIdentity) -> None:
         """Delete what says that this run failed as its upstream could not be built; it can now."""
         for earlier in identity.unbuilt:
-            self.path(earlier).unlink(missing_ok=True)
+            path = self.path(earlier)
+            path.unlink(missing_ok=True)
+            if self._records(earlier.task).line(path.name) is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with locked(path.parent):
+                    pack = self._records(earlier.task)
+                    kept = {n: pack.line(n) or b"" for n in pack.names() if n != path.name}
+                    replace_file(pack.path, packed.pack_bytes(kept))
 
     def declare(self, search: Declared) -> None:
         """Note that a search over learning rates was asked for, so that tables compare its runs."""
-        path = self.root / _SEARCHES / f"{search.identity.task}-{search.key[:16]}.json"
+        path = self.root / packed.SEARCHES / f"{search.identity.task}-{search.key[:16]}.json"
         held = {"identity": search.identity.model_dump(), "rates": sorted(search.rates)}
-        if not path.exists():
+        if not path.exists() and self._searches().line(path.name) is None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(path, (json.dumps(held, indent=2, ensure_ascii=False) + "\n").encode())
+            replace_file(path, packed.json_file(held))
 
     def read_searches(self) -> list[Declared]:
-        """Return every search that was asked for.
+        """Return every search that was asked for, but those that packed records name themselves.
 
         Raises:
             InputError: a file does not name one.
         """
-        found = []
-        for path in visible(self.root / _SEARCHES, "*.json"):
+        return list(self.searches_by_name().values())
+
+    def searches_by_name(self) -> dict[str, Declared]:
+        """As :meth:`read_searches`, by the names of the single files.
+
+        Raises:
+            InputError: a file does not name one.
+        """
+        singles = {path.name: path for path in visible(self.root / packed.SEARCHES, "*.json")}
+        pack = self._searches()
+        found = {}
+        for name in sorted({*singles, *pack.names()}):
+            path = singles.get(name)
             try:
-                held = json.loads(path.read_text(encoding="utf-8"))
+                held = pack.content(name) if path is None else json.loads(path.read_bytes())
                 identity = RunIdentity(**held["identity"])
-                found.append(Declared(identity=identity, rates=frozenset(held["rates"])))
+                found[name] = Declared(identity=identity, rates=frozenset(held["rates"]))
             except (OSError, ValueError, TypeError, KeyError) as error:
+                if path is None:
+                    raise pack.damaged(name, "names no search over learning rates") from error
                 raise InputError(
                     f"{path} does not name a search over learning rates: delete it, and sweep "
                     "again with --lr search."
@@ -196,13 +248,19 @@ class ResultStore:
         """
         if self.root.exists() and not self.root.is_dir():
             raise InputError(f"results {self.root} is a file: give the folder that holds them.")
-        files = [path for task in TASKS for path in visible(self.root / task, "*.json")]
-        records = []
-        with counting(f"reading {self.root}") as on_progress:
-            for path in files:
-                records.append(self._read(path))
-                on_progress(len(records), len(files))
-        return records
+        found = []
+        with counting(f"reading {self.root}") as on_progress, _without_garbage_collection():
+            for number, task in enumerate(TASKS, start=1):
+                # in this order: what is packed meanwhile is then in the pack
+                singles = {path.name for path in visible(self.root / task, "*.json")}
+                pack = self._records(task)
+                for name in sorted(singles.union(pack.names())):
+                    if name in singles:
+                        found.append(self.at(self.root / task / name))
+                    else:
+                        found.append(_packed_record(pack, task, name))
+                on_progress(number, len(TASKS))
+        return [record for record in found if record is not None]
 
     def newest(self, task: str, *, count: int) -> Iterator[RunRecord]:
         """Yield a task's records that were written last, but what cannot be read."""
@@ -212,7 +270,19 @@ class ResultStore:
             return
         for _, path in sorted(files, reverse=True)[:count]:
             with suppress(InputError):
-                yield self._read(path)
+                record = self.read_single(path)
+                if record is not None:
+                    yield record
+        if len(files) >= count:
+            return
+        earlier = []
+        with suppress(InputError):
+            for name in self._records(task).names():
+                with suppress(InputError):
+                    earlier.append(self.read_packed(self.root / task / name))
+        known = [record for record in earlier if record is not None]
+        known.sort(key=lambda record: record.provenance.started or "", reverse=True)
+        yield from known[: count - len(files)]
 
     def read_items(self, record: RunRecord) -> list[dict[str, Any]]:
         """Return a record's per-item counts; an empty list where it has none.
@@ -223,41 +293,108 @@ class ResultStore:
         if record.items is None:
             return []
         path = self.path(record.identity).parent / record.items.file
-        if not path.is_file():
+        compressed = read_sidecar(path, sha256=record.items.sha256)
+        if compressed is not None:
+            text: str | None = gzip.decompress(compressed).decode()
+        else:
+            pack = self._pack(packed.items_file(self.root, record.identity.task))
+            text = packed.items_text(pack, path.name, sha256=record.items.sha256)
+        if text is None:
             raise InputError(f"per-item counts {path} are missing: restore the file.")
-        packed = path.read_bytes()
-        if hashlib.sha256(packed).hexdigest() != record.items.sha256:
-            raise InputError(
-                f"per-item counts {path} are not those the run wrote (another SHA-256 than the "
-                "record's items.sha256): restore the file."
-            )
-        return [json.loads(line) for line in gzip.decompress(packed).decode().splitlines()]
+        return [json.loads(line) for line in text.splitlines()]
 
-    def _read(self, path: Path) -> RunRecord:
+    def read_single(self, path: Path) -> RunRecord | None:
+        """Return the record of a single file; None if there is no such file.
+
+        Raises:
+            InputError: it cannot be read as the record of its place.
+        """
         try:
             raw = json.loads(path.read_bytes(), parse_constant=_no_constant)
+        except FileNotFoundError:
+            return None
         except (ValueError, OSError) as error:
             raise _unreadable(path, f"it is not JSON ({error})") from error
-        version = raw.get("schema_version") if isinstance(raw, dict) else None
-        if version != SCHEMA_VERSION:
-            raise _unreadable(path, f"schema_version is {version!r}, not {SCHEMA_VERSION}")
+        place = (path.parent.name, path.name)
+        return _checked(raw, place, lambda problem: _unreadable(path, problem))
+
+    def read_packed(self, path: Path) -> RunRecord | None:
+        """Return the packed record whose single file was ``path``; None if there is none.
+
+        Raises:
+            InputError: it cannot be read as the record of its place.
+        """
+        return _packed_record(self._records(path.parent.name), path.parent.name, path.name)
+
+    def _records(self, task: str) -> Pack:
+        return self._pack(packed.records_file(self.root, task))
+
+    def _searches(self) -> Pack:
+        return self._pack(packed.searches_file(self.root))
+
+    def _pack(self, path: Path) -> Pack:
+        """The pack as it is on disk now; another process may have packed since."""
         try:
-            record = RunRecord.model_validate(raw)
-        except ValidationError as error:
-            raise _unreadable(path, _first_problem(error)) from error
-        if self.path(record.identity) != path:
-            belongs = self.path(record.identity).relative_to(self.root)
-            raise _unreadable(path, f"its identity belongs into {belongs}")
-        return record
+            stat = path.stat()
+            state: object = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        except OSError:
+            state = None
+        known = self._packs.get(path)
+        if known is None or known[0] != state:
+            known = self._packs[path] = (state, Pack(path))
+        return known[1]
 
 
-def _pack(items: Sequence[Mapping[str, Any]]) -> bytes:
-    # the same items give the same bytes: sorted keys, no time stamp
-    lines = "".join(canonical_json(item) + "\n" for item in items)
-    return gzip.compress(lines.encode(), compresslevel=9, mtime=0)
+def _name(identity: RunIdentity) -> str:
+    slug = re.sub(r"[^A-Za-z0-9._=-]+", "-", identity.upstream).strip("-.")[:80]
+    return f"{slug}-{identity.key[:16]}.json"
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _packed_record(pack: Pack, task: str, name: str) -> RunRecord | None:
+    if pack.line(name) is None:
+        return None
+    return _checked(
+        pack.content(name),
+        (task, name),
+        lambda problem: pack.damaged(name, f"is no record: {problem}"),
+    )
+
+
+def _checked(
+    raw: Any, place: tuple[str, str], unreadable: Callable[[str], InputError]
+) -> RunRecord:
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != SCHEMA_VERSION:
+        raise unreadable(f"schema_version is {version!r}, not {SCHEMA_VERSION}")
+    try:
+        record = RunRecord.model_validate(raw)
+    except ValidationError as error:
+        raise unreadable(_first_problem(error)) from error
+    belongs = (record.identity.task, _name(record.identity))
+    if belongs != place:
+        raise unreadable(f"its identity belongs into {Path(*belongs)}")
+    return record
+
+
+def read_sidecar(path: Path, *, sha256: str) -> bytes | None:
+    """Return the bytes of a sidecar of per-item counts; None if there is no such file.
+
+    Raises:
+        InputError: it is not the one with that hash.
+    """
+    if not path.is_file():
+        return None
+    compressed = path.read_bytes()
+    if hashlib.sha256(compressed).hexdigest() != sha256:
+        raise InputError(
+            f"per-item counts {path} are not those the run wrote (another SHA-256 than the "
+            "record's items.sha256): restore the file."
+        )
+    return compressed
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put a whole file into its place, or none at all."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_TEMPORARY_SUFFIX}")
     try:
         with open(temporary, "xb") as file:
@@ -270,7 +407,20 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _without_garbage_collection() -> Iterator[None]:
+    # records hold no cycles, and looking for them took a quarter of the time of reading 2,000
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing to a folder of records meanwhile."""
     # two processes of one sweep must not both find the place free
     try:
         import fcntl

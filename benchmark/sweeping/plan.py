@@ -322,7 +322,7 @@ def _state(identity: RunIdentity, store: ResultStore, *, key: str) -> State:
     ended = store.ended(identity)
     if ended is not None:
         return "done" if ended.status == "done" else "diverged"
-    if store.path(identity).exists():
+    if store.holds(identity):
         return "failed before"
     checkpoint = run_folder(store.root, key) / CHECKPOINT
     return "unfinished" if checkpoint.exists() else "to do"

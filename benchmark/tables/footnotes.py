@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from superbit.benchmark.records.choose import Seeds, setting_of
-from superbit.benchmark.records.rate_search import Found, without_rate
+from superbit.benchmark.records.rate_search import Found
 from superbit.benchmark.records.schema import RunRecord, Search
 from superbit.benchmark.scoring.chance import MARK, levels
 from superbit.benchmark.tables.corpus_sets import CorpusSets
@@ -122,8 +122,8 @@ def on_runs(runs: Sequence[RunRecord], *, searched: frozenset[str], picked: bool
         parts = [f"{' or '.join(counts)} test items"] if counts else []
         parts += [f"{_SELECTED[name]}{' or '.join(rules)}"] if rules else []
         trained = [r for r in of_task if r.identity.learning_rate]
-        sought = [r for r in trained if without_rate(r.identity).key in searched]
-        given = [r for r in trained if without_rate(r.identity).key not in searched]
+        sought = [r for r in trained if r.identity.without_rate.key in searched]
+        given = [r for r in trained if r.identity.without_rate.key not in searched]
         parts += [f"learning rate {_rates(sought)}, searched"] if sought else []
         how = "picked by --where" if picked else "given, not searched"
         parts += [f"learning rate {_rates(given)}, {how}"] if given else []
@@ -161,7 +161,7 @@ def on_seeds(seeds: Mapping[str, Seeds], runs: Sequence[RunRecord], names: Names
 
 def on_searches(found: Sequence[Found], runs: Sequence[RunRecord]) -> Iterable[str]:
     """One sentence for all searches of a task that tried the same rates."""
-    shown = {without_rate(run.identity).key for run in runs}
+    shown = {run.identity.without_rate.key for run in runs}
     of_task: dict[str, list[Search]] = {}
     for each in found:
         if each.identity.key in shown:

@@ -111,11 +111,12 @@ def in_order(records: Sequence[RunRecord]) -> list[str]:
         command = tuple(record.provenance.command or ())
         started = record.provenance.started or _LAST
         began[command] = min(began.get(command, _LAST), started)
+    asked_by = {command: _asked(command) for command in began}
     places: dict[str, tuple[str, int, str]] = {}
     for record in records:
         upstream = record.identity.upstream
         command = tuple(record.provenance.command or ())
-        asked = _asked(command)
+        asked = asked_by[command]
         named = meant(upstream, asked, by_path_only=False)
         place = len(asked) if named is None else asked.index(named)
         started = record.provenance.started or _LAST

@@ -32,7 +32,7 @@ from superbit.benchmark.records.choose import (
     name_runs,
     parse_where,
 )
-from superbit.benchmark.records.rate_search import Declared, without_rate
+from superbit.benchmark.records.rate_search import Declared
 from superbit.benchmark.records.schema import RunIdentity, RunRecord
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.scoring.chance import all_at_chance, with_chance
@@ -284,7 +284,7 @@ class _Rows:
             record=record,
             seeds=seeds,
             at_chance=all_at_chance(runs),
-            searched=all(without_rate(run.identity).key in self.searched for run in runs),
+            searched=all(run.identity.without_rate.key in self.searched for run in runs),
         )
 
 

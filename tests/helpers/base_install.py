@@ -55,11 +55,13 @@ ARGUMENTS = {
     "table 1": ["", "--format csv"],
     "table 2": ["--source paper", "--results RECORDS --mean-over-seeds"],
     "compare": ["vanilla_nano bq_vanilla_nano --results RECORDS"],
+    "results pack": ["packed"],
+    "results unpack": ["packed"],
     "claims": [""],
     "error-flow": ["vanilla_nano", "vanilla_nano --format png"],
 }
 # What the base install is for.
-WORK = {"list", "status", "table 2", "compare"}
+WORK = {"list", "status", "table 2", "compare", "results pack", "results unpack"}
 
 
 def verbs_of(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[str]:
@@ -74,7 +76,7 @@ def verbs_of(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> It
 
 def make_inputs() -> None:
     """Make in the working folder whatever the arguments name."""
-    for folder in ("audio", "hf_model", "apart", "teacher", "run_with_log", "commands"):
+    for folder in ("audio", "hf_model", "apart", "teacher", "run_with_log", "commands", "packed"):
         Path(folder).mkdir()
     with wave.open("audio/a.wav", "wb") as file:
         file.setparams((1, 2, 16_000, 0, "NONE", ""))

@@ -1,11 +1,15 @@
 """`results/embedded`: the tables beside its records are what the records give, to the byte."""
 
+import gzip
+import hashlib
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from superbit.benchmark.cli import main
+from superbit.benchmark.records import packed
 from superbit.benchmark.records.choose import counted
 from superbit.benchmark.records.schema import FURTHER_FIELDS
 from superbit.benchmark.records.store import ResultStore
@@ -40,6 +44,7 @@ def test_no_table_is_left_from_earlier():
         "README.md",
         "tables.txt",
         *(line[0] for line in LINES),
+        *(f"{task}.{kind}.gz" for task in TASKS for kind in ("jsonl", "items.jsonl")),
     }
 
 
@@ -80,5 +85,36 @@ def test_records_are_whole_runs_of_a_clean_tree(records):
 
 
 def test_no_record_names_a_folder_of_the_machine():
-    for file in FOLDER.glob("*/*.json"):
-        assert not re.search(r'"/(?!/)[a-z]', file.read_text()), file
+    checked = 0
+    for task in TASKS:
+        pack = packed.Pack(packed.records_file(FOLDER, task))
+        for name in pack.names():
+            text = packed.file_content(pack.get(name)).decode()
+            assert not re.search(r'"/(?!/)[a-z]', text), (task, name)
+            checked += 1
+    assert checked > 1000
+
+
+def test_packed_records_are_the_files_that_sweeps_wrote(records):
+    """Every byte of them: the hash is over the 1,992 single files that stood here before."""
+    digest = hashlib.sha256()
+    for task in sorted(TASKS):
+        pack = packed.Pack(packed.records_file(FOLDER, task))
+        for name in pack.names():
+            digest.update(f"{task}/{name}\0".encode() + packed.file_content(pack.get(name)))
+    assert len(records) == 1992
+    assert digest.hexdigest() == "3699fcf6922fcb592d96be161e83285ef27e66e32d0269eb8e6d1a9e5153c2a3"
+
+
+def test_every_record_has_its_per_item_counts(records):
+    """Read by hand: each pack once, and every line in it is some record's."""
+    for task in TASKS:
+        of_task = {r.items.file: r.items for r in records if r.identity.task == task}
+        with gzip.open(FOLDER / f"{task}.items.jsonl.gz", "rt", encoding="utf-8") as file:
+            lines = [json.loads(line) for line in file]
+        assert [line["file"] for line in lines] == sorted(of_task)
+        for line in lines:
+            said = of_task[line["file"]]
+            assert line["sha256"] == said.sha256
+            assert line["text_sha256"] == hashlib.sha256(line["text"].encode()).hexdigest()
+            assert line["text"].count("\n") == said.count

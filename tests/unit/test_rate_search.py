@@ -9,7 +9,6 @@ from superbit.benchmark.records.rate_search import (
     find,
     score_of,
     summary,
-    without_rate,
 )
 from superbit.benchmark.records.schema import Corpus, Point, RunIdentity, RunRecord, Selection
 from superbit.benchmark.records.store import ResultStore
@@ -160,10 +159,10 @@ def test_a_store_remembers_what_was_asked_for(tmp_path):
 
 def test_what_candidates_share():
     first, second = (run(rate, task="ER", fold=fold).identity for rate, fold in ((1, 1), (2, 3)))
-    assert without_rate(first) == without_rate(second)
-    assert without_rate(first) != without_rate(run(1, task="ER", fold=1, seed=7).identity)
+    assert first.without_rate == second.without_rate
+    assert first.without_rate != run(1, task="ER", fold=1, seed=7).identity.without_rate
     assert (
-        Declared(identity=without_rate(first), rates=frozenset({1.0})).key
+        Declared(identity=first.without_rate, rates=frozenset({1.0})).key
         != declared_by([first, second]).key
     )
 

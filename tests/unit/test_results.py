@@ -1,8 +1,10 @@
 """Records and their store: what changes a key, what is found again, what is refused."""
 
+import copy
 import gzip
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from superbit.benchmark.records import schema
 from superbit.benchmark.records.provenance import Provenance
 from superbit.benchmark.records.schema import (
     FURTHER_FIELDS,
@@ -153,6 +156,44 @@ def test_another_identity_is_another_run(field: str, tmp_path: Path) -> None:
     assert changed.key != identity().key
     assert store.find(changed) is None
     assert store.find(identity()) is not None
+
+
+@pytest.mark.parametrize("field", IDENTITY)
+@pytest.mark.parametrize("deep", [False, True], ids=["shallow", "deep"])
+def test_a_changed_copy_has_its_own_key(field: str, deep: bool) -> None:
+    """What is cached of an identity is of its fields: no copy may bring it along."""
+    first = identity()
+    assert first.without_rate.key != first.key  # now both are cached
+    changed = first.model_copy(update={field: OTHER_IDENTITY[field]}, deep=deep)
+    afresh = identity(**{field: OTHER_IDENTITY[field]})
+    assert (changed.key, changed.without_rate.key) == (afresh.key, afresh.without_rate.key)
+    assert changed.key != first.key == identity().key
+
+
+def test_a_cached_key_is_no_part_of_what_an_identity_is() -> None:
+    hashed, afresh = identity(), identity()
+    key = hashed.key
+    assert hashed == afresh
+    assert hashed.model_dump() == afresh.model_dump()
+    assert hashed.model_dump_json() == afresh.model_dump_json()
+    for copied in (copy.copy(hashed), copy.deepcopy(hashed), hashed.model_copy()):
+        assert copied == hashed
+        assert copied.__dict__.keys() == RunIdentity.model_fields.keys()
+    assert pickle.loads(pickle.dumps(hashed)).key == key
+    for field in ("key", "without_rate", "seed"):
+        with pytest.raises((AttributeError, ValidationError)):
+            setattr(hashed, field, 1)
+    assert hashed.key == key
+
+
+def test_an_identity_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed = []
+    monkeypatch.setattr(schema, "canonical_json", lambda v: hashed.append(v) or canonical_json(v))
+    once = identity()
+    of_the_config = len(hashed)
+    assert len({once.key for _ in range(5)}) == 1
+    assert len({once.without_rate.key for _ in range(5)}) == 1
+    assert len(hashed) == of_the_config + 2
 
 
 @pytest.mark.parametrize("field", sorted(set(RunRecord.model_fields) - DEPENDENT))
