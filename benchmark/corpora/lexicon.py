@@ -13,8 +13,8 @@ from pathlib import Path
 
 from superbit.benchmark.corpora.layout import Problems
 from superbit.benchmark.corpora.paths import LibriSpeechPaths
-from superbit.benchmark.corpora.work import read_text
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import read_text
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ from superbit.benchmark.corpora.lexicon import (
     to_phones,
 )
 from superbit.benchmark.corpora.paths import LibriSpeechPaths
-from superbit.benchmark.corpora.work import read_text, write_atomically
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import read_text, write_text
 from superbit.upstreams.visible import visible
 
 __all__ = [
@@ -178,7 +178,7 @@ def write_length_buckets(
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["file_path", "length", "label"])
         writer.writerows([key, length, ""] for key, length in rows)
-        write_atomically(table, text.getvalue())
+        write_text(table, text.getvalue())
     return folder
 
 

@@ -24,8 +24,8 @@ from superbit.benchmark.corpora.layout import (
     existing_folder,
 )
 from superbit.benchmark.corpora.paths import VoxCeleb1Paths
-from superbit.benchmark.corpora.work import read_text
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import read_text
 from superbit.upstreams.visible import is_hidden
 
 IDENTIFICATION = ("train", "dev", "test")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -31,6 +30,7 @@ from superbit.benchmark.tasks.bindings import BINDINGS, Places
 from superbit.benchmark.tasks.catalog import find_task
 from superbit.upstreams.contract.blame import blamed, require_rate
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import locked
 from superbit.upstreams.registry import LoadedUpstream
 from superbit.upstreams.s3prl import denormals
 
@@ -135,23 +135,10 @@ def _changed(run: RunIdentity, what: str) -> InputError:
 @contextlib.contextmanager
 def _claimed(run_dir: Path, context: RunContext) -> Iterator[None]:
     """Keep the run's folder to one process; wait while another one works on the same run."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        run_dir.mkdir(parents=True, exist_ok=True)
-        yield
-        return
-    locks = context.work_dir / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with (locks / run_dir.name).open("w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if context.stop():
-                    raise InterruptedRun from None
-                time.sleep(0.5)
+    lock = context.work_dir / "locks" / run_dir.name
+    with locked(lock, stop=context.stop, every=0.5) as ours:
+        if not ours:
+            raise InterruptedRun
         run_dir.mkdir(parents=True, exist_ok=True)
         yield
 

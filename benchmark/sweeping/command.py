@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from superbit.benchmark.corpora.paths import CorpusPaths, load_paths
-from superbit.benchmark.corpora.work import require_writable
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.records import rate_search
 from superbit.benchmark.records.store import ResultStore
@@ -21,6 +20,7 @@ from superbit.benchmark.sweeping.launch import Outcome, carry_out
 from superbit.benchmark.sweeping.plan import Plan, SweepRequest, make_plan, plan_lines
 from superbit.benchmark.sweeping.plan import split_list as split
 from superbit.upstreams.errors import InputError, did_you_mean
+from superbit.upstreams.files import require_writable
 from superbit.upstreams.machine import cores
 
 if TYPE_CHECKING:
