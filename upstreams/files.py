@@ -98,6 +98,13 @@ def require_writable(folder: Path, *, option: str, instead: str = "give a folder
         ) from error
 
 
+def existing_folder(path: Path, holds: str) -> Path:
+    """Return ``path`` if it is a folder; ``holds`` says in the error what should be there."""
+    if not path.is_dir():
+        raise InputError(f"{path} is not there: it should be {holds}.")
+    return path
+
+
 @contextlib.contextmanager
 def locked(
     path: Path, *, stop: Callable[[], bool] = lambda: False, every: float = 0.2

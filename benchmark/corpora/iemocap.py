@@ -24,11 +24,10 @@ from superbit.benchmark.corpora.layout import (
     CorpusReport,
     Problems,
     SplitReport,
-    existing_folder,
 )
 from superbit.benchmark.corpora.paths import IemocapPaths
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.files import read_text, write_text
+from superbit.upstreams.files import existing_folder, read_text, write_text
 from superbit.upstreams.visible import visible
 
 # Utterances of the four classes, 5,531 in all.

@@ -29,11 +29,10 @@ from superbit.benchmark.corpora.layout import (
     CorpusReport,
     Problems,
     SplitReport,
-    existing_folder,
 )
 from superbit.benchmark.corpora.paths import Libri2MixPaths
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.files import read_text, write_text
+from superbit.upstreams.files import existing_folder, read_text, write_text
 
 __all__ = [
     "EXPECTED",

@@ -37,11 +37,10 @@ from superbit.benchmark.features.store import CacheError, said_of_cache
 from superbit.benchmark.features.waves import SAMPLE_RATE, KnownFiles
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.records.store import RunIdentity
-from superbit.benchmark.running.record import one_line
 from superbit.benchmark.tasks.bindings import Places
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.contract.blame import blamed, not_finite, require_frames, require_rate
-from superbit.upstreams.errors import InputError
+from superbit.upstreams.errors import InputError, one_line
 from superbit.upstreams.files import require_writable
 from superbit.upstreams.registry import LoadedUpstream
 

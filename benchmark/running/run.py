@@ -10,21 +10,19 @@ from __future__ import annotations
 import contextlib
 import copy
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from superbit.benchmark.corpora.paths import CorpusPaths
-from superbit.benchmark.features.supply import FeatureUse
-from superbit.benchmark.records.store import ResultStore, RunIdentity, RunRecord
+from superbit.benchmark.records.store import RunIdentity, RunRecord
 from superbit.benchmark.running import record
 from superbit.benchmark.running.candidate import Candidate, InterruptedRun
 from superbit.benchmark.running.checkpoints import LABEL, run_folder
 from superbit.benchmark.running.experiment import Experiment
 from superbit.benchmark.running.procedures import PROCEDURES, Session, TestedByName
-from superbit.benchmark.running.record import Job
+from superbit.benchmark.running.record import Job, RunContext
 from superbit.benchmark.running.rng import seed_everything
 from superbit.benchmark.tasks.bindings import BINDINGS, Places
 from superbit.benchmark.tasks.catalog import find_task
@@ -35,30 +33,6 @@ from superbit.upstreams.registry import LoadedUpstream
 from superbit.upstreams.s3prl import denormals
 
 OnStep = Callable[[int, str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunContext:
-    """What every run of a sweep shares.
-
-    Attributes:
-        store: where records go.
-        paths: where the corpora lie.
-        device: ``"cpu"`` or ``"cuda"``.
-        stop: asked often; true makes a run save its checkpoint and raise ``InterruptedRun``.
-        features: which (upstream, task) may read stored features.
-    """
-
-    store: ResultStore
-    paths: CorpusPaths
-    device: str = "cpu"
-    stop: Callable[[], bool] = lambda: False
-    features: Mapping[tuple[str, str], FeatureUse] = field(default_factory=dict)
-
-    @property
-    def work_dir(self) -> Path:
-        """Where derived files, logs and checkpoints of unfinished runs lie."""
-        return self.store.root / "work"
 
 
 def run(

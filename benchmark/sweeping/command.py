@@ -92,7 +92,7 @@ def _tried(plan: Plan, reporter: Reporter) -> dict[str, BaseException]:
 
 def _dry_report(failures: Mapping[str, BaseException]) -> int:
     """Name the upstreams whose runs would all fail; return the exit status."""
-    from superbit.benchmark.running.record import one_line
+    from superbit.upstreams.errors import one_line
 
     for name, error in failures.items():
         print(f"would fail: every run of {name}: {one_line(error)}")

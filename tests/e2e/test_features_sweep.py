@@ -158,8 +158,8 @@ def test_killed_while_other_processes_extract_and_continued(
     (hubconf.parent / "order").write_text("orphan 60")
     script = (
         "import sys; from superbit.benchmark import cli; "
-        "from superbit.benchmark.features import extraction, storing; "
-        "storing._SECONDS_WORTH_PROCESSES = 0; extraction._SHORT_CHUNK_SECONDS = 5; "
+        "from superbit.benchmark.features import extraction, supply; "
+        "supply._SECONDS_WORTH_PROCESSES = 0; extraction._SHORT_CHUNK_SECONDS = 5; "
         "cli.main(sys.argv[1:])"
     )
     two = words(spec, "KS", "--jobs", "2")
