@@ -17,6 +17,7 @@ from superbit.benchmark.tables.formats import require_one_of
 from superbit.upstreams import registry
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.figures import require_matplotlib
+from superbit.upstreams.files import said_of
 from superbit.upstreams.spec import TWIN_POLICY, UpstreamSpec
 from superbit.upstreams.visible import visible
 
@@ -99,10 +100,8 @@ def error_flow_command(arguments: argparse.Namespace) -> int:
         if file is None:
             print(text, end="", file=out)
             return 0
-    try:
+    with said_of(file):
         file.write_bytes(content)
-    except OSError as error:
-        raise InputError(f"{file} cannot be written: {error.strerror or error}.") from None
     print(file)
     return 0
 

@@ -6,10 +6,7 @@ twin, ``policy`` (the whole of it, as in its YAML). Neither file can run code wh
 """
 
 import json
-import os
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from superbit.upstreams.errors import BrokenUpstream, InputError, did_you_mean
+from superbit.upstreams.files import read_json, replaced, write_text
 from superbit.upstreams.hubert import Hubert
 from superbit.upstreams.hubert_config import NAMED_SIZES, HubertConfig
 from superbit.upstreams.quantization.convert import binarize_, is_calibrated
@@ -72,11 +70,9 @@ def save(
         name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
         for name, tensor in model.state_dict().items()
     }
-    directory.mkdir(parents=True, exist_ok=True)
-    with _replaced(directory / WEIGHTS_FILE) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
-    with _replaced(directory / CONFIG_FILE) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    with replaced(directory / WEIGHTS_FILE) as partial:
+        save_file(tensors, partial, metadata={"format": "pt"})
+    write_text(directory / CONFIG_FILE, text)
 
 
 def load(directory: str | Path, *, name: str | None = None) -> Checkpoint:
@@ -134,9 +130,9 @@ def load(directory: str | Path, *, name: str | None = None) -> Checkpoint:
 def _read_config(file: Path) -> tuple[HubertConfig, Policy | None, dict[str, Any]]:
     """Return the model's config, a twin's policy and the free training data of ``config.json``."""
     try:
-        content = json.loads(_existing(file).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise BrokenUpstream(f"{file} is not readable JSON: {error}.") from error
+        content = read_json(_existing(file), "a checkpoint's config")
+    except InputError as error:
+        raise BrokenUpstream(str(error)) from error
     if not isinstance(content, dict):
         raise BrokenUpstream(f"{file} holds no JSON object, which a checkpoint's config is.")
     known = ("format", "model", "policy", "training")
@@ -203,14 +199,3 @@ def check_tensors(
         rest = len(lines) - _NAMED_AT_MOST + 1
         lines = [*lines[: _NAMED_AT_MOST - 1], f"and {rest} more"]
     raise BrokenUpstream(f"{complaint}:" + "".join(f"\n  {line}" for line in lines))
-
-
-@contextmanager
-def _replaced(file: Path) -> Iterator[Path]:
-    """Yield a file to write to, which takes the place of ``file`` when all went well."""
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    try:
-        yield temporary
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)

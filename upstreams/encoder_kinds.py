@@ -8,7 +8,6 @@ what the class must have. A package adds one for every process by an entry point
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -59,51 +58,12 @@ class EncoderKind:
 _registered: dict[str, EncoderKind] = {}
 
 
-def add(
-    kind: str,
-    build: Callable[[HubertConfig], nn.Module],
-    *,
-    sizes: Mapping[str, Mapping[str, Any]],
-    revision: int = 1,
-) -> None:
-    """Make a kind known, and its named sizes; `superbit.upstreams.register_encoder` says more.
-
-    Raises:
-        InputError: a name that is none or is taken, a size that no model can have, or roles that
-            do not exist.
-    """
-    from superbit.upstreams.hubert_config import NAMED_SIZES, HubertConfig
-
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", kind) or kind in ENCODERS:
-        raise InputError(
-            f"encoder kind {kind!r}: a kind is a word of small letters, digits and '_', and not "
-            f"one of superbit's own ({', '.join(ENCODERS)})."
-        )
-    before = _registered.get(kind)
-    own = () if before is None else before.sizes
-    for name in sizes:
-        if not name.isidentifier() or name.startswith("bq_"):
-            raise InputError(
-                f"encoder kind {kind!r}: size {name!r} is no name of an upstream; a name is a "
-                "Python identifier, like 'my_nano', and does not begin with 'bq_'."
-            )
-        if name in NAMED_SIZES and name not in own:
-            raise InputError(f"encoder kind {kind!r}: the name {name!r} is taken; choose another.")
-    check_roles(getattr(build, "roles", {}), where=f"encoder kind {kind!r}")
-    _registered[kind] = EncoderKind(build=build, revision=revision, sizes=tuple(sizes))
-    try:
-        made = {
-            name: HubertConfig.from_dict({"encoder": kind, **size}) for name, size in sizes.items()
-        }
-    except InputError as error:
-        if before is None:
-            del _registered[kind]
-        else:
-            _registered[kind] = before
-        raise InputError(f"encoder kind {kind!r}, sizes: {error}") from None
-    for name in own:
-        NAMED_SIZES.pop(name, None)
-    NAMED_SIZES.update(made)
+def remember(kind: str, known: EncoderKind | None) -> None:
+    """Make a kind known, or with None forget it; `superbit.upstreams.hubert_config` checks it."""
+    if known is None:
+        _registered.pop(kind, None)
+    else:
+        _registered[kind] = known
 
 
 def check_roles(roles: Any, *, where: str) -> None:

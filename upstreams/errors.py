@@ -18,6 +18,12 @@ class BrokenUpstream(InputError):
     """
 
 
+def one_line(error: BaseException) -> str:
+    """Return what an error says in one line, as a record gives its reason."""
+    text = " ".join(str(error).split()) or "no message"
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+
+
 def did_you_mean(wrong: str, known: "list[str] | set[str] | tuple[str, ...]") -> str:
     """Return ``" Did you mean 'x'?"`` for the nearest of ``known``, or an empty string."""
     import difflib

@@ -12,14 +12,18 @@ References:
 - Layers, widths and heads of the named sizes: Table 1 of the paper.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from superbit.upstreams import encoder_kinds
 from superbit.upstreams.encoder_kinds import ENCODERS, SQUEEZEFORMERS, WITH_CONVOLUTION
 from superbit.upstreams.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = [
     "ENCODERS",
@@ -29,6 +33,7 @@ __all__ = [
     "SQUEEZEFORMERS",
     "WITH_CONVOLUTION",
     "HubertConfig",
+    "add_kind",
     "fastconv_layers",
 ]
 
@@ -273,3 +278,46 @@ NAMED_SIZES: dict[str, HubertConfig] = {
     "sparseformer_dn_nano": replace(_NANO, encoder="sparseformer"),
     "sparseformer_sw_nano": replace(_NANO, encoder="sparseformer"),
 }
+
+
+def add_kind(
+    kind: str,
+    build: "Callable[[HubertConfig], nn.Module]",
+    *,
+    sizes: Mapping[str, Mapping[str, Any]],
+    revision: int = 1,
+) -> None:
+    """Make a kind known, and its named sizes; `superbit.upstreams.register_encoder` says more.
+
+    Raises:
+        InputError: a name that is none or is taken, a size that no model can have, or roles that
+            do not exist.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", kind) or kind in ENCODERS:
+        raise InputError(
+            f"encoder kind {kind!r}: a kind is a word of small letters, digits and '_', and not "
+            f"one of superbit's own ({', '.join(ENCODERS)})."
+        )
+    before = encoder_kinds.registered(kind)
+    own = () if before is None else before.sizes
+    for name in sizes:
+        if not name.isidentifier() or name.startswith("bq_"):
+            raise InputError(
+                f"encoder kind {kind!r}: size {name!r} is no name of an upstream; a name is a "
+                "Python identifier, like 'my_nano', and does not begin with 'bq_'."
+            )
+        if name in NAMED_SIZES and name not in own:
+            raise InputError(f"encoder kind {kind!r}: the name {name!r} is taken; choose another.")
+    encoder_kinds.check_roles(getattr(build, "roles", {}), where=f"encoder kind {kind!r}")
+    new = encoder_kinds.EncoderKind(build=build, revision=revision, sizes=tuple(sizes))
+    encoder_kinds.remember(kind, new)
+    try:
+        made = {
+            name: HubertConfig.from_dict({"encoder": kind, **size}) for name, size in sizes.items()
+        }
+    except InputError as error:
+        encoder_kinds.remember(kind, before)
+        raise InputError(f"encoder kind {kind!r}, sizes: {error}") from None
+    for name in own:
+        NAMED_SIZES.pop(name, None)
+    NAMED_SIZES.update(made)

@@ -151,7 +151,9 @@ def register_encoder(
             raise InputError(
                 f"encoder kind {kind!r}: the name {name!r} is another upstream's; choose another."
             )
-    encoder_kinds.add(kind, build, sizes=sizes, revision=revision)
+    from superbit.upstreams.hubert_config import add_kind
+
+    add_kind(kind, build, sizes=sizes, revision=revision)
     if "s3prl.hub" in sys.modules:
         for entry in _our_entries().values():
             if entry.kind == kind:

@@ -9,11 +9,11 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from superbit.benchmark.claims.formula import models_of
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import read_yaml
 
 Relation = Literal["equal", "more than", "less than", "whole"]
 
@@ -111,13 +111,7 @@ def read_claims(file: Traversable | None = None) -> tuple[Claim, ...]:
     """
     file = file or resources.files("superbit.results") / "paper" / "claims.yaml"
     try:
-        claims = _File.model_validate(yaml.safe_load(file.read_text(encoding="utf-8-sig"))).claims
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{file} cannot be read: {getattr(error, 'strerror', None) or error}."
-        ) from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}.") from None
+        claims = _File.model_validate(read_yaml(file, "a YAML file of claims")).claims
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -19,11 +19,10 @@ from superbit.benchmark.corpora.layout import (
     CorpusReport,
     Problems,
     SplitReport,
-    existing_folder,
 )
 from superbit.benchmark.corpora.paths import AudioSnipsPaths
-from superbit.benchmark.corpora.work import read_text
 from superbit.upstreams.errors import InputError, did_you_mean
+from superbit.upstreams.files import existing_folder, read_text
 from superbit.upstreams.visible import visible
 
 SPEAKERS = {

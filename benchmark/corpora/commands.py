@@ -15,9 +15,9 @@ from superbit.benchmark.corpora.embedded.pretraining_speech import make_pretrain
 from superbit.benchmark.corpora.layout import CorpusReport
 from superbit.benchmark.corpora.manifest import Manifest, build_manifest
 from superbit.benchmark.corpora.paths import CorpusPaths, load_paths
-from superbit.benchmark.corpora.work import require_writable
 from superbit.benchmark.progress import Reporter
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import require_writable
 
 
 def make_command(out: str | os.PathLike[str], size: str, seed: int) -> int:

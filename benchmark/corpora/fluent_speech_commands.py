@@ -20,11 +20,10 @@ from superbit.benchmark.corpora.layout import (
     CorpusReport,
     Problems,
     SplitReport,
-    existing_folder,
 )
 from superbit.benchmark.corpora.paths import FluentSpeechCommandsPaths
-from superbit.benchmark.corpora.work import read_text
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import existing_folder, read_text
 
 # Utterances in SUPERB's splits, by the name of the table.
 SPLITS = {"train": 23_132, "valid": 3_118, "test": 3_793}

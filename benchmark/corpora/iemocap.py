@@ -24,11 +24,10 @@ from superbit.benchmark.corpora.layout import (
     CorpusReport,
     Problems,
     SplitReport,
-    existing_folder,
 )
 from superbit.benchmark.corpora.paths import IemocapPaths
-from superbit.benchmark.corpora.work import read_text, write_atomically
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import existing_folder, read_text, write_text
 from superbit.upstreams.visible import visible
 
 # Utterances of the four classes, 5,531 in all.
@@ -182,7 +181,7 @@ def write_folds(section: IemocapPaths, work_dir: str | os.PathLike[str]) -> Path
     folder = Path(work_dir) / "folds" / f"iemocap-{digest}"
     for name, text in texts.items():
         if not (folder / name).is_file():
-            write_atomically(folder / name, text)
+            write_text(folder / name, text)
     return folder
 
 

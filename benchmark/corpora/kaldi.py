@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from superbit.benchmark.corpora.work import read_text
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import read_text
 
 WAVS, RTTM = "wav.scp", "rttm"
 FILES = (WAVS, "segments", "utt2spk", "spk2utt", "reco2dur", RTTM)

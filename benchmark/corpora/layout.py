@@ -112,10 +112,3 @@ class Problems:
             f"{sentence} ({more:,} more like it.)" if (more := self._count[kind] - 1) else sentence
             for kind, sentence in self._first.items()
         )
-
-
-def existing_folder(path: Path, holds: str) -> Path:
-    """``path`` if it is a folder; ``holds`` says in the error what should be there."""
-    if not path.is_dir():
-        raise InputError(f"{path} is not there: it should be {holds}.")
-    return path

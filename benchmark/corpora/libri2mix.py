@@ -29,11 +29,10 @@ from superbit.benchmark.corpora.layout import (
     CorpusReport,
     Problems,
     SplitReport,
-    existing_folder,
 )
 from superbit.benchmark.corpora.paths import Libri2MixPaths
-from superbit.benchmark.corpora.work import read_text, write_atomically
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import existing_folder, read_text, write_text
 
 __all__ = [
     "EXPECTED",
@@ -163,7 +162,7 @@ def bound_dirs(section: Libri2MixPaths, work_dir: str | os.PathLike[str]) -> dic
         bound[split] = Path(work_dir).absolute() / "libri2mix" / digest / split
         for name, text in texts.items():
             if not (bound[split] / name).is_file():
-                write_atomically(bound[split] / name, text)
+                write_text(bound[split] / name, text)
     return bound
 
 

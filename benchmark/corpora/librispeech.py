@@ -11,7 +11,8 @@ import csv
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from importlib import resources
 from pathlib import Path
 
 from superbit.benchmark.corpora.audio import SAMPLE_RATE, read_header
@@ -21,19 +22,23 @@ from superbit.benchmark.corpora.layout import (
     CorpusReport,
     Problems,
     SplitReport,
-    existing_folder,
-)
-from superbit.benchmark.corpora.lexicon import (
-    Lexicon,
-    absent_word,
-    check_lexicon,
-    read_lexicon,
-    to_phones,
 )
 from superbit.benchmark.corpora.paths import LibriSpeechPaths
-from superbit.benchmark.corpora.work import read_text, write_atomically
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.visible import visible
+from superbit.upstreams.files import read_text, write_text
+from superbit.upstreams.s3prl.ctc_corpus.librispeech import (
+    SPLITS,
+    TRAIN,
+    Lexicon,
+    absent_word,
+    audio_files,
+    read_lexicon,
+    to_phones,
+    transcript_files,
+    transcripts,
+    utterances,
+    words_of,
+)
 
 __all__ = [
     "SPLITS",
@@ -47,9 +52,6 @@ __all__ = [
     "write_length_buckets",
 ]
 
-# Utterances in SUPERB's splits.
-SPLITS = {"train-clean-100": 28_539, "dev-clean": 2_703, "test-clean": 2_620}
-TRAIN = "train-clean-100"
 PUBLISHED = (
     ("train-clean-100, dev-clean, test-clean", "https://www.openslr.org/12"),
     (
@@ -69,7 +71,7 @@ def files(section: LibriSpeechPaths) -> CorpusFiles:
     transcripts = [
         CorpusFile(key=path.relative_to(section.root).as_posix(), path=path)
         for split in SPLITS
-        for path in _transcript_files(section, split)
+        for path in transcript_files(section, split)
     ]
     # Their order counts (the first pronunciation wins), their names do not.
     lexicons = [
@@ -77,33 +79,6 @@ def files(section: LibriSpeechPaths) -> CorpusFiles:
     ]
     text = sorted(transcripts + lexicons, key=lambda file: file.key)
     return CorpusFiles(audio=audio, text=tuple(text))
-
-
-def transcripts(section: LibriSpeechPaths, split: str) -> dict[str, str]:
-    """The words of every utterance of a split, by utterance name.
-
-    Raises:
-        InputError: a transcript file is not UTF-8 text.
-    """
-    found: dict[str, str] = {}
-    for path in _transcript_files(section, split):
-        for line in read_text(path).splitlines():
-            name, _, words = line.strip().partition(" ")
-            if name:
-                found[name] = words.strip()
-    return found
-
-
-def utterances(section: LibriSpeechPaths, split: str) -> Iterator[tuple[Path, str]]:
-    """(audio file, its words) of every utterance of a split, in sorted order.
-
-    Raises:
-        InputError: the split is unknown, missing or empty; an utterance has no transcript, or an
-            empty one.
-    """
-    spoken = transcripts(section, split)
-    for file in _audio(section, split):
-        yield file.path, _words(file.path, spoken)
 
 
 def check(section: LibriSpeechPaths, *, batch_size: int | None = None) -> CorpusReport:
@@ -114,7 +89,7 @@ def check(section: LibriSpeechPaths, *, batch_size: int | None = None) -> Corpus
             s3prl's loaders then give no batch or the same utterances again.
     """
     problems = Problems()
-    lexicon = check_lexicon(section, problems)
+    lexicon = _check_lexicon(section, problems)
     splits = []
     for split, expected in SPLITS.items():
         try:
@@ -178,7 +153,7 @@ def write_length_buckets(
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["file_path", "length", "label"])
         writer.writerows([key, length, ""] for key, length in rows)
-        write_atomically(table, text.getvalue())
+        write_text(table, text.getvalue())
     return folder
 
 
@@ -195,29 +170,40 @@ def _fingerprint(audio: dict[str, tuple[CorpusFile, ...]]) -> str:
 
 
 def _audio(section: LibriSpeechPaths, split: str) -> tuple[CorpusFile, ...]:
-    if split not in SPLITS:
-        raise InputError(f"LibriSpeech has no split {split!r}: it has {', '.join(SPLITS)}.")
-    folder = existing_folder(
-        section.root / split, f"the split {split} of LibriSpeech, folders <speaker>/<chapter>"
-    )
-    # Sorted as text: paths sort by parts, which puts "12/…" and "12-…" elsewhere.
-    found = sorted(
-        (path.relative_to(section.root).as_posix(), path) for path in visible(folder, "*/*/*.flac")
-    )
-    if not found:
-        raise InputError(
-            f"{folder} is an empty split: it should hold <speaker>/<chapter>/<utterance>.flac."
-        )
-    return tuple(CorpusFile(key=key, path=path) for key, path in found)
+    return tuple(CorpusFile(key=key, path=path) for key, path in audio_files(section, split))
 
 
-def _transcript_files(section: LibriSpeechPaths, split: str) -> list[Path]:
-    # Only under the name by which s3prl looks for it.
-    return sorted(
-        path
-        for path in visible(section.root / split, "*/*/*.trans.txt")
-        if path.name == f"{path.parent.parent.name}-{path.parent.name}.trans.txt"
-    )
+def phone_inventory() -> frozenset[str]:
+    """The phone symbols of SUPERB's PR task, as in ``downstream_configs/assets/phoneme.txt``."""
+    asset = resources.files("superbit.downstream_configs") / "assets" / "phoneme.txt"
+    return frozenset(asset.read_text(encoding="utf-8").split())
+
+
+def _check_lexicon(section: LibriSpeechPaths, problems: Problems) -> Lexicon | None:
+    """The lexicon, with its faults added to ``problems``; None where it cannot be read."""
+    try:
+        lexicon = read_lexicon(section)
+    except InputError as error:
+        problems.add("lexicon", str(error))
+        return None
+    inventory = phone_inventory()
+    for path in section.lexicon:
+        for number, line in enumerate(read_text(path).splitlines(), start=1):
+            word, *phones = line.split() or [""]
+            if word and not phones:
+                problems.add(
+                    "no phones",
+                    f"{path}, line {number}: {word!r} has no phones; a line should be "
+                    "'WORD PH ON EMES'.",
+                )
+            for phone in phones:
+                if phone not in inventory:
+                    problems.add(
+                        "phone",
+                        f"{path}, line {number}: the phone {phone!r} of {word!r} is not one of "
+                        f"the {len(inventory)} that PR knows (AA0 … ZH, SIL, SPN).",
+                    )
+    return lexicon
 
 
 def _check_transcripts(
@@ -237,7 +223,7 @@ def _check_transcripts(
     for file in audio:
         silent.discard(file.path.stem)
         try:
-            words = _words(file.path, spoken)
+            words = words_of(file.path, spoken)
         except InputError as error:
             problems.add("transcript", str(error))
             continue
@@ -253,15 +239,3 @@ def _check_transcripts(
             f"{section.root / split} has a transcript of {name} and no {name}.flac: "
             "it should have both or neither.",
         )
-
-
-def _words(audio: Path, spoken: Mapping[str, str]) -> str:
-    words = spoken.get(audio.stem)
-    if words:
-        return words
-    chapter = audio.stem.rpartition("-")[0]
-    found = "an empty transcript" if words == "" else "no transcript"
-    raise InputError(
-        f"{audio} has {found}: {chapter}.trans.txt beside it should have a line "
-        f"'{audio.stem} THE WORDS'."
-    )

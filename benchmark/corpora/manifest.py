@@ -21,8 +21,8 @@ from superbit.benchmark.corpora.audio import decode_audio
 from superbit.benchmark.corpora.embedded import recipe
 from superbit.benchmark.corpora.layout import CorpusFile
 from superbit.benchmark.corpora.paths import CorpusPaths
-from superbit.benchmark.corpora.work import write_atomically
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import read_json, write_text
 
 # Raised when the hash is computed in another way: remembered hashes are then not used.
 _CACHE_VERSION = 1
@@ -190,7 +190,7 @@ class _Memory:
         content = {
             p: [*known.state, known.sha256, known.samples] for p, known in self._known.items()
         }
-        write_atomically(self._file, json.dumps({"version": _CACHE_VERSION, "files": content}))
+        write_text(self._file, json.dumps({"version": _CACHE_VERSION, "files": content}))
 
     def _is_known(self, file: CorpusFile, state: tuple[int, int, int]) -> bool:
         known = self._known.get(str(file.path))
@@ -199,14 +199,14 @@ class _Memory:
 
 def _read_memory(file: Path) -> dict[str, _Known]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file, "what is known of files")
         if content["version"] != _CACHE_VERSION:
             return {}
         return {
             path: _Known((size, mtime, ctime), sha256, samples)
             for path, (size, mtime, ctime, sha256, samples) in content["files"].items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (InputError, ValueError, KeyError, TypeError, AttributeError):
         # No memory, or a damaged one: every file is read again.
         return {}
 

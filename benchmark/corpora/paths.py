@@ -11,10 +11,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from superbit.upstreams.errors import InputError, did_you_mean
+from superbit.upstreams.files import read_yaml
 
 # A path that is a file, not a folder.
 _File = Annotated[Path, "file"]
@@ -149,7 +149,7 @@ def load_paths(file: str | os.PathLike[str]) -> CorpusPaths:
             a path is not there or not of the right kind.
     """
     path = Path(file).absolute()
-    content = _read_yaml(path)
+    content = _read_sections(path)
     labels = _take_labels(path, content)
     try:
         paths = CorpusPaths.model_validate(content)
@@ -191,20 +191,8 @@ def _take_labels(file: Path, content: dict[str, Any]) -> dict[str, str]:
     return labels
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise InputError(
-            f"{path} is not there: --paths wants a YAML file with {_one_of(CorpusPaths)}."
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as a paths file: {error}.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or "syntax error"
-        raise InputError(f"{path} is not valid YAML{line}: {problem}.") from None
+def _read_sections(path: Path) -> dict[str, Any]:
+    content = read_yaml(path, f"a YAML file for --paths with {_one_of(CorpusPaths)}")
     if content is None:
         return {}
     if not isinstance(content, dict):

@@ -7,7 +7,6 @@ them. The corpus itself is never written to.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,12 +16,12 @@ from types import ModuleType
 from typing import Any
 
 from superbit.benchmark.corpora.paths import CorpusPaths
-from superbit.benchmark.corpora.work import read_text
 from superbit.benchmark.tasks.bindings import BINDINGS, Places
 from superbit.benchmark.tasks.catalog import TASKS, TaskSpec
 from superbit.benchmark.tasks.configs import resolve
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.extras import pip_line
+from superbit.upstreams.files import read_json, read_text
 
 OnProgress = Callable[[int, int], None]
 
@@ -171,7 +170,7 @@ def _count(kind: str, path: Path) -> int:
     if kind == "folds":
         # Each utterance is tested in one fold.
         lists = path.glob("*/test_meta_data.json")
-        return sum(len(json.loads(read_text(file))["meta_data"]) for file in lists)
+        return sum(len(read_json(file, "a split that s3prl wrote")["meta_data"]) for file in lists)
     return len(_lines(path / "wav.scp" if kind == "libri2mix" else path))
 
 

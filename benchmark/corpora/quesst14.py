@@ -25,11 +25,10 @@ from superbit.benchmark.corpora.layout import (
     CorpusReport,
     Problems,
     SplitReport,
-    existing_folder,
 )
 from superbit.benchmark.corpora.paths import Quesst14Paths
-from superbit.benchmark.corpora.work import read_text
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import existing_folder, read_text
 from superbit.upstreams.visible import visible
 
 SPLITS = ("dev", "eval")

@@ -19,10 +19,10 @@ from superbit.benchmark.corpora.layout import (
     CorpusReport,
     Problems,
     SplitReport,
-    existing_folder,
 )
 from superbit.benchmark.corpora.paths import SpeechCommandsPaths
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import existing_folder
 from superbit.upstreams.visible import visible
 
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from superbit.benchmark.corpora.paths import VoxCeleb1Paths
 from superbit.benchmark.corpora.voxceleb1 import Trial, files_of_part
-from superbit.benchmark.corpora.work import write_atomically
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import write_text
 
 _MOST = 2_000
 # Raised when the same corpus would get other trials.
@@ -55,7 +55,7 @@ def dev_trials(section: VoxCeleb1Paths, work_dir: str | os.PathLike[str]) -> Pat
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
     path = Path(work_dir) / "dev_trials" / f"voxceleb1-{name}.txt"
     if not path.is_file():
-        write_atomically(path, text)
+        write_text(path, text)
     return path
 
 

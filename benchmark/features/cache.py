@@ -9,18 +9,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from superbit.benchmark.corpora.work import write_atomically
-from superbit.benchmark.features.store import FeatureStore, folder_bytes, whole_or_nothing
+from superbit.benchmark.features.store import FeatureStore, folder_bytes, said_of_cache
 from superbit.benchmark.records.schema import canonical_json
+from superbit.upstreams import files
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.quantization.policy import Policy
 
@@ -117,41 +115,19 @@ def note_upstream(folder: Path, upstream: LoadedUpstream) -> None:
     file = folder / "upstream.json"
     if not file.exists():
         described = {"upstream": str(upstream.spec), **upstream_identity(upstream)}
-        write_atomically(file, json.dumps(described, indent=2) + "\n")
+        files.write_text(file, json.dumps(described, indent=2) + "\n")
 
 
 @contextlib.contextmanager
 def locked(folder: Path, *, stop: Callable[[], bool]) -> Iterator[bool]:
     """Keep an upstream's folder to one extraction; others wait. Gives False where ``stop`` ended
-    the waiting. The operating system frees the lock of a process that dies."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield True
-        return
+    the waiting."""
+    # Beside the folder: ``cache prune`` deletes it whole while it holds the lock.
+    lock = folder.with_name(f".{folder.name}.lock")
     with contextlib.ExitStack() as held:
-        while True:
-            with whole_or_nothing(folder):
-                lock = held.enter_context((folder / "lock").open("w"))
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _is_there(lock):
-                    break
-            except BlockingIOError:
-                if stop():
-                    yield False
-                    return
-                time.sleep(0.2)
-            lock.close()
-        yield True
-
-
-def _is_there(lock: IO[str]) -> bool:
-    """Whether the file that is locked is still the folder's: ``cache prune`` deletes both."""
-    try:
-        return os.path.samestat(os.fstat(lock.fileno()), os.stat(lock.name))
-    except FileNotFoundError:
-        return False
+        with said_of_cache(folder):
+            ours = held.enter_context(files.locked(lock, stop=stop))
+        yield ours
 
 
 def batch_deviation(upstream: nn.Module, rate: float, *, zeros_follow: bool = False) -> float:
@@ -227,8 +203,8 @@ def cached_folders(cache: Path) -> list[tuple[Path, str, int, float]]:
     found = []
     for note in sorted(cache.glob("*/upstream.json")):
         try:
-            name = str(json.loads(note.read_text(encoding="utf-8"))["upstream"])
-        except (OSError, ValueError, KeyError, TypeError):
+            name = str(files.read_json(note, "a note of features")["upstream"])
+        except (InputError, KeyError, TypeError):
             name = "?"
         newest = max((file.stat().st_mtime for file in note.parent.rglob("*")), default=0.0)
         found.append((note.parent, name, folder_bytes(note.parent), newest))

@@ -48,7 +48,7 @@ def prune_command(arguments: argparse.Namespace) -> int:
             if not ours:
                 print(f"in use, left alone: {typed(upstream)} ({folder.name})")
                 continue
-            # Under its own name no newcomer may find what is about to go, a lock among it.
+            # Under its own name no reader may find what is about to go.
             doomed = folder.with_name(f".{folder.name}.{os.getpid()}.deleted")
             folder.rename(doomed)
             shutil.rmtree(doomed)

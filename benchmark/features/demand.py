@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from superbit.benchmark.corpora.work import write_atomically
 from superbit.benchmark.features.waves import (
     SAMPLE_RATE,
     KnownFiles,
@@ -24,6 +23,8 @@ from superbit.benchmark.running.rng import rng_state, set_rng_state
 from superbit.benchmark.tasks.bindings import BINDINGS, Places
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.configs import total_steps
+from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import read_json, write_text
 from superbit.upstreams.s3prl import patches
 
 Kind = Literal["pooled", "frames"]
@@ -138,8 +139,8 @@ class Lengths:
     def __init__(self, file: Path) -> None:
         self._file, self._changed = file, False
         try:
-            self._known: dict[str, int] = dict(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            self._known: dict[str, int] = dict(read_json(file, "lengths of audio"))
+        except (InputError, ValueError, TypeError):
             self._known = {}
 
     def of(self, key: str, measure: Callable[[], int]) -> int:
@@ -151,7 +152,7 @@ class Lengths:
     def save(self) -> None:
         """Write what was measured; of two processes that write at once, one wins."""
         if self._changed:
-            write_atomically(self._file, json.dumps(self._known))
+            write_text(self._file, json.dumps(self._known))
 
 
 class _Collector:

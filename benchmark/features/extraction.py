@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from superbit.benchmark.corpora.work import write_atomically
 from superbit.benchmark.features.cache import CacheSettings, locked, note_upstream
 from superbit.benchmark.features.source import UpstreamFeatures
 from superbit.benchmark.features.store import (
@@ -27,12 +26,13 @@ from superbit.benchmark.features.store import (
     Features,
     folder_bytes,
     remove_leftovers,
-    whole_or_nothing,
+    said_of_cache,
     write_shard,
 )
 from superbit.benchmark.features.waves import Wave, passes
 from superbit.benchmark.running.candidate import InterruptedRun
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import read_json, write_text
 from superbit.upstreams.machine import end_with_parent
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def extract(
     with locked(folder, stop=stop) as ours:
         if not ours:
             raise InterruptedRun
-        with whole_or_nothing(folder):
+        with said_of_cache(folder):
             note_upstream(folder, upstream)
         store = settings.store(upstream, kind)
         remove_leftovers(store.folder)
@@ -168,9 +168,9 @@ def _chunk_seconds(total: float, workers: int) -> float:
 def measured_rate(folder: Path) -> float | None:
     """Seconds of one core for a second of audio, as measured at extraction in this folder."""
     try:
-        known = json.loads((folder / "rate.json").read_text(encoding="utf-8"))
+        known = read_json(folder / "rate.json", "a measured rate")
         return float(known["seconds"]) / float(known["audio_seconds"])
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+    except (InputError, ValueError, KeyError, TypeError, ZeroDivisionError):
         return None
 
 
@@ -206,7 +206,7 @@ def _note_rate(folder: Path, *, audio: float, seconds: float, wall: float) -> No
     if audio < _TELLING_SECONDS and measured_rate(folder) is not None:
         return
     with contextlib.suppress(OSError):
-        write_atomically(
+        write_text(
             folder / "rate.json",
             json.dumps({"audio_seconds": audio, "seconds": seconds, "wall_seconds": wall}),
         )

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from superbit.benchmark.corpora.paths import CorpusPaths
-from superbit.benchmark.corpora.work import require_writable
 from superbit.benchmark.features.cache import (
     TOLERANCE,
     CacheSettings,
@@ -34,15 +33,15 @@ from superbit.benchmark.features.extraction import (
     measured_rate,
     refuse_small_budget,
 )
-from superbit.benchmark.features.store import CacheError, whole_or_nothing
+from superbit.benchmark.features.store import CacheError, said_of_cache
 from superbit.benchmark.features.waves import SAMPLE_RATE, KnownFiles
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.records.store import RunIdentity
-from superbit.benchmark.running.record import one_line
 from superbit.benchmark.tasks.bindings import Places
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.contract.blame import blamed, not_finite, require_frames, require_rate
-from superbit.upstreams.errors import InputError
+from superbit.upstreams.errors import InputError, one_line
+from superbit.upstreams.files import require_writable
 from superbit.upstreams.registry import LoadedUpstream
 
 _PROBE_SECONDS = 3
@@ -114,7 +113,7 @@ def plan_features(
         else:
             demands[name, task] = replace(demand, kind=costs[name].kind(demand.kind))
     # What is not remembered is measured again.
-    with contextlib.suppress(CacheError), whole_or_nothing(settings.folder):
+    with contextlib.suppress(CacheError), said_of_cache(settings.folder):
         lengths.save()
     needs, planned = [], set[tuple[str, str, str]]()
     for (name, task), demand in demands.items():

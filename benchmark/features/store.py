@@ -17,16 +17,17 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from superbit.benchmark.records.schema import canonical_json
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import PARTIAL, replaced
 
 _VERSION = 1
-_INDEX, _DATA, _PARTIAL = ".json", ".bin", ".partial"
+_INDEX, _DATA = ".json", ".bin"
 
 
 class CacheError(InputError):
@@ -152,8 +153,13 @@ def write_shard(folder: Path, features: Sequence[Features]) -> Path:
     entries, offset = {}, 0
     name = folder / f"{time.time_ns():020d}-{os.getpid()}"
     data, index = name.with_suffix(_DATA), name.with_suffix(_INDEX)
-    with whole_or_nothing(folder, data, index):
-        with _new(data) as out:
+    # The index takes its name last.
+    with (
+        said_of_cache(folder),
+        replaced(index, on_disk=True) as partial_index,
+        replaced(data, on_disk=True) as partial_data,
+    ):
+        with partial_data.open("wb") as out:
             for each in features:
                 states = np.ascontiguousarray(each.states, dtype=first.dtype)
                 checksum = zlib.crc32(states.data)
@@ -168,16 +174,13 @@ def write_shard(folder: Path, features: Sequence[Features]) -> Path:
             "entries": entries,
         }
         content["checksum"] = zlib.crc32(canonical_json(content).encode())
-        with _new(index) as out:
-            out.write(json.dumps(content).encode())
-        os.replace(_partial(data), data)
-        os.replace(_partial(index), index)
+        partial_index.write_bytes(json.dumps(content).encode())
     return index
 
 
 def remove_leftovers(folder: Path) -> None:
     """Delete what an extraction that was killed left behind; only for who holds the lock."""
-    for file in folder.glob(f"*{_PARTIAL}"):
+    for file in folder.glob(f"*{PARTIAL}"):
         file.unlink(missing_ok=True)
     for data in folder.glob(f"*{_DATA}"):
         if _read_index(data.with_suffix(_INDEX)) is None:
@@ -191,8 +194,8 @@ def folder_bytes(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def whole_or_nothing(folder: Path, *files: Path) -> Iterator[None]:
-    """Make the folder; of what is written there, leave no part of ``files`` behind.
+def said_of_cache(folder: Path) -> Iterator[None]:
+    """Make the folder, and say what to do where it or something in it cannot be written.
 
     Raises:
         CacheError: in place of any ``OSError``, with what to do.
@@ -210,23 +213,6 @@ def whole_or_nothing(folder: Path, *files: Path) -> Iterator[None]:
             else "give a folder that can with --cache-dir, or say --no-cache"
         )
         raise CacheError(f"feature cache {folder}: {what}: {todo}.") from error
-    finally:
-        for file in files:
-            with contextlib.suppress(OSError):
-                _partial(file).unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _new(file: Path) -> Iterator[IO[bytes]]:
-    """A file under a name of its own until everything is in it, and on the disk."""
-    with _partial(file).open("wb") as out:
-        yield out
-        out.flush()
-        os.fsync(out.fileno())
-
-
-def _partial(file: Path) -> Path:
-    return file.with_name(file.name + _PARTIAL)
 
 
 def _read_index(index: Path) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from superbit.benchmark.features.source import FeatureSource, UpstreamFeatures
 from superbit.benchmark.features.store import CacheError
 from superbit.benchmark.features.waves import KnownFiles
 from superbit.benchmark.running.candidate import InterruptedRun
-from superbit.benchmark.running.record import one_line
+from superbit.upstreams.errors import one_line
 from superbit.upstreams.registry import LoadedUpstream
 from superbit.upstreams.spec import typed
 

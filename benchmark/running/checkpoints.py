@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import replaced
 
 if TYPE_CHECKING:
     from superbit.benchmark.running.experiment import Experiment
@@ -72,9 +72,8 @@ def load_snapshot(path: Path) -> dict[str, Any]:
 def _write(path: Path, state: dict[str, Any]) -> None:
     import torch
 
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+    with replaced(path) as partial:
+        torch.save(state, partial)
 
 
 def _read(path: Path) -> dict[str, Any]:

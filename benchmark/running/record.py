@@ -1,27 +1,30 @@
-"""What a run leaves behind: a record for each of its learning rates, done or failed."""
+"""What a run is given, and what it leaves: a record a learning rate, done or failed."""
 
 from __future__ import annotations
 
 import hashlib
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from superbit.benchmark.corpora.manifest import Manifest
 from superbit.benchmark.records import provenance, rate_search
 from superbit.benchmark.records.schema import Corpus, RunIdentity, RunRecord, Search
+from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.running.candidate import Candidate
 from superbit.benchmark.running.session import Tested, TestedByName
 from superbit.benchmark.scoring import chance
 from superbit.benchmark.tasks.bindings import BINDINGS
 from superbit.benchmark.tasks.catalog import TASKS
-from superbit.upstreams.errors import InputError
+from superbit.upstreams.errors import InputError, one_line
 from superbit.upstreams.spec import UpstreamSpec
 
 if TYPE_CHECKING:
-    from superbit.benchmark.running.run import RunContext
+    from superbit.benchmark.corpora.paths import CorpusPaths
+    from superbit.benchmark.features.supply import FeatureUse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,30 @@ class Job:
             return self.first.key
         keys = ",".join(sorted(identity.key for identity in self.searched))
         return hashlib.sha256(keys.encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """What every run of a sweep shares.
+
+    Attributes:
+        store: where records go.
+        paths: where the corpora lie.
+        device: ``"cpu"`` or ``"cuda"``.
+        stop: asked often; true makes a run save its checkpoint and raise ``InterruptedRun``.
+        features: which (upstream, task) may read stored features.
+    """
+
+    store: ResultStore
+    paths: CorpusPaths
+    device: str = "cpu"
+    stop: Callable[[], bool] = lambda: False
+    features: Mapping[tuple[str, str], FeatureUse] = field(default_factory=dict)
+
+    @property
+    def work_dir(self) -> Path:
+        """Where derived files, logs and checkpoints of unfinished runs lie."""
+        return self.store.root / "work"
 
 
 def store(
@@ -241,9 +268,3 @@ def _provenance(
         gpu=torch.cuda.get_device_name() if device.startswith("cuda") else None,
         features=features,
     )
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, as a record's reason."""
-    text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"

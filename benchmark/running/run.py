@@ -10,56 +10,30 @@ from __future__ import annotations
 import contextlib
 import copy
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from superbit.benchmark.corpora.paths import CorpusPaths
-from superbit.benchmark.features.supply import FeatureUse
-from superbit.benchmark.records.store import ResultStore, RunIdentity, RunRecord
+from superbit.benchmark.records.store import RunIdentity, RunRecord
 from superbit.benchmark.running import record
 from superbit.benchmark.running.candidate import Candidate, InterruptedRun
 from superbit.benchmark.running.checkpoints import LABEL, run_folder
 from superbit.benchmark.running.experiment import Experiment
 from superbit.benchmark.running.procedures import PROCEDURES, Session, TestedByName
-from superbit.benchmark.running.record import Job
+from superbit.benchmark.running.record import Job, RunContext
 from superbit.benchmark.running.rng import seed_everything
 from superbit.benchmark.tasks.bindings import BINDINGS, Places
 from superbit.benchmark.tasks.catalog import find_task
 from superbit.upstreams.contract.blame import blamed, require_rate
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import locked
 from superbit.upstreams.registry import LoadedUpstream
 from superbit.upstreams.s3prl import denormals
 from superbit.upstreams.spec import typed
 
 OnStep = Callable[[int, str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunContext:
-    """What every run of a sweep shares.
-
-    Attributes:
-        store: where records go.
-        paths: where the corpora lie.
-        device: ``"cpu"`` or ``"cuda"``.
-        stop: asked often; true makes a run save its checkpoint and raise ``InterruptedRun``.
-        features: which (upstream, task) may read stored features.
-    """
-
-    store: ResultStore
-    paths: CorpusPaths
-    device: str = "cpu"
-    stop: Callable[[], bool] = lambda: False
-    features: Mapping[tuple[str, str], FeatureUse] = field(default_factory=dict)
-
-    @property
-    def work_dir(self) -> Path:
-        """Where derived files, logs and checkpoints of unfinished runs lie."""
-        return self.store.root / "work"
 
 
 def run(
@@ -136,23 +110,10 @@ def _changed(run: RunIdentity, what: str) -> InputError:
 @contextlib.contextmanager
 def _claimed(run_dir: Path, context: RunContext) -> Iterator[None]:
     """Keep the run's folder to one process; wait while another one works on the same run."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        run_dir.mkdir(parents=True, exist_ok=True)
-        yield
-        return
-    locks = context.work_dir / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with (locks / run_dir.name).open("w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if context.stop():
-                    raise InterruptedRun from None
-                time.sleep(0.5)
+    lock = context.work_dir / "locks" / run_dir.name
+    with locked(lock, stop=context.stop, every=0.5) as ours:
+        if not ours:
+            raise InterruptedRun
         run_dir.mkdir(parents=True, exist_ok=True)
         yield
 

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from superbit.benchmark.corpora.paths import CorpusPaths, load_paths
-from superbit.benchmark.corpora.work import require_writable
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.records import rate_search
 from superbit.benchmark.records.store import ResultStore
@@ -21,6 +20,7 @@ from superbit.benchmark.sweeping.launch import Outcome, carry_out
 from superbit.benchmark.sweeping.plan import Plan, SweepRequest, make_plan, plan_lines
 from superbit.benchmark.sweeping.plan import split_list as split
 from superbit.upstreams.errors import InputError, did_you_mean
+from superbit.upstreams.files import require_writable
 from superbit.upstreams.machine import cores
 from superbit.upstreams.spec import typed
 
@@ -93,7 +93,7 @@ def _tried(plan: Plan, reporter: Reporter) -> dict[str, BaseException]:
 
 def _dry_report(failures: Mapping[str, BaseException]) -> int:
     """Name the upstreams whose runs would all fail; return the exit status."""
-    from superbit.benchmark.running.record import one_line
+    from superbit.upstreams.errors import one_line
 
     for name, error in failures.items():
         print(f"would fail: every run of {typed(name)}: {one_line(error)}")

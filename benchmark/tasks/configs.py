@@ -10,7 +10,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -22,6 +21,7 @@ from pydantic import (
 
 from superbit.benchmark.tasks.catalog import TASKS, find_task
 from superbit.upstreams.errors import InputError, did_you_mean
+from superbit.upstreams.files import read_yaml
 
 Scale = Literal["superb", "embedded"]
 SCALES: tuple[Scale, ...] = ("superb", "embedded")
@@ -142,30 +142,15 @@ def _shorten(runner: dict[str, Any] | None, limit: int) -> None:
         runner["test_step"] = runner["save_step"] = steps
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file whose top level is a mapping.
-
-    Raises:
-        InputError: no such file, not YAML, or another top level.
-    """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is not YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: the top level must be a mapping of keys to values.")
-    return data
-
-
 def _packaged(name: str) -> dict[str, Any]:
-    text = (resources.files("superbit.downstream_configs") / name).read_text(encoding="utf-8")
-    return dict(yaml.safe_load(text))
+    file = resources.files("superbit.downstream_configs") / name
+    return dict(read_yaml(file, "a config of superbit's"))
 
 
 def _user_overrides(path: Path, task: str) -> dict[str, Any]:
-    data = read_yaml(path)
+    data = read_yaml(path, "a YAML file of config overrides")
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: the top level must be a mapping of keys to values.")
     for key in data:
         if key not in TASKS:
             hint = did_you_mean(str(key), list(TASKS))

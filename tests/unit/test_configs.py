@@ -254,7 +254,7 @@ def test_overrides_may_add_a_scheduler(tmp_path):
         ("KS:\n  runner: {total_steps: 0}", "runner.total_steps: .*greater than 0"),
         ("KS:\n  runner: {total_steps: 1.5}", "runner.total_steps: .*integer"),
         ("KS:\n  optimizer: {lr: -1}", "optimizer.lr: .*greater than 0"),
-        ("KS: [", "is not YAML"),
+        ("KS: [", "is not valid YAML at line 1"),
         ("- KS", "top level must be a mapping"),
     ],
 )
@@ -267,7 +267,7 @@ def test_wrong_overrides_name_file_and_key(tmp_path, text, said):
 
 
 def test_a_missing_file_of_overrides(tmp_path):
-    with pytest.raises(InputError, match=r"nowhere.yaml: cannot be read"):
+    with pytest.raises(InputError, match=r"nowhere.yaml is not there: it should be"):
         resolve("KS", scale="superb", overrides=tmp_path / "nowhere.yaml")
 
 

@@ -19,7 +19,7 @@ from superbit.benchmark.corpora.audio import read_audio
 from superbit.benchmark.corpora.embedded import make, recipe, sizes, texts, voices
 from superbit.benchmark.corpora.embedded.espeak import Espeak
 from superbit.benchmark.corpora.embedded.make import make_corpora
-from superbit.benchmark.corpora.lexicon import phone_inventory
+from superbit.benchmark.corpora.librispeech import phone_inventory
 from superbit.benchmark.corpora.manifest import build_manifest
 from superbit.upstreams.errors import InputError
 

@@ -541,7 +541,7 @@ def test_two_files_of_one_name_are_two_models_and_either_checkpoint_needs_its_ow
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "policy p.yaml cannot be read: No such file"),
+        (None, "p.yaml is not there: it should be a policy"),
         (
             "name: p\nrules: [{role: linaer, replace: relu}]",
             "p.yaml, rule 1: role is 'linaer'.*'linear'",

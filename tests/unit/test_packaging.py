@@ -1,8 +1,10 @@
 """The package as it is installed: its list of folders, its light start, its public verbs."""
 
+import ast
 import configparser
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,3 +47,92 @@ def test_nothing_imports_a_top_level_folder_by_its_bare_name():
             lines = file.read_text(encoding="utf-8").splitlines()
             bare = [ln for ln in lines if ln.startswith(tuple(f"from {t}" for t in TOP))]
             assert not bare, file
+
+
+def source_files() -> dict[str, Path]:
+    """Every module of the two packages, by its name."""
+    found = {}
+    for top in ("upstreams", "benchmark"):
+        for file in (ROOT / top).rglob("*.py"):
+            parts = file.relative_to(ROOT).with_suffix("").parts
+            parts = parts[:-1] if parts[-1] == "__init__" else parts
+            found[".".join(("superbit", *parts))] = file
+    return found
+
+
+def imports(node: ast.AST, module: str, *, typing: bool) -> Iterator[str]:
+    """What is imported below a node, functions included: modules, and names in modules.
+
+    Args:
+        typing: also what only a type checker imports.
+    """
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test) and not typing:
+            for other in child.orelse:
+                yield from imports(other, module, typing=typing)
+            continue
+        if isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            above = module.split(".")[: -child.level] if child.level else []
+            origin = ".".join([*above, *filter(None, [child.module])])
+            yield from (f"{origin}.{alias.name}" for alias in child.names)
+        yield from imports(child, module, typing=typing)
+
+
+def graph(files: dict[str, Path], *, typing: bool) -> dict[str, set[str]]:
+    """The modules that each module imports, wherever in its file."""
+    found = {}
+    for module, file in files.items():
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        # a name in a module counts as its module
+        named = {name for name in imports(tree, module, typing=typing)}
+        of_modules = {name if name in files else name.rpartition(".")[0] for name in named}
+        found[module] = (of_modules & files.keys()) - {module}
+    return found
+
+
+def circles(of: dict[str, set[str]]) -> list[str]:
+    """The modules that are left when those that import none that is left are taken away."""
+    left = {module: set(others) for module, others in of.items()}
+    while ends := {module for module, others in left.items() if not others & left.keys()}:
+        left = {module: others for module, others in left.items() if module not in ends}
+    # neither those that only lead to a circle
+    while ends := {m for m in left if not any(m in others for others in left.values())}:
+        left = {module: others for module, others in left.items() if module not in ends}
+    return sorted(left)
+
+
+def test_no_module_of_upstreams_knows_benchmark():
+    """By import, also for types only, or by a string that is imported; presets tell commands."""
+    files = source_files()
+    for module, others in graph(files, typing=True).items():
+        if module.startswith("superbit.upstreams"):
+            assert not {o for o in others if o.startswith("superbit.benchmark")}, module
+            assert "superbit.benchmark" not in files[module].read_text(encoding="utf-8"), module
+
+
+def test_modules_import_each_other_in_no_circle():
+    assert circles(graph(source_files(), typing=False)) == []
+
+
+def test_a_circle_would_be_found(tmp_path):
+    written = {
+        "superbit.upstreams.a": "def f():\n    from superbit.upstreams import b\n",
+        "superbit.upstreams.b": "import superbit.upstreams.c.d\n",
+        "superbit.upstreams.c.d": "from ..a import name\n",
+        "superbit.upstreams.leads": "from superbit.upstreams.a import f\n",
+        "superbit.upstreams.led": "",
+        "superbit.upstreams.typed": "if TYPE_CHECKING:\n    import superbit.upstreams.led\n",
+    }
+    files = {}
+    for number, (module, text) in enumerate(written.items()):
+        files[module] = tmp_path / f"{number}.py"
+        files[module].write_text(text)
+    files["superbit.upstreams.led"].write_text("import superbit.upstreams.typed\n")
+    assert circles(graph(files, typing=False)) == [
+        "superbit.upstreams.a",
+        "superbit.upstreams.b",
+        "superbit.upstreams.c.d",
+    ]
+    assert len(circles(graph(files, typing=True))) == 5

@@ -62,7 +62,7 @@ def test_a_policy_that_does_not_fit_the_model_is_an_error(rules, said):
     [
         ("name: p\nrulez: []", "rulez.*Did you mean 'rules'"),
         ("- 1", "a mapping of name,.* is needed"),
-        ("name: [", "not readable YAML"),
+        ("name: [", "p.yaml is not valid YAML at line 1"),
         ("rules: [{}]", "name is None"),
         ("name: p\nrules: []", "a list of rules"),
         ("name: p\nrules: [{modules: [a]}]", "rule 1: a rule has weight and input"),
@@ -85,7 +85,7 @@ def test_a_wrong_policy_is_named_with_its_key(text, said):
 def test_unknown_names_and_files(tmp_path):
     with pytest.raises(InputError, match="Did you mean 'w1a1'"):
         load_policy("w1b1")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is not there: it should be a policy"):
         read_policy(tmp_path / "none.yaml")
     file = tmp_path / "mine.yaml"
     file.write_text(f"name: mine\nrules: [{RULE}]")

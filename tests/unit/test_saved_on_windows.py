@@ -15,7 +15,7 @@ from superbit.benchmark.claims.data import read_claims
 from superbit.benchmark.corpora.paths import load_paths
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.scoring.diarization import read_rttm
-from superbit.benchmark.tasks.configs import read_yaml
+from superbit.benchmark.tasks.configs import resolve
 from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import untrained_model
@@ -39,8 +39,8 @@ def _paths(folder):
 
 def _overrides(folder):
     file = folder / "overrides.yaml"
-    file.write_text("runner:\n  total_steps: 5\n")
-    return file, read_yaml
+    file.write_text("KS:\n  runner:\n    total_steps: 5\n")
+    return file, lambda file: resolve("KS", scale="superb", overrides=file)
 
 
 def _policy(folder):

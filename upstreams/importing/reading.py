@@ -4,7 +4,6 @@ Most sizes follow from the tensors' shapes. What does not (heads, dropout) is re
 configuration where the source has one.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import read_json
 from superbit.upstreams.importing import naming, unpickle
 from superbit.upstreams.importing.naming import Naming
 
@@ -130,10 +130,7 @@ def _normalizes(file: Path) -> bool:
 
 
 def _json(file: Path, what: str) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} is not readable JSON: {error}.") from error
+    content = read_json(file, what)
     if not isinstance(content, dict):
         raise InputError(f"{file} holds no JSON object, which {what} is.")
     return content

@@ -20,11 +20,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from superbit.upstreams import encoder_kinds
 from superbit.upstreams.encoder_kinds import ROLES, Roles, check_roles
 from superbit.upstreams.errors import InputError, did_you_mean
+from superbit.upstreams.files import parse_yaml, read_yaml
 from superbit.upstreams.spec import is_policy_file
 
 if TYPE_CHECKING:
@@ -200,7 +199,8 @@ def load_policy(name: str) -> Policy:
             f"and a path that ends in .yaml is a file's.{did_you_mean(name, policy_names())}"
         )
     folder = resources.files("superbit.upstreams") / "quantization" / "policies"
-    return parse_policy((folder / f"{name}.yaml").read_text("utf-8"), where=f"{name}.yaml")
+    content = read_yaml(folder / f"{name}.yaml", "a policy of superbit's")
+    return policy_from_dict(content, where=f"{name}.yaml")
 
 
 def read_policy(file: str | Path) -> Policy:
@@ -209,13 +209,7 @@ def read_policy(file: str | Path) -> Policy:
     Raises:
         InputError: it cannot be read, or is no policy; the message names the file and the key.
     """
-    try:
-        text = Path(file).read_text("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"policy {file} cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"policy {file} cannot be read: it is not UTF-8 ({error}).") from error
-    return parse_policy(text, where=str(file))
+    return policy_from_dict(read_yaml(Path(file), "a policy, a YAML file"), where=str(file))
 
 
 def parse_policy(text: str, *, where: str) -> Policy:
@@ -224,13 +218,7 @@ def parse_policy(text: str, *, where: str) -> Policy:
     Raises:
         InputError: not YAML, an unknown or missing key, or a value that none can have.
     """
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(
-            f"{where} is not readable YAML: {' '.join(str(error).split())}."
-        ) from error
-    return policy_from_dict(content, where=where)
+    return policy_from_dict(parse_yaml(text, where=where), where=where)
 
 
 def policy_from_dict(content: Any, *, where: str) -> Policy:

@@ -23,6 +23,7 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from superbit.upstreams.files import replaced
 from superbit.upstreams.s3prl.patches import PATCHES
 
 _Patch = Callable[[types.ModuleType], None]
@@ -230,9 +231,8 @@ def _wrap_torch_for_s3prl() -> None:
     def save(obj: object, f: Any, *args: Any, **kwargs: Any) -> None:
         if not (_called_by_s3prl() and isinstance(f, str | os.PathLike)):
             return original_save(obj, f, *args, **kwargs)
-        partial = f"{os.fspath(f)}.{os.getpid()}.partial"
-        original_save(obj, partial, *args, **kwargs)
-        os.replace(partial, f)
+        with replaced(f) as partial:
+            original_save(obj, partial, *args, **kwargs)
         return None
 
     @functools.wraps(original_cuda)

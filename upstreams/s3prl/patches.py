@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import read_json, write_text
 from superbit.upstreams.machine import cores
 from superbit.upstreams.visible import below_hidden, is_hidden
 
@@ -282,7 +283,7 @@ def _trimmed_lengths(
     if keep_in is not None and pathlib.Path(keep_in).is_dir():
         kept = pathlib.Path(keep_in) / f"trimmed-lengths-{_state_of(paths, dataset)}.json"
         if kept.is_file():
-            return list(json.loads(kept.read_text(encoding="utf-8")))
+            return list(read_json(kept, "lengths of trimmed audio"))
 
     def length(path: str) -> int:
         return int(dataset.apply_effects_file(path, dataset.EFFECTS)[0].shape[-1])
@@ -291,9 +292,7 @@ def _trimmed_lengths(
         measured = threads.map(length, paths)
         lengths = list(dataset.tqdm.tqdm(measured, total=len(paths), desc="Trimmed lengths"))
     if kept is not None:
-        partial = kept.with_name(f"{kept.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(lengths), encoding="utf-8")
-        os.replace(partial, kept)
+        write_text(kept, json.dumps(lengths))
     return lengths
 
 

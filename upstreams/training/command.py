@@ -8,12 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from superbit.upstreams import checkpoint
+from superbit.upstreams import checkpoint, files
 from superbit.upstreams.counting import Counting, unseen
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import Hubert, untrained_model
 from superbit.upstreams.hubert_config import HubertConfig
-from superbit.upstreams.training import files
 from superbit.upstreams.training.configuration import (
     PretrainingConfig,
     load_config,

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import torch
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
-from superbit.upstreams import encoder_kinds
+from superbit.upstreams import encoder_kinds, files
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.hubert_config import NAMED_SIZES, SQUEEZEFORMERS, HubertConfig
-from superbit.upstreams.training import files
 
 PRESETS = ("phase1", "phase2", "nano")
 DISTILLATION_PRESETS = ("distil", "distil_nano")
@@ -157,19 +155,15 @@ def _load(
 def _read(preset: str | Path, presets: Sequence[str]) -> dict[str, Any]:
     if str(preset) in presets:
         folder = resources.files("superbit.upstreams") / "training" / "presets"
-        text = (folder / f"{preset}.yaml").read_text(encoding="utf-8")
+        file = folder / f"{preset}.yaml"
     elif Path(preset).is_file():
-        text = files.read_text(Path(preset), "a preset, a YAML file")
+        file = Path(preset)
     else:
         raise InputError(
             f"there is no preset {str(preset)!r}: give {', '.join(presets)} or a YAML file."
             f"{did_you_mean(str(preset), list(presets))}"
         )
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        line = " ".join(str(error).split())
-        raise InputError(f"preset {preset} is no readable YAML: {line}.") from None
+    values = files.read_yaml(file, "a preset, a YAML file")
     if not isinstance(values, dict):
         raise InputError(f"preset {preset} holds no mapping of keys to values.")
     return values
@@ -211,9 +205,9 @@ def parse_changes(words: Sequence[str]) -> dict[str, Any]:
         if not equals or not key:
             raise InputError(f"--set {word!r}: KEY=VALUE is needed, as in updates=1000.")
         try:
-            changes[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise InputError(f"--set {word!r}: the value is no readable YAML.") from None
+            changes[key] = files.parse_yaml(value, where="the value")
+        except InputError as error:
+            raise InputError(f"--set {word!r}: {error}") from None
     return changes
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from superbit.upstreams import files
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.figures import require_matplotlib
 from superbit.upstreams.training.state import LOG
@@ -55,10 +56,8 @@ def curves_command(arguments: argparse.Namespace) -> int:
     """
     require_matplotlib("superbit curves")
     curves = read_curves(arguments.runs)
-    try:
+    with files.said_of(arguments.out):
         draw(curves, arguments.out)
-    except OSError as error:
-        raise InputError(f"{arguments.out} cannot be written: {error.strerror}.") from None
     print(f"{len(curves)} runs: {arguments.out}")
     return 0
 

@@ -18,11 +18,10 @@ from typing import Any
 
 from torch import Tensor
 
-from superbit.upstreams import checkpoint
+from superbit.upstreams import checkpoint, files
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import Hubert
 from superbit.upstreams.quantization.policy import Policy, load_policy
-from superbit.upstreams.training import files
 from superbit.upstreams.training.configuration import (
     DistillationConfig,
     check_min_samples,

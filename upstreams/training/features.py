@@ -18,10 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from superbit.upstreams import checkpoint
+from superbit.upstreams import checkpoint, files
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.s3prl import compat
-from superbit.upstreams.training import files
 from superbit.upstreams.training.manifest import SAMPLE_RATE
 
 # torchaudio's compiled extension may not load under today's torch; MFCC do without it.

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+from superbit.upstreams import files
 from superbit.upstreams.counting import Counting, unseen
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.machine import end_with_parent
-from superbit.upstreams.training import files
 from superbit.upstreams.training.features import FeatureSource, hidden_source, mfcc_source
 from superbit.upstreams.training.labels import Variety, labels_text, sidecar_of
 from superbit.upstreams.training.manifest import Manifest, read_manifest
@@ -125,8 +125,8 @@ def _is_complete(out: Path, digest: str) -> bool:
     if not (out.is_file() and sidecar.is_file()):
         return False
     try:
-        return json.loads(sidecar.read_text(encoding="utf-8-sig"))["made_from"] == digest
-    except (OSError, ValueError, KeyError, TypeError):
+        return files.read_json(sidecar, "a sidecar of labels")["made_from"] == digest
+    except (InputError, KeyError, TypeError):
         return False
 
 
@@ -194,7 +194,8 @@ def _label_part(
         if reason is not None:
             skipped.append(reason)
         labelled(1)
-    files.write_text(_part(parts, part), labels_text(rows))
+    with files.said_of(parts):
+        files.write_text(_part(parts, part), labels_text(rows))
     return skipped
 
 
@@ -227,8 +228,8 @@ def _put_together(
         variety.add(line.split())
     if (few := variety.check(f"labels of {job.manifest} with {job.units}")) is not None:
         say(few)
-    with files.replaced(job.out) as temporary:
-        temporary.write_bytes(text)
-    files.write_text(sidecar_of(job.out), json.dumps(sidecar, indent=1) + "\n")
+    with files.said_of(job.out):
+        files.write_bytes(job.out, text)
+        files.write_text(sidecar_of(job.out), json.dumps(sidecar, indent=1) + "\n")
     shutil.rmtree(parts, ignore_errors=True)
     return True

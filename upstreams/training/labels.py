@@ -9,7 +9,6 @@ starts at sample s takes its labels from round(s · rate / 16,000).
 
 from __future__ import annotations
 
-import json
 import math
 from codecs import BOM_UTF8
 from collections.abc import Hashable, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from superbit.upstreams import files
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.training.manifest import SAMPLE_RATE, Manifest
 
@@ -129,9 +129,9 @@ class Labels:
         if not sidecar.is_file():
             return
         try:
-            said = json.loads(sidecar.read_text(encoding="utf-8-sig"))
+            said = files.read_json(sidecar, "a sidecar of labels")
             found = {"units": said["units"], "rate": said["rate"]}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (InputError, KeyError, TypeError):
             raise InputError(f"{sidecar} cannot be read: label the manifest again.") from None
         for key, wanted in (("units", self.units), ("rate", self.rate)):
             if found[key] != wanted:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from superbit.upstreams import sound
+from superbit.upstreams import files, sound
 from superbit.upstreams.counting import Counting, unseen
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.training import files
 from superbit.upstreams.visible import visible
 
 SAMPLE_RATE = 16_000  # Hz
@@ -248,5 +247,6 @@ def _write(file: Path, root: Path, kept: dict[str, int]) -> Manifest:
         paths=tuple(kept),
         samples=np.asarray(list(kept.values()), dtype=np.int64),
     )
-    files.write_text(file, manifest.to_text())
+    with files.said_of(file):
+        files.write_text(file, manifest.to_text())
     return manifest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from superbit.upstreams import checkpoint
+from superbit.upstreams.files import read_json
 from superbit.upstreams.machine import cores, cpu_model, git_state
 from superbit.upstreams.spec import TWIN_PREFIX
 from superbit.upstreams.training.manifest import read_manifest
@@ -98,7 +98,7 @@ def _speech(folder: Path) -> dict[str, Any]:
     }
     recipe = folder / "pretraining.json"
     if recipe.is_file():
-        found["recipe"] = json.loads(recipe.read_text(encoding="utf-8"))
+        found["recipe"] = read_json(recipe, "what superbit corpus speech made")
     return found
 
 

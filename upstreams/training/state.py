@@ -20,10 +20,9 @@ from typing import Any
 
 import torch
 
-from superbit.upstreams import checkpoint
+from superbit.upstreams import checkpoint, files
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import Hubert
-from superbit.upstreams.training import files
 from superbit.upstreams.training.configuration import MAY_DIFFER, TrainingConfig
 
 STATE_FILE = "training_state.pt"
@@ -59,10 +58,8 @@ class RunFolder:
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         try:
             checkpoint.save(partial, model, training=training)
-            with open(partial / STATE_FILE, "wb") as out:
+            with files.replaced(partial / STATE_FILE, on_disk=True) as out:
                 torch.save(dict(state), out)
-                out.flush()
-                os.fsync(out.fileno())
             if target.exists():
                 shutil.rmtree(target)
             os.rename(partial, target)
@@ -95,7 +92,8 @@ class RunFolder:
             with contextlib.suppress(ValueError, KeyError):  # a kill may leave half a line
                 if json.loads(line)["update"] <= update:
                     kept.append(line + "\n")
-        files.write_text(self.log, "".join(kept))
+        with files.said_of(self.log):
+            files.write_text(self.log, "".join(kept))
 
     def append_log(self, values: Mapping[str, Any]) -> None:
         """Add one line to the log."""

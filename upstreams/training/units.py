@@ -15,9 +15,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from superbit.upstreams import files
 from superbit.upstreams.counting import Counting, unseen
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.training import files
 from superbit.upstreams.training.features import MIN_SAMPLES, FeatureSource
 from superbit.upstreams.training.labels import LEAST_UNITS, Variety
 from superbit.upstreams.training.manifest import SAMPLE_RATE, CorruptAudio, Manifest, read_samples
@@ -163,7 +163,7 @@ def save_units(file: str | Path, units: Units) -> None:
 
     Raises `InputError` where the folder cannot be written to.
     """
-    with files.replaced(Path(file)) as temporary:
+    with files.said_of(file), files.replaced(file) as temporary:
         save_file(
             {"centroids": np.ascontiguousarray(units.centroids)},
             temporary,

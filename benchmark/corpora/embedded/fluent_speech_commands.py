@@ -21,7 +21,7 @@ from superbit.benchmark.corpora.embedded.acoustics import Conditions, record_wit
 from superbit.benchmark.corpora.embedded.espeak import Espeak
 from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, draw_speakers
 from superbit.benchmark.corpora.fluent_speech_commands import COLUMNS
-from superbit.benchmark.corpora.work import write_atomically
+from superbit.upstreams.files import write_text
 
 # (action, object, location) → what is said.
 PHRASINGS: dict[tuple[str, str, str], tuple[str, ...]] = {
@@ -75,8 +75,8 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
             rows[split].append((key, speaker.name, text.capitalize(), *intent))
             on_item()
     for split, of_split in rows.items():
-        write_atomically(root / "data" / f"{split}_data.csv", _csv(of_split, random))
-    write_atomically(root / "speakers.csv", "\n".join(table) + "\n")
+        write_text(root / "data" / f"{split}_data.csv", _csv(of_split, random))
+    write_text(root / "speakers.csv", "\n".join(table) + "\n")
 
 
 def _name(random: np.random.Generator) -> str:

@@ -20,7 +20,7 @@ from superbit.benchmark.corpora.embedded.acoustics import Conditions, record_wit
 from superbit.benchmark.corpora.embedded.espeak import Espeak
 from superbit.benchmark.corpora.embedded.texts import Sentences
 from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, Speaker, draw_speakers
-from superbit.benchmark.corpora.work import write_atomically
+from superbit.upstreams.files import write_text
 
 _VOICES = {
     "F": ("f1", "f2", "f3", "f4", "f5", "Annie", "linda", "steph"),
@@ -116,8 +116,8 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
                 seconds = end + _PAUSE_SECONDS
                 on_item()
             labels = root / f"Session{session}" / "dialog" / "EmoEvaluation" / f"{dialog}.txt"
-            write_atomically(labels, "".join(lines))
-    write_atomically(root / "speakers.csv", "\n".join(table) + "\n")
+            write_text(labels, "".join(lines))
+    write_text(root / "speakers.csv", "\n".join(table) + "\n")
 
 
 def _draw_actors(random: np.random.Generator) -> dict[tuple[int, str], Speaker]:

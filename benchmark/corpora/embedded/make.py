@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import queue
 import shutil
 import subprocess
@@ -10,15 +9,15 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 from superbit.benchmark.corpora.embedded import recipe
 from superbit.benchmark.corpora.embedded.espeak import MISSING
 from superbit.benchmark.corpora.embedded.sizes import SIZES, audio_files
-from superbit.benchmark.corpora.work import write_atomically
 from superbit.upstreams.errors import InputError, did_you_mean
+from superbit.upstreams.files import locked, write_text
 
 PATHS_FILE = "paths.yaml"
 
@@ -120,14 +119,16 @@ def _refuse_foreign(out: Path) -> None:
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """Wait until no other process makes corpora in ``out``; a killed one's lock is released."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = open(out / _LOCK, "w")  # noqa: SIM115
-    except OSError as error:
-        raise InputError(f"{out} cannot be written to: {error.strerror}.") from None
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(out / _LOCK))
+        except OSError as error:
+            raise InputError(f"{out} cannot be written to: {error.strerror}.") from None
+        try:
+            yield
+        finally:
+            held.close()
+            (out / _LOCK).touch()  # where releasing it deletes the file, as on Windows
 
 
 def _is_complete(out: Path, size: str, seed: int) -> bool:
@@ -163,10 +164,10 @@ def _make(out: Path, size: str, seed: int, on_progress: Callable[[int, int], Non
         # Known at once, not after the workers have started.
         raise InputError(MISSING)
     _run_workers(out, size, seed, on_progress)
-    write_atomically(out / PATHS_FILE, _PATHS)
+    write_text(out / PATHS_FILE, _PATHS)
     files, size_bytes = _contents(out)
     made = recipe.Recipe(size=size, seed=seed, files=files, bytes=size_bytes)
-    write_atomically(out / recipe.FILE_NAME, made.to_json())
+    write_text(out / recipe.FILE_NAME, made.to_json())
 
 
 def _contents(out: Path) -> tuple[int, int]:

@@ -28,8 +28,8 @@ from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.embedded.acoustics import Conditions, record_with_margins, say
 from superbit.benchmark.corpora.embedded.espeak import MISSING, Espeak
 from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, Speaker, draw_speakers
-from superbit.benchmark.corpora.work import read_text, write_atomically
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import read_json, read_text, write_text
 from superbit.upstreams.training.manifest import Manifest
 
 # Raised whenever the same options would give other audio.
@@ -137,7 +137,7 @@ def make_pretraining_speech(
     seconds = hours * 3600 / speakers
     _run_workers(out, shards, seed, seconds, jobs, on_progress or (lambda done, total: None))
     _finish(out, shards)
-    write_atomically(out / RECIPE, json.dumps(recipe, indent=1) + "\n")
+    write_text(out / RECIPE, json.dumps(recipe, indent=1) + "\n")
     return out
 
 
@@ -187,7 +187,7 @@ def _is_complete(out: Path, recipe: dict[str, object]) -> bool:
         )
     if not (out / RECIPE).is_file():
         return False
-    found = json.loads(read_text(out / RECIPE))
+    found = read_json(out / RECIPE, "the recipe of speech for pre-training")
     for key, value in recipe.items():
         if found.get(key) != value:
             raise InputError(
@@ -206,7 +206,7 @@ def _begin(out: Path, voices: Sequence[tuple[str, Speaker]]) -> None:
     for split in ("train", "valid"):
         shutil.rmtree(out / split, ignore_errors=True)
     table = [",".join(TABLE_COLUMNS), *(speaker.row(split) for split, speaker in voices)]
-    write_atomically(out / SPEAKERS, "\n".join(table) + "\n")
+    write_text(out / SPEAKERS, "\n".join(table) + "\n")
 
 
 def _run_workers(
@@ -255,9 +255,9 @@ def _finish(out: Path, shards: int) -> None:
             paths=tuple(path for path, _, _ in own),
             samples=np.asarray([int(samples) for _, samples, _ in own], dtype=np.int64),
         )
-        write_atomically(manifest.file, manifest.to_text())
+        write_text(manifest.file, manifest.to_text())
     spoken = "".join(f"{path},{text}\n" for path, _, text in rows)
-    write_atomically(out / SPOKEN, "path,text\n" + spoken)
+    write_text(out / SPOKEN, "path,text\n" + spoken)
 
 
 def _make_shard(out: Path, shard: int, shards: int, seed: int, seconds: float) -> None:
@@ -280,7 +280,7 @@ def _make_shard(out: Path, shard: int, shards: int, seed: int, seconds: float) -
             soundfile.write(path, recording, SAMPLE_RATE, subtype="PCM_16")
             rows.append(f"{path.relative_to(out).as_posix()},{len(recording)},{text}\n")
             made, index = made + len(recording), index + 1
-    write_atomically(out / f"{SPOKEN}.{shard}", "".join(rows))
+    write_text(out / f"{SPOKEN}.{shard}", "".join(rows))
 
 
 def _speaker(row: dict[str, str]) -> Speaker:

@@ -6,6 +6,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import read_json
+
 # Raised whenever the same size and seed would give other audio or other text.
 VERSION = 3
 FILE_NAME = "recipe.json"
@@ -41,11 +44,11 @@ class Recipe:
 def read(folder: Path) -> Recipe | None:
     """The recipe in ``folder``, or None where there is none of ours."""
     try:
-        content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8-sig"))
+        content = read_json(folder / FILE_NAME, "the recipe of embedded corpora")
         if content.pop("made_by") != _MAKER:
             return None
         return Recipe(**content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (InputError, KeyError, TypeError, AttributeError):
         return None
 
 

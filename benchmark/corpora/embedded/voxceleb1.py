@@ -28,7 +28,7 @@ from superbit.benchmark.corpora.embedded.espeak import SAMPLE_RATE as ESPEAK_HZ
 from superbit.benchmark.corpora.embedded.espeak import Espeak
 from superbit.benchmark.corpora.embedded.texts import Sentences
 from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, Speaker, draw_speakers
-from superbit.benchmark.corpora.work import write_atomically
+from superbit.upstreams.files import write_text
 
 # Real VoxCeleb1 has its 40 speakers for verification from id10270 on.
 _FIRST_SPEAKER = {"dev": 10_001, "test": 10_270}
@@ -89,11 +89,11 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
                     if part == "test":
                         of_test.setdefault(speaker.name, []).append(file)
                     on_item()
-    write_atomically(root / "iden_split.txt", "".join(identification))
+    write_text(root / "iden_split.txt", "".join(identification))
     trials = _trials(of_test, plan.trials, random)
-    write_atomically(root / "voxceleb1_test_v2.txt", "".join(trials))
-    write_atomically(root / "speakers.csv", "\n".join(table) + "\n")
-    write_atomically(root / "spoken.csv", "\n".join(spoken) + "\n")
+    write_text(root / "voxceleb1_test_v2.txt", "".join(trials))
+    write_text(root / "speakers.csv", "\n".join(table) + "\n")
+    write_text(root / "spoken.csv", "\n".join(spoken) + "\n")
 
 
 class _Unheard:

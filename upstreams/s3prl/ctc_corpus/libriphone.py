@@ -12,8 +12,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from superbit.benchmark.corpora import librispeech
-from superbit.benchmark.corpora.paths import LibriSpeechPaths
+from superbit.upstreams.s3prl.ctc_corpus import librispeech
 from superbit.upstreams.s3prl.ctc_corpus.buckets import Item, bucket, in_order
 
 
@@ -43,7 +42,7 @@ class LibriPhoneDataset(Dataset):
         ascending: bool = False,
         **_unused: object,
     ) -> None:
-        section = LibriSpeechPaths(root=Path(path), lexicon=tuple(map(Path, lexicon)))
+        section = librispeech.LibriSpeech(root=Path(path), lexicon=tuple(map(Path, lexicon)))
         phones = librispeech.read_lexicon(section)
         self.bucket_size = bucket_size
         items = [

@@ -14,8 +14,8 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from superbit.benchmark.corpora.work import read_text
 from superbit.upstreams.errors import InputError, did_you_mean
+from superbit.upstreams.files import read_text
 from superbit.upstreams.s3prl.ctc_corpus.buckets import Item, bucket, in_order
 from superbit.upstreams.visible import visible
 

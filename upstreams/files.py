@@ -1,0 +1,229 @@
+"""Files: written whole or not at all, locked, read as text, YAML or JSON, and hashed.
+
+The one place for it, in both packages. What is the user's to mend is an `InputError` that names the
+file; nothing heavy is imported before it is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from superbit.upstreams.errors import InputError
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+# The end of a file's name until all of it is there; what a killed process left ends so too.
+PARTIAL = ".partial"
+
+
+@contextlib.contextmanager
+def replaced(path: str | os.PathLike[str], *, on_disk: bool = False) -> Iterator[Path]:
+    """Yield a file to write to, which takes the place of ``path`` when all went well.
+
+    Other processes see the old file or the new one, never a part. Of a disk that is full, or of an
+    error, nothing is left. The folder is made if it is not there.
+
+    Args:
+        path: the file that is to be.
+        on_disk: wait until the contents would survive a loss of power.
+
+    Raises:
+        OSError: as the file system says; `said_of` makes a sentence of it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    try:
+        yield partial
+        if on_disk:
+            with open(partial, "rb+") as written:
+                os.fsync(written.fileno())
+        os.replace(partial, path)
+    finally:
+        with contextlib.suppress(OSError):  # what went wrong first says more
+            partial.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes, *, on_disk: bool = False) -> None:
+    """Write a file in one step, as `replaced` does."""
+    with replaced(path, on_disk=on_disk) as partial:
+        partial.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file in one step, as `replaced` does; the same bytes on every system."""
+    write_bytes(path, text.encode())
+
+
+@contextlib.contextmanager
+def said_of(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Say in one sentence that ``path`` cannot be written, where the file system says so.
+
+    Raises:
+        InputError: in place of an ``OSError``.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def require_writable(folder: Path, *, option: str, instead: str = "give a folder that can") -> None:
+    """Make ``folder`` if it is not there, and refuse one that cannot be written to.
+
+    Args:
+        option: of the command line, that the message names.
+        instead: what would be right, for the message.
+
+    Raises:
+        InputError: it cannot be made, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{option}: {folder} cannot be written to ({error.strerror}): {instead}."
+        ) from error
+
+
+def existing_folder(path: Path, holds: str) -> Path:
+    """Return ``path`` if it is a folder; ``holds`` says in the error what should be there."""
+    if not path.is_dir():
+        raise InputError(f"{path} is not there: it should be {holds}.")
+    return path
+
+
+@contextlib.contextmanager
+def locked(
+    path: Path, *, stop: Callable[[], bool] = lambda: False, every: float = 0.2
+) -> Iterator[bool]:
+    """Hold the lock that the file ``path`` stands for; wait while someone else holds it.
+
+    Threads of one process exclude each other as processes do. The operating system frees the lock
+    of a process that dies. The file may stay, and says nothing.
+
+    Args:
+        path: a file of its own; its folder is made.
+        stop: asked while waiting; true ends it.
+        every: seconds between two attempts.
+
+    Yields:
+        Whether the lock is held: False where ``stop`` ended the waiting.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    import filelock
+
+    lock = filelock.FileLock(path)
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+            break
+        except filelock.Timeout:
+            if stop():
+                yield False
+                return
+            time.sleep(every)
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def read_text(path: Path | Traversable, what: str = "a text file") -> str:
+    """Return a UTF-8 file's text, without the byte order mark that Windows puts first.
+
+    Args:
+        path: the file.
+        what: it should be, for the messages.
+
+    Raises:
+        InputError: it is missing or not such a file.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path} is not there: it should be {what}.") from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} cannot be read as UTF-8 text ({error}): it should be {what}."
+        ) from None
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror or error}): it should be {what}."
+        ) from None
+
+
+def read_yaml(path: Path | Traversable, what: str) -> Any:
+    """Return what a YAML file holds, None where it is empty; ``what`` says what it should be.
+
+    Raises:
+        InputError: it is missing, no UTF-8 text or no YAML.
+    """
+    return parse_yaml(read_text(path, what), where=str(path))
+
+
+def parse_yaml(text: str, *, where: str) -> Any:
+    """Return what YAML text says; ``where`` names its file in messages.
+
+    Raises:
+        InputError: it is no YAML; the message names the line.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise _no_yaml(where, line, f"it holds the character U+{error.character:04X}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or "syntax error"
+        raise _no_yaml(where, mark and mark.line + 1, problem) from None
+    except ValueError as error:  # what looks like a date and is none
+        raise _no_yaml(where, None, str(error)) from None
+
+
+def _no_yaml(where: str, line: int | None, problem: str) -> InputError:
+    at = "" if line is None else f" at line {line}"
+    return InputError(f"{where} is not valid YAML{at}: {problem}.")
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Return what a JSON file holds; ``what`` says what it should be.
+
+    Raises:
+        InputError: it is missing, no UTF-8 text or no JSON.
+    """
+    text = read_text(path, what)
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{path} is not readable JSON: {error}.") from None
+
+
+def sha256(path: Path) -> str:
+    """Return the hex digest of a file's bytes.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
