@@ -28,7 +28,7 @@ READ_UNSEEN = (
 )
 _INSTALLED = {"site-packages", "dist-packages", "__pycache__", "node_modules"}
 _OF_THE_MACHINE = ("/dev/", "/proc/", "/sys/", "/etc/", "/run/", "/usr/lib/", "/usr/share/")
-_OURS = Path(__file__).resolve().parent
+_OURS = Path(__file__).resolve().parents[1]
 _BLOCK = 1 << 20
 
 
