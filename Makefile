@@ -96,6 +96,8 @@ type: $(INSTALLED)
 	@mkdir -p build/typing/superbit
 	@for package in upstreams benchmark downstream_configs results; do \
 	  ln -sfn ../../../$$package build/typing/superbit/$$package; done
+	@for module in benchmark/api/*.py; do \
+	  ln -sfn ../../../$$module build/typing/superbit/; done
 	MYPYPATH=build/typing $(BIN)/mypy -p superbit.upstreams -p superbit.benchmark
 
 format: $(INSTALLED)

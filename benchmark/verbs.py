@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from superbit.benchmark.dispatch import (
     Verbs,
@@ -17,6 +19,19 @@ from superbit.benchmark.verbs_training import add_training
 RESULTS = Path("results/local")
 
 
+class _Version(argparse.Action):
+    """Prints the version, which is looked up only where it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **given: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **given)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        import superbit
+
+        print(f"superbit {superbit.__version__}")
+        parser.exit()
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser; what it gives has the verb's function as ``verb``."""
     parser = argparse.ArgumentParser(
@@ -24,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
         description="Measures what an efficient speech encoder costs and what it gives up: "
         "SUPERB over s3prl upstreams.",
     )
+    parser.add_argument("--version", action=_Version, help="print superbit's version and stop")
     parser.set_defaults(verb=prints_help(parser))
     verbs = parser.add_subparsers(title="verbs", metavar="VERB")
     _add_upstreams(verbs)

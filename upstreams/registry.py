@@ -11,7 +11,8 @@ from __future__ import annotations
 import sys
 import types
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib.metadata import EntryPoint, entry_points
@@ -96,7 +97,7 @@ _registered: dict[str, UpstreamEntry] = {}
 
 
 def register(
-    name: str, build: Callable[..., nn.Module], *, revision: int = 1, summary: str = ""
+    name: str, build: Callable[..., nn.Module], *, revision: int | str = 1, summary: str = ""
 ) -> None:
     """Make an upstream available under ``name``, here and in ``s3prl.hub``.
 
@@ -104,7 +105,7 @@ def register(
         name: a Python identifier that no upstream of superbit has.
         build: ``build(ckpt=None, **kwargs)`` returns the expert.
         revision: raise it whenever the upstream's output changes for the same weights, so that
-            stored results are not reused.
+            stored results are not reused; or the hash of its source, which changes by itself.
         summary: one line for ``superbit list upstreams``.
 
     Raises:
@@ -122,6 +123,26 @@ def register(
     )
     if "s3prl.hub" in sys.modules:
         setattr(sys.modules["s3prl.hub"], name, _hub_function(_registered[name]))
+
+
+@contextmanager
+def registered(
+    name: str, build: Callable[..., nn.Module], *, revision: int | str = 1
+) -> Iterator[None]:
+    """Within it ``name`` is an upstream, as :func:`register` makes it.
+
+    Raises:
+        InputError: as :func:`register`.
+    """
+    register(name, build, revision=revision)
+    try:
+        yield
+    finally:
+        del _registered[name]
+        # the hub may have been imported meanwhile, and taken the name over
+        hub = sys.modules.get("s3prl.hub")
+        if hub is not None and hasattr(hub, name):
+            delattr(hub, name)
 
 
 def register_encoder(

@@ -69,6 +69,36 @@ class CacheSettings:
         return FeatureStore(folder, dtype=self.dtype(kind))
 
 
+def cache_settings(
+    *,
+    results: Path,
+    folder: Path | None,
+    none: bool,
+    budget: str | None,
+    precision: Precision,
+    any_upstream: bool,
+) -> CacheSettings | None:
+    """Return what is wanted stored, ``None`` for nothing, from the options that say it.
+
+    Raises:
+        InputError: a budget that is no size, or options that have no effect together.
+    """
+    given = {"dir": folder, "budget": budget, "any-upstream": any_upstream or None}
+    for name, value in given.items():
+        if none and value is not None:
+            raise InputError(
+                f"--cache-{name} has no effect with --no-cache: leave one of them out."
+            )
+    if none:
+        return None
+    return CacheSettings(
+        folder=folder or results / "work" / "features",
+        budget_bytes=None if budget is None else parse_size(budget, option="--cache-budget"),
+        precision=precision,
+        any_upstream=any_upstream,
+    )
+
+
 def upstream_identity(upstream: LoadedUpstream) -> dict[str, Any]:
     """Everything of an upstream that can change a feature, as JSON."""
     if upstream.entry.ours:

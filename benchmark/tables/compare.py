@@ -26,6 +26,7 @@ from superbit.benchmark.records.choose import (
     parse_where,
     setting_of,
 )
+from superbit.benchmark.records.rate_search import Declared
 from superbit.benchmark.records.schema import RunRecord, canonical_json
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.scoring.chance import MARK, all_at_chance, with_chance
@@ -78,6 +79,15 @@ class Compared:
     left_out: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Comparing:
+    """Two upstreams, how they compare, and what to call them."""
+
+    compared: Compared
+    specs: tuple[str, str]
+    names: Names
+
+
 def compare_command(
     first: str,
     second: str,
@@ -93,16 +103,48 @@ def compare_command(
     """
     store = ResultStore(results)
     store.require_folder()
-    records = with_chance(store.read_all(counting=Reporter().counting), store)
+    found = compare_records(
+        with_chance(store.read_all(counting=Reporter().counting), store),
+        first,
+        second,
+        where=where,
+        label=label,
+        searches=store.read_searches(),
+    )
+    print(render_comparison(found, format), end="")
+    return 0
+
+
+def compare_records(
+    records: Sequence[RunRecord],
+    first: str,
+    second: str,
+    *,
+    where: Sequence[str] = (),
+    label: Sequence[str] = (),
+    searches: Sequence[Declared] = (),
+) -> Comparing:
+    """Compare two upstreams, named as people type them, on those records that count.
+
+    Args:
+        records: with their chance levels, see `superbit.benchmark.scoring.chance`.
+        first: an upstream.
+        second: another one.
+        where: conditions ``FIELD=VALUE`` on runs.
+        label: what to call upstreams, each ``NAME=SPEC``.
+        searches: over learning rates that were asked for.
+
+    Raises:
+        InputError: as :func:`compare`; the same upstream twice.
+    """
     known = in_order(records)
     names = read_labels(label, known)
-    chosen = [find_upstream(text, known, option="compare") for text in (first, second)]
-    if chosen[0] == chosen[1]:
+    one, other = (find_upstream(text, known, option="compare") for text in (first, second))
+    if one == other:
         raise InputError(f"compare: {first!r} and {second!r} are the same upstream: name two.")
-    runs = counted(records, where=parse_where(where), searches=store.read_searches()).runs
-    compared = compare(runs, *chosen, names=names)
-    print(_render(compared, chosen, names, format), end="")
-    return 0
+    runs = counted(records, where=parse_where(where), searches=searches).runs
+    compared = compare(runs, one, other, names=names)
+    return Comparing(compared=compared, specs=(one, other), names=names)
 
 
 def compare(
@@ -270,19 +312,21 @@ def _all_said(side: _BySetting, apart: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def _render(compared: Compared, specs: Sequence[str], names: Names, format: Format) -> str:
-    called = [names.of(spec) for spec in specs]
+def render_comparison(found: Comparing, format: Format) -> str:
+    """Return a comparison as text that ends with a newline."""
+    compared, specs = found.compared, found.specs
+    called = [found.names.of(spec) for spec in specs]
     rows = compared.comparisons
     if format == "json":
         objects: list[dict[str, Any]] = [asdict(each) | {"gain": each.gain} for each in rows]
-        found = {
+        objects_of_all = {
             "first": called[0],
             "second": called[1],
             "upstreams": list(specs),
             "tasks": objects,
             "not_compared": list(compared.left_out),
         }
-        return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+        return json.dumps(objects_of_all, indent=1, ensure_ascii=False) + "\n"
     header = ["task", *called, "gain", "beyond the seeds"]
     lines = [
         [

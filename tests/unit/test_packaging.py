@@ -11,6 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TOP = ("upstreams", "downstream_configs", "benchmark", "results")
+# The folder that is the package `superbit` itself.
+API = ROOT / "benchmark" / "api"
 
 
 def test_the_explicit_list_of_packages_is_the_folders_on_disk():
@@ -18,8 +20,22 @@ def test_the_explicit_list_of_packages_is_the_folders_on_disk():
     config.read(ROOT / "setup.cfg")
     listed = set(config["options"]["packages"].split())
     folders = [file.parent for top in TOP for file in (ROOT / top).rglob("__init__.py")]
-    on_disk = {f"superbit.{folder.relative_to(ROOT).as_posix()}" for folder in folders}
-    assert listed == {name.replace("/", ".") for name in on_disk}
+    on_disk = {
+        f"superbit.{folder.relative_to(ROOT).as_posix()}" for folder in folders if folder != API
+    }
+    assert listed == {"superbit", *(name.replace("/", ".") for name in on_disk)}
+    lines = config["options"]["package_dir"].strip().splitlines()
+    mapped = dict(line.split(" = ") for line in lines)
+    assert mapped.items() == {
+        ("superbit", API.relative_to(ROOT).as_posix()),
+        *((f"superbit.{top}", top) for top in TOP),
+    }
+
+
+def test_no_module_of_the_package_hides_another_package():
+    """Both would be `superbit.NAME`, and whichever is found first would win."""
+    assert not {module.stem for module in API.glob("*.py")} & set(TOP)
+    assert not [folder for folder in API.iterdir() if folder.is_dir() and folder.name in TOP]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,246 @@
+"""A sweep from what was asked for to what came of it; the verb and `superbit.evaluate` call it."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from superbit.benchmark.corpora.paths import CorpusPaths, load_paths
+from superbit.benchmark.corpora.work import require_writable
+from superbit.benchmark.progress import Reporter
+from superbit.benchmark.records import rate_search
+from superbit.benchmark.records.store import ResultStore
+from superbit.benchmark.sweeping.launch import Outcome, carry_out
+from superbit.benchmark.sweeping.plan import Plan, SweepRequest, make_plan, plan_lines
+from superbit.upstreams.errors import InputError
+from superbit.upstreams.machine import cores
+from superbit.upstreams.spec import typed
+
+if TYPE_CHECKING:
+    from superbit.benchmark.features.cache import CacheSettings
+    from superbit.benchmark.features.planning import FeaturePlan
+
+Say = Callable[[str], None]
+# Of each task, to estimate from: reading thousands would take longer than it helps.
+_RECORDS_READ = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swept:
+    """What was planned, and what came of it.
+
+    Attributes:
+        store: the folder of results.
+        plan: every run that was asked for.
+        outcome: None where it was planned only.
+        failures: by upstream, why its runs would all fail; looked for where it was planned only.
+    """
+
+    store: ResultStore
+    plan: Plan
+    outcome: Outcome | None = None
+    failures: Mapping[str, BaseException] = field(default_factory=dict)
+
+
+def sweep(
+    request: SweepRequest,
+    *,
+    paths: Path,
+    results: Path,
+    storing: CacheSettings | None,
+    reporter: Reporter,
+    device: str | None = None,
+    jobs: int = 1,
+    dry_run: bool = False,
+    say: Say = lambda line: None,
+) -> Swept:
+    """Plan every run, say the plan, and carry out what is not done.
+
+    Args:
+        paths: the file that says where the corpora lie.
+        results: the folder of results.
+        storing: what features are stored; None for none.
+        reporter: of progress.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; None: cuda where there is one.
+        jobs: runs at a time.
+        dry_run: plan only.
+        say: called with each line of the plan and of the choices that searches came to.
+
+    Raises:
+        InputError: whatever of it is wrong.
+    """
+    require_writable(results, option="--results")
+    store, found = ResultStore(results), load_paths(paths)
+    plan = make_plan(request, store=store, paths=found, reporter=reporter)
+    for line in plan_lines(plan):
+        say(line)
+    features = _plan_features(
+        plan, settings=storing, paths=found, store=store, reporter=reporter, say=say
+    )
+    for line in _training_lines(plan, features, store, device=device):
+        say(line)
+    if dry_run:
+        more = features.failures if features else _tried(plan, reporter)
+        return Swept(store=store, plan=plan, failures=plan.failures | more)
+    chosen = _device(device)
+
+    from superbit.benchmark.running.run import RunContext
+
+    with _stop_on_interrupt(reporter) as stop:
+        outcome = carry_out(
+            plan,
+            context=RunContext(store=store, paths=found, device=chosen, stop=stop),
+            reporter=reporter,
+            jobs=jobs,
+            threads=_threads(jobs),
+            features=features,
+        )
+    for line in _search_lines(plan, store):
+        say(line)
+    return Swept(store=store, plan=plan, outcome=outcome)
+
+
+def require_sound(request: SweepRequest, *, jobs: int) -> None:
+    """Refuse numbers that no sweep can have.
+
+    Raises:
+        InputError: the message names the option.
+    """
+    for name, value in (("limit", request.limit), ("jobs", jobs)):
+        if value is not None and value < 1:
+            raise InputError(f"--{name}: {value} must be at least 1.")
+    if request.learning_rates != "search":
+        for rate in request.learning_rates:
+            if not (math.isfinite(rate) and rate > 0):
+                raise InputError(f"--lr: {rate:g} must be a number above 0.")
+    if not request.seeds:
+        raise InputError("--seed: name at least one.")
+    for seed in request.seeds:
+        if not isinstance(seed, int) or seed < 0:
+            raise InputError(f"--seed: {seed!r} must be a whole number, at least 0.")
+
+
+def _tried(plan: Plan, reporter: Reporter) -> dict[str, BaseException]:
+    """What upstreams break of the contract that have to run: without a store nothing else tells."""
+    from superbit.upstreams.contract.blame import breaks, broken_rule
+
+    failures: dict[str, BaseException] = {}
+    for name in dict.fromkeys(planned.first.upstream for planned in plan.waiting):
+        if name in plan.upstreams:
+            with reporter.quiet():
+                found = broken_rule(plan.upstreams[name].expert)
+            if found is not None:
+                failures[name] = breaks(*found, spec=typed(name))
+    return failures
+
+
+def _search_lines(plan: Plan, store: ResultStore) -> Iterator[str]:
+    """What each search over learning rates has come to."""
+    for declared in plan.searches:
+        runs = [each for planned in plan.runs for each in planned.identities]
+        ended = [record for record in map(store.ended, runs) if record is not None]
+        found = rate_search.find(declared, ended)
+        what = f"learning rate of {declared.identity.task} × {typed(declared.identity.upstream)}"
+        if found.missing:
+            yield f"{what}: to be chosen when all are done"
+        else:
+            yield f"{what}: {rate_search.summary(found.search)}"
+
+
+def _plan_features(
+    plan: Plan,
+    *,
+    settings: CacheSettings | None,
+    paths: CorpusPaths,
+    store: ResultStore,
+    reporter: Reporter,
+    say: Say,
+) -> FeaturePlan | None:
+    """Plan the features of what is to run, and say that plan."""
+    # Candidates side by side ask for what one of them asks for.
+    waiting = [p.first for p in plan.waiting if p.first.upstream not in plan.failures]
+    if settings is None or not waiting:
+        return None
+    from superbit.benchmark.features.decisions import decision_lines
+    from superbit.benchmark.features.planning import plan_features
+
+    features = plan_features(
+        waiting,
+        upstreams=plan.upstreams,
+        settings=settings,
+        paths=paths,
+        work_dir=store.root / "work",
+        reporter=reporter,
+    )
+    for line in decision_lines(features.decisions, features.costs, features.unknown):
+        say(line)
+    return features
+
+
+def _training_lines(
+    plan: Plan, features: FeaturePlan | None, store: ResultStore, *, device: str | None
+) -> Iterator[str]:
+    """What the runs themselves will take, by those that were done before."""
+    import torch
+
+    from superbit.benchmark.sweeping.estimate import estimate_lines, estimates
+
+    failures = plan.failures | (features.failures if features else {})
+    waiting = [planned for planned in plan.waiting if planned.first.upstream not in failures]
+    decisions = features.decisions if features else ()
+    tasks = dict.fromkeys(planned.first.task for planned in waiting)
+    yield from estimate_lines(
+        estimates(
+            waiting,
+            [record for task in tasks for record in store.newest(task, count=_RECORDS_READ)],
+            stored={(each.need.upstream, each.need.task) for each in decisions if each.store},
+            gpu=torch.cuda.is_available() if device is None else device.startswith("cuda"),
+        )
+    )
+
+
+def _threads(jobs: int) -> int:
+    """Torch's threads in each of ``jobs`` processes; OMP_NUM_THREADS, where set, is the user's."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() and int(asked) else max(1, cores() // jobs)
+
+
+def _device(asked: str | None) -> str:
+    import torch
+
+    available = torch.cuda.is_available()
+    if asked is None:
+        return "cuda" if available else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", asked):
+        raise InputError(f"--device: {asked!r} must be cpu, cuda or cuda:N.")
+    if asked.startswith("cuda") and not available:
+        raise InputError("--device: there is no CUDA device here; leave the option out or say cpu.")
+    return asked
+
+
+@contextmanager
+def _stop_on_interrupt(reporter: Reporter) -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C lets the step finish and the checkpoint be saved; the second is Python's."""
+    asked = [False]
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # only the main thread hears of Ctrl-C
+        return
+
+    def on_interrupt(_signal: int, _frame: object) -> None:
+        asked[0] = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        reporter.line("superbit: stopping after this step; Ctrl-C again to stop at once.")
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield lambda: asked[0]
+    finally:
+        signal.signal(signal.SIGINT, before)
