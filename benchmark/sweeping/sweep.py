@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from superbit.benchmark.corpora.paths import CorpusPaths, load_paths
-from superbit.benchmark.corpora.work import require_writable
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.records import rate_search
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.sweeping.launch import Outcome, carry_out
 from superbit.benchmark.sweeping.plan import Plan, SweepRequest, make_plan, plan_lines
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import require_writable
 from superbit.upstreams.machine import cores
 from superbit.upstreams.spec import typed
 
