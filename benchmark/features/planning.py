@@ -37,7 +37,7 @@ from superbit.benchmark.features.extraction import (
 from superbit.benchmark.features.store import CacheError, whole_or_nothing
 from superbit.benchmark.features.waves import SAMPLE_RATE, KnownFiles
 from superbit.benchmark.progress import Reporter
-from superbit.benchmark.records.store import RunIdentity
+from superbit.benchmark.records.schema import RunIdentity
 from superbit.benchmark.running.record import one_line
 from superbit.benchmark.tasks.bindings import Places
 from superbit.benchmark.tasks.catalog import TASKS

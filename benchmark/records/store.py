@@ -25,33 +25,17 @@ from pydantic import ValidationError
 
 from superbit.benchmark.records import packed
 from superbit.benchmark.records.packed import Pack
-from superbit.benchmark.records.provenance import Provenance
 from superbit.benchmark.records.rate_search import Declared
 from superbit.benchmark.records.schema import (
     SCHEMA_VERSION,
-    Corpus,
-    Interval,
     Items,
     RunIdentity,
     RunRecord,
-    Selection,
     canonical_json,
 )
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.visible import visible
-
-# the schema's names, importable from here as well
-__all__ = [
-    "Corpus",
-    "Interval",
-    "Items",
-    "Provenance",
-    "ResultStore",
-    "RunIdentity",
-    "RunRecord",
-    "Selection",
-]
 
 # Where a sweep writes unless it is told otherwise.
 DEFAULT_FOLDER = Path("results/local")

@@ -19,7 +19,8 @@ from typing import Any, TextIO
 
 from superbit.benchmark.corpora.paths import CorpusPaths
 from superbit.benchmark.features.supply import FeatureUse
-from superbit.benchmark.records.store import ResultStore, RunIdentity, RunRecord
+from superbit.benchmark.records.schema import RunIdentity, RunRecord
+from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.running import record
 from superbit.benchmark.running.candidate import Candidate, InterruptedRun
 from superbit.benchmark.running.checkpoints import LABEL, run_folder
