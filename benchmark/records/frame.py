@@ -50,9 +50,7 @@ def to_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
     import pandas as pd
 
     rows = [_row(record) for record in records]
-    return pd.DataFrame(
-        {name: pd.array([row[name] for row in rows], dtype=kind) for name, kind in COLUMNS.items()}
-    )
+    return pd.DataFrame(rows, columns=list(COLUMNS), dtype=object).astype(COLUMNS)
 
 
 def _row(record: RunRecord) -> dict[str, Any]:
