@@ -229,7 +229,7 @@ class ResultStore:
         if self.root.exists() and not self.root.is_dir():
             raise InputError(f"results {self.root} is a file: give the folder that holds them.")
         found = []
-        with _without_garbage_collection():
+        with without_garbage_collection():
             for task in TASKS:
                 # in this order: what is packed meanwhile is then in the pack
                 singles = {path.name for path in visible(self.root / task, "*.json")}
@@ -386,7 +386,8 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _without_garbage_collection() -> Iterator[None]:
+def without_garbage_collection() -> Iterator[None]:
+    """Put off Python's search for cycles, for work on many records; also a decorator."""
     # records hold no cycles, and looking for them took a quarter of the time of reading 2,000
     enabled = gc.isenabled()
     gc.disable()

@@ -33,7 +33,7 @@ from superbit.benchmark.records.choose import (
 )
 from superbit.benchmark.records.rate_search import Declared
 from superbit.benchmark.records.schema import RunIdentity, RunRecord
-from superbit.benchmark.records.store import ResultStore
+from superbit.benchmark.records.store import ResultStore, without_garbage_collection
 from superbit.benchmark.scoring.chance import all_at_chance, with_chance
 from superbit.benchmark.tables import footnotes
 from superbit.benchmark.tables.corpus_sets import CorpusSets, corpus_sets
@@ -57,6 +57,7 @@ __all__ = ["Cell", "Row", "Source", "Table", "paper_rows", "render", "table2"]
 Source = Literal["both", "paper", "runs"]
 
 
+@without_garbage_collection()
 def table2_command(
     results: Path,
     source: Source,
