@@ -36,7 +36,7 @@ from superbit.benchmark.features.extraction import (
 from superbit.benchmark.features.store import CacheError, said_of_cache
 from superbit.benchmark.features.waves import SAMPLE_RATE, KnownFiles
 from superbit.benchmark.progress import Reporter
-from superbit.benchmark.records.store import RunIdentity
+from superbit.benchmark.records.schema import RunIdentity
 from superbit.benchmark.tasks.bindings import Places
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.contract.blame import blamed, not_finite, require_frames, require_rate

@@ -25,34 +25,18 @@ from pydantic import ValidationError
 
 from superbit.benchmark.records import packed
 from superbit.benchmark.records.packed import Pack
-from superbit.benchmark.records.provenance import Provenance
 from superbit.benchmark.records.rate_search import Declared
 from superbit.benchmark.records.schema import (
     SCHEMA_VERSION,
-    Corpus,
-    Interval,
     Items,
     RunIdentity,
     RunRecord,
-    Selection,
     canonical_json,
 )
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.counting import Counting, unseen
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.visible import visible
-
-# the schema's names, importable from here as well
-__all__ = [
-    "Corpus",
-    "Interval",
-    "Items",
-    "Provenance",
-    "ResultStore",
-    "RunIdentity",
-    "RunRecord",
-    "Selection",
-]
 
 # Where a sweep writes unless it is told otherwise.
 DEFAULT_FOLDER = Path("results/local")
@@ -249,7 +233,7 @@ class ResultStore:
         if self.root.exists() and not self.root.is_dir():
             raise InputError(f"results {self.root} is a file: give the folder that holds them.")
         found = []
-        with counting(f"reading {self.root}") as on_progress, _without_garbage_collection():
+        with counting(f"reading {self.root}") as on_progress, without_garbage_collection():
             for number, task in enumerate(TASKS, start=1):
                 # in this order: what is packed meanwhile is then in the pack
                 singles = {path.name for path in visible(self.root / task, "*.json")}
@@ -407,7 +391,8 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _without_garbage_collection() -> Iterator[None]:
+def without_garbage_collection() -> Iterator[None]:
+    """Put off Python's search for cycles, for work on many records; also a decorator."""
     # records hold no cycles, and looking for them took a quarter of the time of reading 2,000
     enabled = gc.isenabled()
     gc.disable()

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from superbit.benchmark.records.store import RunIdentity, RunRecord
+from superbit.benchmark.records.schema import RunIdentity, RunRecord
 from superbit.benchmark.running import record
 from superbit.benchmark.running.candidate import Candidate, InterruptedRun
 from superbit.benchmark.running.checkpoints import LABEL, run_folder

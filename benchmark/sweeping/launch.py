@@ -26,8 +26,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from superbit.benchmark.progress import Reporter
-from superbit.benchmark.records.schema import FURTHER_FIELDS
-from superbit.benchmark.records.store import RunIdentity, RunRecord
+from superbit.benchmark.records.schema import FURTHER_FIELDS, RunIdentity, RunRecord
 from superbit.benchmark.running import record, run
 from superbit.benchmark.running.candidate import InterruptedRun
 from superbit.benchmark.running.record import Job

@@ -14,8 +14,8 @@ from superbit.benchmark.corpora.manifest import Manifest, build_manifest
 from superbit.benchmark.corpora.paths import CorpusPaths
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.records import rate_search
-from superbit.benchmark.records.schema import UNKNOWN
-from superbit.benchmark.records.store import ResultStore, RunIdentity
+from superbit.benchmark.records.schema import UNKNOWN, RunIdentity
+from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.running.checkpoints import CHECKPOINT, run_folder
 from superbit.benchmark.tasks.catalog import TaskSpec, find_task
 from superbit.benchmark.tasks.configs import Scale, rates_to_search, resolve, total_steps

@@ -34,7 +34,7 @@ from superbit.benchmark.records.choose import (
 )
 from superbit.benchmark.records.rate_search import Declared
 from superbit.benchmark.records.schema import RunIdentity, RunRecord
-from superbit.benchmark.records.store import ResultStore
+from superbit.benchmark.records.store import ResultStore, without_garbage_collection
 from superbit.benchmark.scoring.chance import all_at_chance, with_chance
 from superbit.benchmark.tables import footnotes
 from superbit.benchmark.tables.corpus_sets import CorpusSets, corpus_sets
@@ -58,6 +58,7 @@ __all__ = ["Cell", "Row", "Source", "Table", "paper_rows", "render", "table2"]
 Source = Literal["both", "paper", "runs"]
 
 
+@without_garbage_collection()
 def table2_command(
     results: Path,
     source: Source,
@@ -301,7 +302,8 @@ def _require_one_each(by_task: Mapping[str, Sequence[RunRecord]], row: str) -> N
             raise kind(_undecided(problem + hint, several, apart))
     # the spec alone does not say which weights and which code: a checkpoint may have changed
     runs = [run for several in by_task.values() for run in several]
-    apart = [field for field in _OF_A_MODEL if len(_known(runs, field)) > 1]
+    # None is a value too: what such a record stands for is known, and a hash says it is another now
+    apart = [f for f in _OF_A_MODEL if len({getattr(run.identity, f) for run in runs}) > 1]
     if apart:
         models = {tuple(getattr(run.identity, f) for f in apart): run for run in runs}
         problem = f"the row {row} mixes the runs of {len(models)} models of that name"
@@ -311,11 +313,6 @@ def _require_one_each(by_task: Mapping[str, Sequence[RunRecord]], row: str) -> N
 # What an identity says of the upstream, whatever that comes to hold; the rest is of the task.
 _OF_A_TASK = ("task", "task_revision", "config", "corpus_sha256", "learning_rate", "seed", "fold")
 _OF_A_MODEL = [name for name in RunIdentity.model_fields if name not in _OF_A_TASK]
-
-
-def _known(runs: Sequence[RunRecord], field: str) -> set[object]:
-    """The values that runs have of a field of their identity; None says nothing."""
-    return {getattr(run.identity, field) for run in runs} - {None}
 
 
 def _undecided(problem: str, runs: Sequence[RunRecord], apart: Sequence[str]) -> str:

@@ -21,20 +21,18 @@ from superbit.benchmark.records.provenance import Provenance
 from superbit.benchmark.records.schema import (
     FURTHER_FIELDS,
     Chance,
-    Point,
-    Search,
-    Tried,
-    canonical_json,
-)
-from superbit.benchmark.records.store import (
     Corpus,
     Interval,
     Items,
-    ResultStore,
+    Point,
     RunIdentity,
     RunRecord,
+    Search,
     Selection,
+    Tried,
+    canonical_json,
 )
+from superbit.benchmark.records.store import ResultStore
 from superbit.upstreams.errors import InputError
 
 RESULTS_V1 = Path(__file__).parent / "data" / "results_v1"

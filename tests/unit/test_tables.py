@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from superbit.benchmark.records.choose import choose, parse_where
-from superbit.benchmark.records.schema import FURTHER_FIELDS
-from superbit.benchmark.records.store import (
+from superbit.benchmark.records.schema import (
+    FURTHER_FIELDS,
     Corpus,
     Interval,
     Items,
