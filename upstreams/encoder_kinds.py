@@ -109,6 +109,11 @@ def registered(kind: str) -> EncoderKind | None:
     return _registered.get(kind)
 
 
+def is_installed(kind: str | None) -> bool:
+    """Whether an installed package brings the kind, so that every process finds it."""
+    return any(point.name == kind for point in entry_points(group=ENTRY_POINT_GROUP))
+
+
 def import_installed() -> None:
     """Import every kind that an installed package brings; one that cannot be imported warns."""
     for point in entry_points(group=ENTRY_POINT_GROUP):

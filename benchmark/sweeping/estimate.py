@@ -127,9 +127,10 @@ def estimate_lines(found: Sequence[Estimate]) -> Iterator[str]:
         runs, of = sum(e.known for e in known), sum(e.runs for e in found)
         total = hours_text(sum(e.seconds for e in known) / 3600)
         which = "all runs" if runs == of else f"{runs} of {of} runs"
+        by = sum(e.by for e in known)
         yield (
             f"training and evaluation: about {total} for {which}, one after the other, by "
-            f"{sum(e.by for e in known)} earlier runs here (a run: {each})"
+            f"{by} earlier run{'' if by == 1 else 's'} here (a run: {each})"
         )
     lacking = [
         f"{e.runs - e.known} of {e.runs} runs of {e.task}" if e.known else e.task

@@ -33,6 +33,7 @@ from superbit.benchmark.running.record import Job
 from superbit.benchmark.sweeping.plan import Plan, PlannedRun
 from superbit.benchmark.tasks.catalog import find_task
 from superbit.benchmark.tasks.configs import total_steps
+from superbit.upstreams import encoder_kinds
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.machine import end_with_parent
 
@@ -174,8 +175,14 @@ def _fail(
 
 
 def _refuse_what_other_processes_lack(plan: Plan, *, jobs: int) -> None:
-    for name, upstream in plan.upstreams.items():
-        if jobs > 1 and upstream.entry.origin == "registered":
+    waiting = plan.waiting
+    if jobs == 1 or len(waiting) < 2:  # then no other process is asked
+        return
+    for name in dict.fromkeys(planned.first.upstream for planned in waiting):
+        upstream = plan.upstreams.get(name)
+        if upstream is None or upstream.entry.origin != "registered":
+            continue
+        if not encoder_kinds.is_installed(upstream.entry.kind):
             raise InputError(
                 f"--jobs {jobs}: upstream {name!r} was registered in this process only; give it "
                 "by path or as an entry point, or run with --jobs 1."

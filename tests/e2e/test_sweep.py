@@ -289,7 +289,7 @@ def test_a_plan_estimates_training_by_earlier_runs_and_says_where_there_are_none
     assert "training and evaluation of KS, PR: not known, as no run like it was done here" in out
     sweep(spec, "KS")
     _, out, _ = sweep(spec, "KS,PR", "--seed", "2", "--dry-run")
-    assert "for 1 of 2 runs, one after the other, by 1 earlier runs here (a run: KS " in out
+    assert "for 1 of 2 runs, one after the other, by 1 earlier run here (a run: KS " in out
     assert "training and evaluation of PR: not known" in out
 
 

@@ -52,6 +52,11 @@ def test_nothing_is_known_before_the_first_run():
     )
 
 
+def test_one_earlier_run_is_one_run():
+    said = text([planned(identity(seed=5))], [done(identity(seed=2), 60)])
+    assert "by 1 earlier run here (" in said
+
+
 def test_the_median_of_the_same_runs_for_each_that_is_planned():
     earlier = [done(identity(seed=seed), seconds) for seed, seconds in ((2, 50), (3, 60), (4, 900))]
     said = text([planned(identity(seed=5)), planned(identity(seed=6))], earlier)

@@ -73,8 +73,10 @@ def make_corpora(
 ) -> Path:
     """Synthesize every embedded corpus into ``out``, or find them there already.
 
-    The same size and seed give the same corpora. A complete folder of the same recipe is used
-    again; one that was left incomplete is made again; anything else in ``out`` is an error.
+    The same size and seed give the same corpora on processors with the same vector instructions;
+    on others some samples differ by one step of 16 bits, and so do the hashes. A complete folder of
+    the same recipe is used again; one that was left incomplete is made again; anything else in
+    ``out`` is an error.
 
     Args:
         out: a folder; made if it is not there.
