@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from superbit.upstreams.hubert_config import HubertConfig
 
 ENTRY_POINT_GROUP = "superbit.upstreams"
+# Marks what put_into_hub has put there, so that a second time (a module reloaded) it is replaced.
+_OURS = "_of_superbit"
 # Raised whenever the hidden states that superbit's own encoders give for the same weights change;
 # superbit.upstreams.identity.known then writes those that records stand for anew.
 OUR_REVISION = 3
@@ -260,6 +262,8 @@ def load(
     """
     parsed = UpstreamSpec.parse(spec)
     if ckpt is not None:
+        if not str(ckpt):
+            raise InputError(f"upstream {spec!r}: ckpt is empty; leave it out, or name a file.")
         if parsed.checkpoint or parsed.untrained:
             raise InputError(f"upstream {spec!r} and ckpt={ckpt!r}: give the weights once.")
         parsed = replace(parsed, checkpoint=str(ckpt))
@@ -304,7 +308,8 @@ def put_into_hub(hub: types.ModuleType) -> None:
         for name, point in _plugin_points().items()
     }
     for name, entry in {**points, **_registered, **_our_entries()}.items():
-        if hasattr(hub, name):
+        present = getattr(hub, name, None)
+        if present is not None and not hasattr(present, _OURS):
             warnings.warn(
                 f"upstream {name!r} is already a name of s3prl's hub: "
                 "s3prl's command line will use s3prl's.",
@@ -367,6 +372,7 @@ def _hub_function(entry: UpstreamEntry) -> Callable[..., nn.Module]:
 
     build.__name__ = entry.name
     build.__doc__ = entry.summary
+    setattr(build, _OURS, True)
     return build
 
 

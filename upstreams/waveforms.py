@@ -67,16 +67,28 @@ def take_arrays(expert: nn.Module) -> None:
 
     What is neither reaches it as it was given.
     """
-    expert.register_forward_pre_hook(_arrays_to_tensors)
+    expert.register_forward_pre_hook(_arrays_to_tensors, with_kwargs=True)
 
 
-def _arrays_to_tensors(expert: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    if not arguments:
+def _arrays_to_tensors(
+    expert: nn.Module, arguments: tuple[Any, ...], by_name: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    if arguments:
+        tensors = _taken(expert, arguments[0])
+        return None if tensors is None else ((tensors, *arguments[1:]), by_name)
+    if "wavs" not in by_name:
         return None
-    given, *others = arguments
+    tensors = _taken(expert, by_name["wavs"])
+    return None if tensors is None else (arguments, {**by_name, "wavs": tensors})
+
+
+def _taken(expert: nn.Module, given: object) -> list[Tensor] | None:
+    """Return the tensors to give in place of ``given``, None where it stays as it is."""
     alone = isinstance(given, Tensor | np.ndarray) and given.ndim == 1
     several = isinstance(given, list | tuple | np.ndarray)
+    if several and not len(given):
+        raise InputError("the list of waveforms is empty; at least one is needed.")
     if not alone and not (several and any(isinstance(each, np.ndarray) for each in given)):
         return None
     first = next(expert.parameters(), None)
-    return (as_tensors(given, device="cpu" if first is None else first.device), *others)
+    return as_tensors(given, device="cpu" if first is None else first.device)

@@ -181,3 +181,23 @@ def test_foreign_upstreams_are_imported_behind_the_shims(tmp_path):
     by_path = f"{site / 'their_hubconf.py'}:theirs"
     # the entry point here, the path there: both doors, both processes
     assert run_python(LOAD, tmp_path, "theirs", by_path, in_front=[site]).split() == ["2", "2"]
+
+
+def test_modules_of_ours_and_theirs_may_be_reloaded(tmp_path):
+    """As notebooks do: nothing is asked twice, and what is ours in s3prl's hub is no clash."""
+    code = """
+        import importlib, sys, warnings
+        import superbit.upstreams as ours
+        import superbit.upstreams.s3prl.compat as compat
+        warnings.simplefilter("error", UserWarning)
+        for modules in ((ours,), (compat, ours)):
+            for module in modules:
+                importlib.reload(module)
+        import torchaudio, s3prl.hub
+        for module in (compat, ours, s3prl.hub, torchaudio):
+            importlib.reload(module)
+        print(sum("S3prlFinder" in type(each).__name__ for each in sys.meta_path))
+        print(s3prl.hub.bq_vanilla_nano.__doc__)
+    """
+    out = run_python(textwrap.dedent(code), tmp_path).splitlines()
+    assert out[-2:] == ["1", "1-bit twin of vanilla_nano"]

@@ -187,3 +187,30 @@ def test_the_verbs_say_one_line_of_a_mistyped_name(tmp_path):
         assert len(err.splitlines()) == 1
         assert err.startswith("superbit: ")
         assert "Did you mean" in err
+
+
+@pytest.mark.parametrize("nothing", [[], (), np.zeros((0, 16_000))])
+def test_no_waveform_at_all_is_a_sentence_of_any_upstream(nothing):
+    for name in ("fbank", "vanilla_nano"):
+        with pytest.raises(InputError, match="the list of waveforms is empty"):
+            registry.load(name)(nothing)
+
+
+def test_arrays_by_name_reach_somebody_elses_upstream(tmp_path):
+    (tmp_path / "hubconf.py").write_text(
+        "import torch\n"
+        "class Model(torch.nn.Module):\n"
+        "    def forward(self, wavs):\n"
+        "        return {'hidden_states': [torch.stack(wavs)[..., None]]}\n"
+        "def mine(ckpt=None, **kwargs):\n    return Model()\n"
+    )
+    model = registry.load(f"{tmp_path}/hubconf.py:mine")
+    wave = np.linspace(-0.5, 0.5, 800)
+    by_name, by_place = model(wavs=[wave]), model([wave])
+    assert by_name["hidden_states"][0].equal(by_place["hidden_states"][0])
+    assert by_name["hidden_states"][0].shape == (1, 800, 1)
+
+
+def test_an_empty_checkpoint_is_none():
+    with pytest.raises(InputError, match="ckpt is empty"):
+        registry.load("vanilla_nano", ckpt="")

@@ -46,11 +46,18 @@ def install() -> None:
     """
     if any(isinstance(finder, _S3prlFinder) for finder in sys.meta_path):
         return
+    # One of this module before it was reloaded is another class, and each would ask the other.
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not _is_ours(finder)]
     sys.meta_path.insert(0, _S3prlFinder())
     for name, patches in _PATCHES.items():
         if (module := sys.modules.get(name)) is not None:  # None: somebody forbids its import
             for patch in patches:
                 patch(module)
+
+
+def _is_ours(finder: object) -> bool:
+    kind = type(finder)
+    return (kind.__module__, kind.__qualname__) == (__name__, _S3prlFinder.__qualname__)
 
 
 def apply() -> None:
