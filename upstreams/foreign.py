@@ -192,21 +192,11 @@ def _seeded_generators(seed: int) -> Iterator[None]:
     A model without weights is otherwise another one at each build: its key changes and no result
     is ever found again.
     """
-    import random
+    from superbit.upstreams.rng import seed_everything, undrawn
 
-    import numpy as np
-    import torch
-
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            random.seed(seed)
-            np.random.seed(seed)
-            torch.manual_seed(seed)
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
+    with undrawn():
+        seed_everything(seed)
+        yield
 
 
 def by_hub_name(name: str) -> Callable[..., nn.Module] | None:

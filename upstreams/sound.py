@@ -19,6 +19,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+SAMPLE_RATE = 16_000  # Hz, of every waveform that an upstream or a task is given
+
 # A WAV header that promises so much, and twice what is there, was written before anybody knew.
 _UNKNOWN_BYTES = 2**30
 _IN_DS64 = 0xFFFFFFFF  # in RF64 the size is in the chunk ds64

@@ -17,8 +17,8 @@ import numpy as np
 import soundfile
 
 from superbit.benchmark.features.decisions import SIZES
+from superbit.upstreams.sound import SAMPLE_RATE
 
-SAMPLE_RATE = 16_000
 # Longer than the 0.1 s from which sox takes silence for such.
 _PAUSE_SECONDS = 0.3
 # VoxCeleb1's audio that ASV's silence trimming leaves (306 of 340 hours).

@@ -27,11 +27,11 @@ from superbit.benchmark.features.supply import FeatureUse
 from superbit.benchmark.features.waves import KnownFiles
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.running.experiment import Experiment
-from superbit.benchmark.running.rng import seed_everything
 from superbit.benchmark.tasks.bindings import BINDINGS, Places
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.configs import resolve
 from superbit.upstreams.registry import LoadedUpstream
+from superbit.upstreams.rng import seed_everything
 from superbit.upstreams.s3prl import denormals
 
 RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)

@@ -13,8 +13,7 @@ import numpy as np
 
 from superbit.upstreams import sound
 from superbit.upstreams.errors import InputError
-
-SAMPLE_RATE = 16_000
+from superbit.upstreams.sound import SAMPLE_RATE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from superbit.benchmark.features.cache import TOLERANCE
 from superbit.benchmark.features.demand import Demand, Kind, kind_of, splits_read, training_draws
+from superbit.upstreams.sound import SAMPLE_RATE
 from superbit.upstreams.spec import typed
 
 
@@ -168,7 +169,7 @@ def _priced(need: Need, cost: Cost, frame_bytes: int) -> Decision:
     if need.kind == "pooled":
         size = waveforms * cost.layers * cost.dim * 4
     else:
-        size = round(seconds * 16_000 / cost.rate) * cost.layers * cost.dim * frame_bytes
+        size = round(seconds * SAMPLE_RATE / cost.rate) * cost.layers * cost.dim * frame_bytes
     mean = need.seconds / need.waveforms if need.waveforms else 0.0
     live = need.training_draws * need.drawn_share * need.draw_seconds
     stored = need.training_draws * (1 - need.drawn_share) * need.draw_seconds

@@ -19,12 +19,12 @@ from superbit.benchmark.features.waves import (
     wave_key,
 )
 from superbit.benchmark.running import heads
-from superbit.benchmark.running.rng import rng_state, set_rng_state
 from superbit.benchmark.tasks.bindings import BINDINGS, Places
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.configs import total_steps
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.files import read_json, write_text
+from superbit.upstreams.rng import rng_state, set_rng_state
 from superbit.upstreams.s3prl import patches
 
 Kind = Literal["pooled", "frames"]

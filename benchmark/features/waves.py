@@ -20,8 +20,8 @@ from torch import Tensor
 
 from superbit.benchmark.corpora import manifest
 from superbit.upstreams.s3prl import compat
+from superbit.upstreams.sound import SAMPLE_RATE
 
-SAMPLE_RATE = 16_000
 # Raised whenever the samples that a transform gives change (sox effects are superbit's own).
 TRANSFORM_REVISION = 1
 # Stored recordings of which a task wants cuts, one after the other.

@@ -33,8 +33,7 @@ from superbit.upstreams.encoders.sparse_attention import SparseSelfAttention
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import Hubert
 from superbit.upstreams.hubert_config import HubertConfig
-
-SAMPLE_RATE = 16_000
+from superbit.upstreams.sound import SAMPLE_RATE
 
 
 @dataclass(frozen=True, kw_only=True)

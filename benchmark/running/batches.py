@@ -15,9 +15,9 @@ from superbit.benchmark.features.mixing import WeightedSums
 from superbit.benchmark.features.source import Ahead, FeatureSource
 from superbit.benchmark.running import heads
 from superbit.benchmark.running.candidate import Progress
-from superbit.benchmark.running.rng import rng_state, set_rng_state
 from superbit.upstreams.contract.blame import not_finite
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.rng import rng_state, set_rng_state
 
 
 class Batches:

@@ -25,9 +25,9 @@ from superbit.benchmark.features.source import FeatureSource
 from superbit.benchmark.running import heads, side_by_side
 from superbit.benchmark.running.batches import Batches, Feed, LiveSums, reading
 from superbit.benchmark.running.candidate import Candidate, Evaluation, InterruptedRun, Progress
-from superbit.benchmark.running.rng import seed_everything
 from superbit.benchmark.running.side_by_side import Result
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.rng import seed_everything
 from superbit.upstreams.s3prl.lean_heads import lean
 
 

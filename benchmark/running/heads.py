@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from superbit.benchmark.running.rng import seed_everything, undrawn
+from superbit.upstreams.rng import seed_everything, undrawn
 from superbit.upstreams.s3prl.lean_heads import make_lean
 from superbit.upstreams.s3prl.padded_lstm import without_packing
 

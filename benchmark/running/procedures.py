@@ -31,8 +31,7 @@ from superbit.benchmark.running.session import (
 from superbit.benchmark.scoring import statistics
 from superbit.benchmark.tasks.bindings import Items
 from superbit.upstreams.errors import InputError
-
-SAMPLE_RATE = 16_000
+from superbit.upstreams.sound import SAMPLE_RATE
 
 
 def best_on_dev(session: Session) -> TestedByName:

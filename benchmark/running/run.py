@@ -23,13 +23,13 @@ from superbit.benchmark.running.checkpoints import LABEL, run_folder
 from superbit.benchmark.running.experiment import Experiment
 from superbit.benchmark.running.procedures import PROCEDURES, Session, TestedByName
 from superbit.benchmark.running.record import Job, RunContext
-from superbit.benchmark.running.rng import seed_everything
 from superbit.benchmark.tasks.bindings import BINDINGS, Places
 from superbit.benchmark.tasks.catalog import find_task
 from superbit.upstreams.contract.blame import blamed, require_rate
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.files import locked
 from superbit.upstreams.registry import LoadedUpstream
+from superbit.upstreams.rng import seed_everything
 from superbit.upstreams.s3prl import denormals
 from superbit.upstreams.spec import typed
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from superbit.benchmark.running.candidate import Candidate, InterruptedRun
-from superbit.benchmark.running.rng import Draws
+from superbit.upstreams.rng import Draws
 
 Result = TypeVar("Result")
 

@@ -27,7 +27,6 @@ from superbit.benchmark.running import heads
 from superbit.benchmark.running.checkpoints import CHECKPOINT
 from superbit.benchmark.running.experiment import Experiment
 from superbit.benchmark.running.procedures import PROCEDURES
-from superbit.benchmark.running.rng import seed_everything
 from superbit.benchmark.running.session import Session, Tested
 from superbit.benchmark.tasks.bindings import BINDINGS, Places
 from superbit.benchmark.tasks.catalog import find_task
@@ -37,6 +36,7 @@ from superbit.upstreams.expert import UpstreamExpert
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.registry import load_upstream
+from superbit.upstreams.rng import seed_everything
 
 SEED = 1337
 _SMALL = HubertConfig(

@@ -21,7 +21,6 @@ from superbit.benchmark.features.source import UpstreamFeatures
 from superbit.benchmark.features.supply import FeatureUse
 from superbit.benchmark.features.waves import KnownFiles
 from superbit.benchmark.running import experiment
-from superbit.benchmark.running.rng import seed_everything
 from superbit.benchmark.tasks.bindings import BINDINGS, Places
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.configs import resolve
@@ -30,6 +29,7 @@ from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.identity.fingerprint import weights_sha256
 from superbit.upstreams.registry import LoadedUpstream, UpstreamEntry, load_upstream
+from superbit.upstreams.rng import seed_everything
 from superbit.upstreams.spec import UpstreamSpec
 
 SEED = 1337

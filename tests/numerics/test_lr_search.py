@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from superbit.benchmark.features.mixing import Batch, Room
-from superbit.benchmark.running import rng
 from superbit.benchmark.running.experiment import Experiment
 from superbit.benchmark.running.procedures import PROCEDURES
-from superbit.benchmark.running.rng import seed_everything
 from superbit.benchmark.running.session import Session
 from superbit.benchmark.tasks.bindings import BINDINGS, Places
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.configs import resolve
+from superbit.upstreams import rng
+from superbit.upstreams.rng import seed_everything
 
 pytest.importorskip("s3prl")
 pytest.importorskip("espeakng_loader", reason="embedded corpora need the extra 'embedded'")

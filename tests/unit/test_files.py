@@ -270,4 +270,4 @@ def test_files_are_written_locked_and_parsed_in_one_place():
             if isinstance(node, ast.Call) and (name := ast.unparse(node.func)) in found:
                 found[name].add(file.relative_to(ROOT).as_posix())
     for name, others in ONE_PLACE.items():
-        assert found[name] - {"upstreams/files.py"} == others, name
+        assert found[name] - {"upstreams/files.py"} <= others, name

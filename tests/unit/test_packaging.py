@@ -152,3 +152,17 @@ def test_a_circle_would_be_found(tmp_path):
         "superbit.upstreams.c.d",
     ]
     assert len(circles(graph(files, typing=True))) == 5
+
+
+def test_what_both_packages_need_is_said_once():
+    """By name, at a module's top level; ESpeak speaks at a rate of its own."""
+    places: dict[str, list[str]] = {"SAMPLE_RATE": [], "seed_everything": []}
+    for module, file in source_files().items():
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            names = [ast.unparse(each) for each in getattr(node, "targets", [])]
+            for name in [*names, getattr(node, "name", "")]:
+                if name in places:
+                    places[name].append(module)
+    espeak = "superbit.benchmark.corpora.embedded.espeak"
+    assert sorted(places["SAMPLE_RATE"]) == [espeak, "superbit.upstreams.sound"]
+    assert places["seed_everything"] == ["superbit.upstreams.rng"]

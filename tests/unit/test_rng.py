@@ -9,7 +9,7 @@ import torch
 
 import superbit.upstreams  # noqa: F401  (s3prl imports only with its shims)
 from superbit.benchmark.running import heads
-from superbit.benchmark.running.rng import Draws, seed_everything, undrawn
+from superbit.upstreams.rng import Draws, seed_everything, undrawn
 
 
 def draw():

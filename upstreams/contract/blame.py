@@ -13,6 +13,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from superbit.upstreams.errors import BrokenUpstream, InputError
+from superbit.upstreams.sound import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -127,8 +128,8 @@ def require_frames(frames: int, *, samples: int, rate: float) -> None:
     if abs(frames - due) >= FRAME_TOLERANCE:
         raise breaks(
             "frame-count",
-            f"{frames} frames for {samples / 16_000:.3g} s at {rate:g} samples a frame, {due} are "
-            "due",
+            f"{frames} frames for {samples / SAMPLE_RATE:.3g} s at {rate:g} samples a frame, "
+            f"{due} are due",
         )
 
 

@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-SAMPLE_RATE = 16_000
+from superbit.upstreams.rng import seed_everything
+from superbit.upstreams.sound import SAMPLE_RATE
+
 SHORTEST = 800  # 0.05 s, the shortest input that s3prl.nn passes to an upstream
 LENGTHS = (SHORTEST, 4_937, 16_000, 59_201, 320_000)  # samples: 0.05 s to 20 s
 # The longest is left out: with padded batches it alone would cost as much as the whole check.
@@ -53,13 +55,6 @@ def seconds(samples: int) -> str:
 def tensors_of(expert: nn.Module) -> Iterator[Tensor]:
     """Every parameter and buffer, persistent or not."""
     return chain(expert.parameters(), expert.buffers())
-
-
-def seed_everything(seed: int) -> None:
-    """Seed the three global random states that a model could draw from."""
-    torch.manual_seed(seed)
-    np.random.seed(seed)
-    random.seed(seed)
 
 
 @contextmanager

@@ -15,11 +15,11 @@ from superbit.upstreams.hubert import Hubert, untrained_model
 from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.importing.naming import spelled_alike
 from superbit.upstreams.importing.reading import Foreign
+from superbit.upstreams.sound import SAMPLE_RATE
 
 # Strides are in no tensor; those of wav2vec 2.0's front end go with its kernels.
 KERNELS = (10, 3, 3, 3, 3, 2, 2)
 STRIDES = (5, 2, 2, 2, 2, 2, 2)
-SAMPLE_RATE = 16_000
 SIGNAL_RMS = 0.05  # about the level of speech in recordings of full scale 1
 HEAD_WIDTH = 64  # of every HuBERT base, where the source does not tell its heads
 # Parts that serve pre-training only: a source without them still has every hidden state.

@@ -13,6 +13,7 @@ from superbit.upstreams.counting import Counting, unseen
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import Hubert, untrained_model
 from superbit.upstreams.hubert_config import HubertConfig
+from superbit.upstreams.sound import SAMPLE_RATE
 from superbit.upstreams.training.configuration import (
     PretrainingConfig,
     load_config,
@@ -245,7 +246,7 @@ def _plan(arguments: argparse.Namespace, config: PretrainingConfig, size: Hubert
         f"{arguments.model}, preset {arguments.preset}, phase {config.phase}: "
         f"{found.parameters:,} parameters, {config.updates:,} updates of "
         f"{found.seconds_of_audio:,.0f} s of audio ({devices} × {config.accumulate} × "
-        f"{config.batch_samples / 16_000:.1f} s)",
+        f"{config.batch_samples / SAMPLE_RATE:.1f} s)",
         f"{found.operations / 1e12:.3f} × 10^12 operations an update and device, by count",
         f"{devices} × {arguments.hardware}: about {in_words(found.hours)} at "
         f"{HARDWARE[arguments.hardware]:g} × 10^12 operations a second each (an assumption; "

@@ -11,9 +11,9 @@ import numpy as np
 from superbit.upstreams import files, sound
 from superbit.upstreams.counting import Counting, unseen
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.sound import SAMPLE_RATE
 from superbit.upstreams.visible import visible
 
-SAMPLE_RATE = 16_000  # Hz
 EXTENSIONS = ("flac", "wav")
 
 

@@ -1,4 +1,4 @@
-"""The random generators that s3prl's tasks draw from: Python's, numpy's and torch's."""
+"""The random generators that tasks and upstreams draw from: Python's, numpy's and torch's."""
 
 from __future__ import annotations
 
