@@ -74,14 +74,16 @@ def evaluate(
     >>> results.to_pandas()[["upstream", "task", "status", "limited"]].values.tolist()
     [['fbank', 'KS', 'done', True]]
     """
-    from superbit.benchmark.features.cache import cache_settings
-    from superbit.benchmark.progress import Reporter
-    from superbit.benchmark.running.rng import undrawn
-    from superbit.benchmark.sweeping.plan import SweepRequest
-    from superbit.benchmark.sweeping.sweep import require_sound, sweep
-    from superbit.benchmark.tables.formats import require_one_of
-    from superbit.modules import as_specs
     from superbit.words import in_python
+
+    with in_python():
+        from superbit.benchmark.features.cache import cache_settings
+        from superbit.benchmark.progress import Reporter
+        from superbit.benchmark.running.rng import undrawn
+        from superbit.benchmark.sweeping.plan import SweepRequest
+        from superbit.benchmark.sweeping.sweep import require_sound, sweep
+        from superbit.benchmark.tables.formats import require_one_of
+        from superbit.modules import as_specs
 
     folder, reporter = Path(results), Reporter()
     with in_python(), undrawn(), as_specs(_several(upstreams, "upstreams")) as specs:

@@ -85,9 +85,11 @@ def profile(
     >>> list(table["precision"])
     ['FP32', 'FP32-W1A1']
     """
-    from superbit.benchmark.profiling.profile_command import profiled
-    from superbit.benchmark.progress import Reporter
     from superbit.words import in_python
+
+    with in_python():
+        from superbit.benchmark.profiling.profile_command import profiled
+        from superbit.benchmark.progress import Reporter
 
     several = [models] if isinstance(models, str | Model) else list(models)
     reporter = Reporter()

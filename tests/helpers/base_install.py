@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from superbit.benchmark import cli
-from superbit.benchmark.verbs import parser
+from superbit.benchmark.cli import parser
 
 RECORDS = Path(__file__).resolve().parents[2] / "results" / "embedded"
 # Verbs, each with arguments that are right; what is needed is made by `make_inputs`.

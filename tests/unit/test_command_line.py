@@ -7,8 +7,7 @@ import sys
 import pytest
 
 from superbit.benchmark import cli
-from superbit.benchmark.dispatch import leaves
-from superbit.benchmark.verbs import parser
+from superbit.benchmark.cli import leaves, parser
 
 
 def groups(parser, words=()):
@@ -116,6 +115,15 @@ def test_every_verb_takes_traceback_and_none_is_given_it(monkeypatch):
     )
     assert cli.main(["status", "--traceback"]) == 0
     assert given.keys() == {"results", "all"}
+
+
+def test_each_verb_is_carried_out_by_a_function_of_its_module():
+    for leaf in leaves(parser()):
+        verb = leaf.get_default("verb")
+        word = leaf.prog.split()[1].replace("-", "_")
+        module = "profile" if leaf.prog.split()[1:] == ["table", "1"] else word
+        assert verb.__module__.removeprefix("superbit.benchmark.cli.").rstrip("_") == module
+        assert verb.__name__.startswith("run")
 
 
 class Terminal(io.StringIO):

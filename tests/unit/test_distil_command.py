@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from superbit.benchmark.verbs import parser
+from superbit.benchmark.cli import parser
 from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import untrained_model

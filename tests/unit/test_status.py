@@ -147,7 +147,7 @@ def test_before_the_first_sweep_the_default_folder_need_not_be_there(tmp_path, m
 
 
 def test_the_default_folder_is_the_verbs():
-    from superbit.benchmark.verbs import RESULTS
+    from superbit.benchmark.cli.options import RESULTS
 
     assert RESULTS == DEFAULT_FOLDER
 

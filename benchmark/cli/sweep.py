@@ -6,29 +6,103 @@ import argparse
 import math
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from superbit.benchmark.progress import Reporter
-from superbit.benchmark.records.store import ResultStore
-from superbit.benchmark.sweeping.launch import Outcome
-from superbit.benchmark.sweeping.plan import SweepRequest
-from superbit.benchmark.sweeping.plan import split_list as split
-from superbit.benchmark.sweeping.sweep import sweep
+from superbit.benchmark.cli.options import add_cache_folder, add_results
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.spec import typed
 
 if TYPE_CHECKING:
+    from superbit.benchmark.cli.options import Verbs
     from superbit.benchmark.features.cache import CacheSettings
+    from superbit.benchmark.records.store import ResultStore
+    from superbit.benchmark.sweeping.launch import Outcome
 
 
-def sweep_command(arguments: argparse.Namespace) -> int:
+def add(verbs: Verbs) -> None:
+    verb = verbs.add_parser("sweep", help="run tasks over upstreams; reuses what is done")
+    verb.add_argument("--upstreams", required=True, metavar="SPEC,…")
+    verb.add_argument("--tasks", required=True, metavar="TASK,…")
+    verb.add_argument(
+        "--scale",
+        choices=["superb", "embedded"],
+        required=True,
+        help="the benchmark's protocol, or the small one",
+    )
+    verb.add_argument(
+        "--paths",
+        type=Path,
+        metavar="FILE",
+        help="where the corpora lie (downstream_configs/paths.example.yaml)",
+    )
+    verb.add_argument(
+        "--overrides",
+        type=Path,
+        metavar="FILE",
+        help="config overrides, laid out like embedded.yaml",
+    )
+    verb.add_argument(
+        "--lr",
+        metavar="RATE,…|search",
+        help="in place of each task's own; several train side by side and the best on dev counts, "
+        "search takes each task's list",
+    )
+    verb.add_argument(
+        "--seed", default="1337", metavar="N,…", help="of the heads; with several, a run of each"
+    )
+    verb.add_argument("--device", default=None, help="cpu or cuda; cuda where there is one")
+    verb.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="runs at a time, each in a process with its share of the cores",
+    )
+    verb.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help="at most N steps and evaluation batches; enters no table",
+    )
+    verb.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    verb.add_argument(
+        "--assume",
+        choices=["superb-sizes"],
+        help="with --dry-run: plan features for SUPERB's corpora without having them",
+    )
+    add_cache_folder(verb)
+    verb.add_argument("--no-cache", action="store_true", help="run the upstream on every batch")
+    verb.add_argument(
+        "--cache-budget", metavar="SIZE", help="what the plan may fill of it, e.g. 200GB"
+    )
+    verb.add_argument(
+        "--cache-precision",
+        choices=["float16", "float32"],
+        default="float16",
+        help="of frames; means over time are float32 (default: float16)",
+    )
+    verb.add_argument(
+        "--cache-any-upstream",
+        action="store_true",
+        help="also store features that depend on the batch; each is then computed alone",
+    )
+    add_results(verb)
+    verb.set_defaults(verb=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Carry out ``superbit sweep`` and return its exit status."""
+    from superbit.benchmark.progress import Reporter
+    from superbit.benchmark.sweeping.plan import SweepRequest, split_list
+    from superbit.benchmark.sweeping.sweep import sweep
+
     _check_options(arguments)
     if arguments.assume is not None:
         return _plan_on_assumed_sizes(arguments)
     request = SweepRequest(
-        upstreams=tuple(split(arguments.upstreams, option="--upstreams")),
-        tasks=tuple(split(arguments.tasks, option="--tasks")),
+        upstreams=tuple(split_list(arguments.upstreams, option="--upstreams")),
+        tasks=tuple(split_list(arguments.tasks, option="--tasks")),
         scale=arguments.scale,
         seeds=_seeds(arguments.seed),
         learning_rates=_rates(arguments.lr),
@@ -81,13 +155,14 @@ def _plan_on_assumed_sizes(arguments: argparse.Namespace) -> int:
         raise InputError("--assume superb-sizes only plans: say --dry-run, without --no-cache.")
     from superbit.benchmark.features.decisions import decision_lines
     from superbit.benchmark.features.planning import plan_assumed
-    from superbit.benchmark.sweeping.plan import Unbuilt, load_each
+    from superbit.benchmark.progress import Reporter
+    from superbit.benchmark.sweeping.plan import Unbuilt, load_each, split_list
     from superbit.benchmark.tasks.catalog import find_task
     from superbit.benchmark.tasks.configs import resolve
 
-    tasks = [find_task(name) for name in split(arguments.tasks, option="--tasks")]
+    tasks = [find_task(name) for name in split_list(arguments.tasks, option="--tasks")]
     reporter = Reporter()
-    named = load_each(split(arguments.upstreams, option="--upstreams"), reporter=reporter)
+    named = load_each(split_list(arguments.upstreams, option="--upstreams"), reporter=reporter)
     loaded = [each for each in named.values() if not isinstance(each, Unbuilt)]
     features = plan_assumed(
         {
@@ -134,7 +209,9 @@ def _refuse_together(option: str, arguments: argparse.Namespace, *others: str) -
 
 def _seeds(text: str) -> tuple[int, ...]:
     """Read ``--seed``: one, or several with commas between."""
-    parts = split(text, option="--seed")
+    from superbit.benchmark.sweeping.plan import split_list
+
+    parts = split_list(text, option="--seed")
     for part in parts:
         if not part.isdecimal():
             raise InputError(f"--seed: {part!r} must be a whole number, at least 0.")
@@ -143,12 +220,14 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 def _rates(text: str | None) -> tuple[float, ...] | Literal["search"]:
     """Read ``--lr``: a rate, several, ``search``, or nothing."""
+    from superbit.benchmark.sweeping.plan import split_list
+
     if text is None:
         return ()
     if text.strip().lower() == "search":
         return "search"
     rates = []
-    for part in split(text, option="--lr"):
+    for part in split_list(text, option="--lr"):
         try:
             rate = float(part)
         except ValueError:

@@ -1,0 +1,87 @@
+"""What several verbs share: options, and the group that stands in for a verb that was not said."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
+
+RESULTS = Path("results/local")
+
+
+def add_group(verbs: Verbs, name: str, *, help: str, metavar: str = "VERB") -> Verbs:
+    """Add a verb that has verbs below it, and return what takes those."""
+    group = verbs.add_parser(name, help=help)
+    group.set_defaults(verb=prints_help(group))
+    return group.add_subparsers(metavar=metavar)
+
+
+def prints_help(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
+    """Return what stands in for a verb that was not said: the help that lists them."""
+
+    def verb(_arguments: argparse.Namespace) -> int:
+        parser.print_help()
+        return 0
+
+    return verb
+
+
+def add_results(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--results",
+        type=Path,
+        default=RESULTS,
+        metavar="DIR",
+        help=f"folder of results (default: {RESULTS})",
+    )
+
+
+def add_cache_folder(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--cache-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of stored features (default: work/features in the results)",
+    )
+
+
+def add_where(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="only runs whose identity says so, e.g. corpus=NAME; may be repeated",
+    )
+
+
+def add_label(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="NAME=SPEC",
+        help="call an upstream NAME; may be repeated",
+    )
+
+
+def add_format(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--format", choices=["md", "csv", "json", "latex", "html"], default="md")
+
+
+def add_training(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    verb.add_argument("--device", default=None)
+    verb.add_argument("--tensorboard", action="store_true")
+    verb.add_argument("--dry-run", action="store_true", help="print the plan and its time")
+    verb.add_argument(
+        "--hardware",
+        choices=["v100", "l4", "a100", "h100", "h200", "two_cores"],
+        default="a100",
+        help="of the time that --dry-run estimates",
+    )
+    verb.add_argument("--devices", type=int, default=1, metavar="N", help="for the same estimate")

@@ -1,0 +1,36 @@
+"""``superbit profile``, which ``superbit table 1`` is too: what encoders cost."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from superbit.benchmark.cli.options import add_format, add_label
+
+if TYPE_CHECKING:
+    from superbit.benchmark.cli.options import Verbs
+
+
+def add(verbs: Verbs) -> None:
+    add_options(verbs.add_parser("profile", help="Table 1: storage, FLOP, BOP, time of upstreams"))
+
+
+def add_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("specs", nargs="*", metavar="SPEC", help="none: the paper's ten rows")
+    verb.add_argument(
+        "--seconds", type=float, default=10.0, metavar="S", help="of audio (default: 10)"
+    )
+    verb.add_argument("--accounting", choices=["paper", "honest", "both"], default="both")
+    verb.add_argument("--measure", action="store_true", help="time the models on this machine")
+    verb.add_argument(
+        "--threads", type=int, metavar="N", help="of what is timed (default: the cores)"
+    )
+    add_label(verb)
+    add_format(verb)
+    verb.set_defaults(verb=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from superbit.benchmark.profiling.profile_command import profile_command
+
+    return profile_command(arguments)
