@@ -10,8 +10,7 @@ import pytest
 import soundfile
 
 from superbit.benchmark import cli
-from superbit.benchmark.dispatch import leaves
-from superbit.benchmark.verbs import parser
+from superbit.benchmark.cli import leaves, parser
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "results" / "embedded"
 # What is drawn, and the words behind the verb's name; files in {folder} are made by `folder`.
