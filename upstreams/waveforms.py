@@ -82,7 +82,7 @@ def _arrays_to_tensors(
     return None if tensors is None else (arguments, {**by_name, "wavs": tensors})
 
 
-def _taken(expert: nn.Module, given: object) -> list[Tensor] | None:
+def _taken(expert: nn.Module, given: Any) -> list[Tensor] | None:
     """Return the tensors to give in place of ``given``, None where it stays as it is."""
     alone = isinstance(given, Tensor | np.ndarray) and given.ndim == 1
     several = isinstance(given, list | tuple | np.ndarray)
