@@ -79,7 +79,7 @@ def evaluate(
     with in_python():
         from superbit.benchmark.features.cache import cache_settings
         from superbit.benchmark.progress import Reporter
-        from superbit.benchmark.running.rng import undrawn
+        from superbit.upstreams.rng import undrawn
         from superbit.benchmark.sweeping.plan import SweepRequest
         from superbit.benchmark.sweeping.sweep import require_sound, sweep
         from superbit.benchmark.tables.formats import require_one_of
