@@ -74,7 +74,7 @@ embedded-tables: $(INSTALLED)
 	  $(BIN)/superbit $$arguments --results $(EMBEDDED) > $(EMBEDDED)/$$file || exit 1; done
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n $(TEST_JOBS)
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

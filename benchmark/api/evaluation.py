@@ -79,11 +79,11 @@ def evaluate(
     with in_python():
         from superbit.benchmark.features.cache import cache_settings
         from superbit.benchmark.progress import Reporter
-        from superbit.upstreams.rng import undrawn
         from superbit.benchmark.sweeping.plan import SweepRequest
         from superbit.benchmark.sweeping.sweep import require_sound, sweep
         from superbit.benchmark.tables.formats import require_one_of
         from superbit.modules import as_specs
+        from superbit.upstreams.rng import undrawn
 
     folder, reporter = Path(results), Reporter()
     with in_python(), undrawn(), as_specs(_several(upstreams, "upstreams")) as specs:

@@ -67,7 +67,7 @@ def test_a_name_of_the_hub_is_the_builders_to_read(name, monkeypatch, tmp_path):
 
     monkeypatch.setattr(checkpoint_hints, "_unreachable", lambda name: None)
     monkeypatch.setattr(
-        registry, "find", lambda _: registry.UpstreamEntry(
+        registry, "find", lambda _, twin=False: registry.UpstreamEntry(
             name=name, build=build, origin="s3prl", revision="1"
         )
     )  # fmt: skip

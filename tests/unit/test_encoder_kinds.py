@@ -21,6 +21,7 @@ from superbit.benchmark import error_flow_command
 from superbit.benchmark.cli import main
 from superbit.benchmark.profiling.rendering import render
 from superbit.benchmark.profiling.table1 import table1_rows
+from superbit.benchmark.records.store import ResultStore
 from superbit.upstreams import checkpoint, encoder_kinds, expert, registry
 from superbit.upstreams.contract import check_upstream
 from superbit.upstreams.contract import render as render_report
@@ -316,7 +317,9 @@ def test_a_file_that_is_not_installed_brings_a_kind_by_its_path(no_kinds, tmp_pa
 
 def test_the_command_line_checks_a_kind_of_an_installed_package(installed, capfd, monkeypatch):
     assert main(["check", "bq_depthwise_nano"]) == 0
-    assert capfd.readouterr().out.startswith("bq_depthwise_nano+untrained (registered)")
+    assert capfd.readouterr().out.startswith(
+        "bq_depthwise_nano+untrained (registered, random weights)"
+    )
     assert main(["list", "upstreams"]) == 0
     listed = capfd.readouterr().out
     assert re.search(r"^bq_gated_nano +registered +1-bit twin of gated_nano", listed, re.MULTILINE)
@@ -602,9 +605,9 @@ def test_a_policy_that_gains_rules_for_other_kinds_leaves_the_shipped_twins_alon
 @pytest.mark.parametrize("name", NANOS)
 def test_shipped_twins_have_the_weights_that_their_records_name(name):
     spec = f"{name}+policy=w1a1"
-    folder = Path(superbit.upstreams.__file__).resolve().parents[1] / "results" / "embedded" / "KS"
-    records = [json.loads(file.read_text())["identity"] for file in folder.glob("*.json")]
-    recorded = {each["weights_sha256"] for each in records if each["upstream"] == spec}
+    folder = Path(superbit.upstreams.__file__).resolve().parents[1] / "results" / "embedded"
+    of_runs = [record.identity for record in ResultStore(folder).read_all()]
+    recorded = {each.weights_sha256 for each in of_runs if each.upstream == spec}
     loaded = registry.load_upstream(f"bq_{name}")
     assert recorded == {loaded.weights_sha256}
     # what the checkpoint stores is what the roles give, module by module

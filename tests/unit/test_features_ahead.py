@@ -4,7 +4,7 @@ import contextlib
 
 import torch
 
-from superbit.benchmark.features.source import Ahead
+from superbit.benchmark.features.source import SECONDS, Ahead
 
 SECOND = torch.zeros(16_000)
 
@@ -41,7 +41,7 @@ def test_a_group_is_of_eight_batches():
 
 def test_a_batch_with_much_live_audio_passes_alone():
     source = Source()
-    list(Ahead(batches(3, live=int(source.SECONDS)), source))
+    list(Ahead(batches(3, live=int(SECONDS)), source))
     assert source.passes == [[33], [33], [33]]
 
 

@@ -257,6 +257,8 @@ def test_a_twins_checkpoint_is_not_counted_as_full_precision(capsys):
     from superbit.upstreams.expert import packaged_checkpoint
 
     folder = packaged_checkpoint("bq_vanilla_nano")
-    with pytest.raises(InputError, match=r"would count as FP32; 'vanilla_nano@.*\+policy=w1a1'"):
+    with pytest.raises(
+        InputError, match=r"holds a twin of policy 'w1a1', .*'bq_vanilla_nano' loads it"
+    ):
         profile(capsys, f"vanilla_nano@{folder}")
     assert profile(capsys, f"bq_vanilla_nano@{folder}")
