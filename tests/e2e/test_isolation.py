@@ -88,6 +88,8 @@ BROKEN = {
 }
 DIES = {"before": "if multiprocessing.parent_process(): os._exit(9)"}
 WAYS = {"stored": (), "live": ("--no-cache",), "processes": ("--jobs", "2")}
+# Processes take ten seconds each to begin; the first test below has them among the fast ones.
+FAST_WAYS = ["stored", "live", pytest.param("processes", marks=pytest.mark.slow)]
 
 
 @pytest.fixture
@@ -182,7 +184,7 @@ def test_a_dry_run_names_them_and_writes_nothing(sweep, upstream, store, way):
     assert store.read_all() == []
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", FAST_WAYS)
 def test_what_raises_for_long_audio_only(sweep, upstream, store, way):
     spec = upstream("long", before=f"if max(map(len, wavs)) > 50_000: {RAISES}")
     status, out, err = sweep([spec, "fbank"], *WAYS[way], tasks="PR,IC")
@@ -245,7 +247,7 @@ FULL_DISK = """
 """
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", FAST_WAYS)
 def test_a_record_that_cannot_be_written_fails_its_run_only(
     sweep, upstream, store, monkeypatch, way
 ):
