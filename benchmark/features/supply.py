@@ -183,15 +183,15 @@ class Supply:
                 workers=self._workers if upstream.entry.origin != "registered" else None,
                 device=self._device,
                 stop=self._stop,
-                on_progress=_Pace(self._say, f"features of {name} for {of_tasks}").show,
+                on_progress=_Pace(self._say, f"features of {typed(name)} for {of_tasks}").show,
             )
         if is_over_budget(self._plan.settings):
             store = self._plan.settings.store(upstream, kind)
             lacking = sum(key not in store for key in waves)
             if lacking:
                 self._say(
-                    f"features of {name} for {of_tasks}: the cache is full by now (another sweep "
-                    f"may fill it as well): {lacking:,} of {len(waves):,} waveforms stay live; a "
+                    f"features of {typed(name)} for {of_tasks}: the cache is full by now (another "
+                    f"sweep may fill it as well): {lacking:,} of {len(waves):,} waveforms stay live; a "
                     "larger --cache-budget would hold them."
                 )
 
