@@ -191,8 +191,8 @@ class Supply:
             if lacking:
                 self._say(
                     f"features of {typed(name)} for {of_tasks}: the cache is full by now (another "
-                    f"sweep may fill it as well): {lacking:,} of {len(waves):,} waveforms stay live; a "
-                    "larger --cache-budget would hold them."
+                    f"sweep may fill it as well): {lacking:,} of {len(waves):,} waveforms stay "
+                    "live; a larger --cache-budget would hold them."
                 )
 
 
