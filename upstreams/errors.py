@@ -1,5 +1,7 @@
 """The one error class for mistakes in what the user gave us."""
 
+from collections.abc import Sequence
+
 
 class InputError(Exception):
     """Something the user gave is wrong.
@@ -30,3 +32,14 @@ def did_you_mean(wrong: str, known: "list[str] | set[str] | tuple[str, ...]") ->
 
     near = difflib.get_close_matches(wrong, sorted(known), n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def require_one_of(what: str, given: str, known: Sequence[str]) -> None:
+    """Refuse what is none of ``known``.
+
+    Raises:
+        InputError: it names ``what`` it is, and the nearest of those there are.
+    """
+    if given not in known:
+        hint = did_you_mean(given, list(known))
+        raise InputError(f"unknown {what} {given!r}: write one of {', '.join(known)}.{hint}")

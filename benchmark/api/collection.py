@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from superbit.benchmark.records.rate_search import Declared
+    from superbit.benchmark.records.rate_search import DeclaredSearch
     from superbit.benchmark.records.schema import RunRecord
-    from superbit.benchmark.tables.formats import Format
-
-# The columns of `Results.to_pandas`, and of which dtype each is.
-_COLUMNS = {
-    **dict.fromkeys(("upstream", "task"), "str"),
-    **dict.fromkeys(("value", "low", "high", "chance"), "float64"),
-    "seed": "int64",
-    "learning_rate": "float64",
-    "n": "Int64",
-    **dict.fromkeys(("key", "metric", "unit", "scale", "corpus"), "str"),
-    "fold": "Int64",
-    "status": "str",
-    **dict.fromkeys(("untrained", "limited"), "bool"),
-    **dict.fromkeys(("reason", "started"), "str"),
-}
+    from superbit.benchmark.tables.rendering import Format
+    from superbit.benchmark.tables.runs import Runs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Printed:
     """A table; it prints as Markdown, and is HTML in a notebook."""
 
-    texts: dict[Format, str] = field(repr=False)
+    render: Callable[[Format], str] = field(repr=False)
 
     def to_text(self, format: Format = "md") -> str:
         """Return the table as ``"md"``, ``"csv"``, ``"json"``, ``"latex"`` or ``"html"``.
@@ -41,16 +29,13 @@ class Printed:
         Raises:
             InputError: another format.
         """
-        from superbit.benchmark.tables.formats import require_one_of
-
-        require_one_of("format", format, list(self.texts))
-        return self.texts[format]
+        return self.render(format)
 
     def __repr__(self) -> str:
-        return self.texts["md"].rstrip("\n")
+        return self.render("md").rstrip("\n")
 
     def _repr_html_(self) -> str:
-        return self.texts["html"]
+        return self.render("html")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +51,7 @@ class Results:
 
     folder: Path
     records: tuple[RunRecord, ...] = field(repr=False)
-    searches: tuple[Declared, ...] = field(default=(), repr=False)
+    searches: tuple[DeclaredSearch, ...] = field(default=(), repr=False)
 
     @property
     def failed(self) -> tuple[RunRecord, ...]:
@@ -95,14 +80,9 @@ class Results:
         >>> list(runs.columns[:10])  # doctest: +NORMALIZE_WHITESPACE
         ['upstream', 'task', 'value', 'low', 'high', 'chance', 'seed', 'learning_rate', 'n', 'key']
         """
-        import pandas as pd
+        from superbit.benchmark.records.frame import to_frame
 
-        rows = [_row(record) for record in self.records]
-        columns = {
-            name: pd.Series([row[name] for row in rows], dtype=object if dtype == "str" else dtype)
-            for name, dtype in _COLUMNS.items()
-        }
-        return pd.DataFrame(columns)
+        return to_frame(self.records)
 
     def table2(
         self,
@@ -135,26 +115,21 @@ class Results:
         **Table 2. Evaluation on the SUPERB tasks**
         ...
         """
-        from superbit.benchmark.records.choose import parse_where
-        from superbit.benchmark.tables.naming import find_upstream, in_order, read_labels
-        from superbit.benchmark.tables.table2 import render, table2
-        from superbit.words import in_python
+        from superbit.benchmark.tables.table2 import table2_of_runs
+        from superbit.benchmark.tables.table2_rendering import render
+        from superbit.messages import in_python
 
         with in_python():
-            known = in_order(self.records)
-            table = table2(
-                self.records,
+            table = table2_of_runs(
+                self._runs(),
                 source=source,
-                where=parse_where(_several(where)),
-                searches=self.searches,
-                show_rates=show_lr,
-                over_seeds=mean_over_seeds,
-                upstreams=None
-                if upstreams is None
-                else [find_upstream(t, known, option="--upstreams") for t in _several(upstreams)],
-                names=read_labels(_several(label), known),
+                where=_several(where),
+                upstreams=None if upstreams is None else _several(upstreams),
+                label=_several(label),
+                show_lr=show_lr,
+                mean_over_seeds=mean_over_seeds,
             )
-            return Printed(texts={format: render(table, format) for format in _formats()})
+        return Printed(render=partial(render, table))
 
     def compare(
         self, first: str, second: str, *, where: Sequence[str] = (), label: Sequence[str] = ()
@@ -176,21 +151,19 @@ class Results:
         **vanilla_nano and bq_vanilla_nano**
         ...
         """
-        from superbit.benchmark.tables.compare import compare_records, render_comparison
-        from superbit.words import in_python
+        from superbit.benchmark.tables.compare import compare_runs, render_comparison
+        from superbit.messages import in_python
 
         with in_python():
-            found = compare_records(
-                self.records,
-                first,
-                second,
-                where=_several(where),
-                label=_several(label),
-                searches=self.searches,
+            comparison = compare_runs(
+                self._runs(), first, second, where=_several(where), label=_several(label)
             )
-            return Printed(
-                texts={format: render_comparison(found, format) for format in _formats()}
-            )
+        return Printed(render=partial(render_comparison, comparison))
+
+    def _runs(self) -> Runs:
+        from superbit.benchmark.tables.runs import Runs
+
+        return Runs(records=self.records, searches=self.searches)
 
 
 def load_results(path: str | Path) -> Results:
@@ -207,8 +180,7 @@ def load_results(path: str | Path) -> Results:
     >>> sorted(set(results.to_pandas()["task"]))
     ['ASR', 'ASV', 'ER', 'IC', 'KS', 'PR', 'QbE', 'SD', 'SF', 'SID']
     """
-    from superbit.benchmark.records.store import ResultStore
-    from superbit.benchmark.scoring.chance import with_chance
+    from superbit.benchmark.tables.runs import read_runs
     from superbit.upstreams.errors import InputError
 
     folder = Path(path)
@@ -216,52 +188,10 @@ def load_results(path: str | Path) -> Results:
         raise InputError(
             f"results {str(path)!r}: there is no such folder; give the one that a sweep wrote to."
         )
-    store = ResultStore(folder)
-    return Results(
-        folder=folder,
-        records=tuple(with_chance(store.read_all(), store)),
-        searches=tuple(store.read_searches()),
-    )
-
-
-def _row(record: RunRecord) -> dict[str, Any]:
-    from superbit.benchmark.tasks.catalog import TASKS
-    from superbit.upstreams.spec import typed
-
-    identity, task = record.identity, TASKS[record.identity.task]
-    interval, items, corpus = record.interval, record.items, record.corpus
-    return {
-        "upstream": typed(identity.upstream),
-        "task": identity.task,
-        "value": record.value,
-        "low": interval.low if interval else None,
-        "high": interval.high if interval else None,
-        "chance": record.chance.value if record.chance else None,
-        "seed": identity.seed,
-        "learning_rate": identity.learning_rate,
-        "n": items.count if items else None,
-        "key": record.key,
-        "metric": task.metric,
-        "unit": task.unit,
-        "scale": record.scale,
-        "corpus": (corpus.label or corpus.version or corpus.name) if corpus else None,
-        "fold": identity.fold,
-        "status": record.status,
-        "untrained": record.untrained,
-        "limited": record.limited,
-        "reason": record.reason,
-        "started": record.provenance.started,
-    }
+    runs = read_runs(folder)
+    return Results(folder=folder, records=runs.records, searches=runs.searches)
 
 
 def _several(given: str | Sequence[str]) -> list[str]:
     """What was given, one text alone as a list of it."""
     return [given] if isinstance(given, str) else list(given)
-
-
-def _formats() -> tuple[Format, ...]:
-    from typing import get_args
-
-    from superbit.benchmark.tables.formats import Format
-
-    return get_args(Format)

@@ -74,15 +74,15 @@ def evaluate(
     >>> results.to_pandas()[["upstream", "task", "status", "limited"]].values.tolist()
     [['fbank', 'KS', 'done', True]]
     """
-    from superbit.words import in_python
+    from superbit.messages import in_python
 
     with in_python():
         from superbit.benchmark.features.cache import cache_settings
         from superbit.benchmark.progress import Reporter
         from superbit.benchmark.sweeping.plan import SweepRequest
         from superbit.benchmark.sweeping.sweep import require_sound, sweep
-        from superbit.benchmark.tables.formats import require_one_of
         from superbit.modules import as_specs
+        from superbit.upstreams.errors import require_one_of
         from superbit.upstreams.rng import undrawn
 
     folder, reporter = Path(results), Reporter()

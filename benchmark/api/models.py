@@ -102,7 +102,7 @@ def load(spec: str) -> Model:
     >>> superbit.load("bq_vanilla_nano").spec
     'vanilla_nano+policy=w1a1'
     """
-    from superbit.words import in_python
+    from superbit.messages import in_python
 
     with in_python():
         from superbit.benchmark.progress import Reporter

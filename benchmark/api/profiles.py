@@ -11,7 +11,7 @@ from superbit.models import Model
 if TYPE_CHECKING:
     import pandas as pd
 
-    from superbit.benchmark.tables.formats import Format
+    from superbit.benchmark.tables.rendering import Format
 
 Accounting = Literal["paper", "honest", "both"]
 
@@ -42,14 +42,10 @@ class Profile:
         Raises:
             InputError: another format.
         """
-        from typing import get_args
-
         from superbit.benchmark.profiling.rendering import render
-        from superbit.benchmark.tables.formats import Format, require_one_of
 
-        require_one_of("format", format, get_args(Format))
         rows = [dict(row) for row in self.rows]
-        return render(rows, accounting=self.accounting, fmt=format, seconds=self.seconds)
+        return render(rows, accounting=self.accounting, seconds=self.seconds, format=format)
 
     def __repr__(self) -> str:
         return self.to_text("md").rstrip("\n")
@@ -85,16 +81,16 @@ def profile(
     >>> list(table["precision"])
     ['FP32', 'FP32-W1A1']
     """
-    from superbit.words import in_python
+    from superbit.messages import in_python
 
     with in_python():
-        from superbit.benchmark.profiling.profile_command import profiled
+        from superbit.benchmark.profiling.table1 import table1_rows
         from superbit.benchmark.progress import Reporter
 
     several = [models] if isinstance(models, str | Model) else list(models)
     reporter = Reporter()
     with in_python(), reporter.quiet():
-        rows = profiled(
+        rows = table1_rows(
             [each.spec if isinstance(each, Model) else each for each in several],
             seconds=seconds,
             accounting=accounting,

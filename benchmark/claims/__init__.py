@@ -5,8 +5,7 @@
 - `superbit.benchmark.claims.figures`: what a formula can refer to.
 - `superbit.benchmark.claims.data`: the file's schema and its reader.
 - `superbit.benchmark.claims.check`: the rules that give the verdicts.
-- `superbit.benchmark.claims.formats`: printing.
-- `superbit.benchmark.claims.command`: the verb ``superbit claims``.
+- `superbit.benchmark.claims.rendering`: printing.
 
 Nothing here imports torch until our models' figures are asked for.
 """

@@ -10,18 +10,16 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
-from importlib import resources, util
+from importlib import util
 from importlib.resources.abc import Traversable
+from typing import Literal
 
 from superbit.benchmark.claims.formula import Cells
+from superbit.benchmark.paper import TEXT_COLUMNS, name_of, printed_rows
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.errors import InputError
-
-# Columns that hold words.
-_WORDS = ("model", "source", "quantized", "precision")
 
 
 def paper_figures(folder: Traversable | None = None) -> dict[str, dict[str, Cells]]:
@@ -33,36 +31,28 @@ def paper_figures(folder: Traversable | None = None) -> dict[str, dict[str, Cell
     Raises:
         InputError: a cell that is no number; a folder without the files.
     """
-    folder = folder or resources.files("superbit.results") / "paper"
-    tables = {
-        "paper": _read(folder / "table1.csv"),
-        "paper2": _read(folder / "table2.csv"),
-    }
+    tables = {"paper": _cells(1, folder), "paper2": _cells(2, folder)}
     row = next(iter(tables["paper2"].values()))
     measured = sum(task.column in row for task in TASKS.values())
     tables["paper2"]["tasks"] = {"columns": Decimal(measured)}
     return tables
 
 
-def _read(file: Traversable) -> dict[str, Cells]:
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}.") from None
+def _cells(table: Literal[1, 2], folder: Traversable | None) -> dict[str, Cells]:
     return {
-        _name(line): {
-            column.replace("-", "_"): _number(text, f"{file}: {column} of {line['model']}")
-            for column, text in line.items()
-            if column not in _WORDS
+        _model(row): {
+            column.replace("-", "_"): _number(text, f"table{table}.csv: {column} of {row['model']}")
+            for column, text in row.items()
+            if column not in TEXT_COLUMNS
         }
-        for line in csv.DictReader(lines)
+        for row in printed_rows(table, folder=folder)
     }
 
 
-def _name(line: Mapping[str, str]) -> str:
-    """superbit's name of a row: "BQ-Squeeze-XS" is ``bq_squeeze_xs``."""
-    name = line["model"].removesuffix(" Trans").lower().replace("-", "_")
-    return f"{name}_reported" if line.get("source") == "reported" else name
+def _model(row: Mapping[str, str]) -> str:
+    """What formulas call a row."""
+    name = name_of(row["model"])
+    return f"{name}_reported" if row.get("source") == "reported" else name
 
 
 def _number(text: str | None, where: str) -> Decimal | None:

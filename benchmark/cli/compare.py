@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from superbit.benchmark.cli.options import add_format, add_label, add_results, add_where
+from superbit.benchmark.cli.options import add_table_options
 
 if TYPE_CHECKING:
     from superbit.benchmark.cli.options import Verbs
@@ -15,21 +15,21 @@ def add(verbs: Verbs) -> None:
     verb = verbs.add_parser("compare", help="two upstreams, beside the spread over seeds")
     verb.add_argument("first", metavar="SPEC")
     verb.add_argument("second", metavar="SPEC")
-    add_where(verb)
-    add_label(verb)
-    add_format(verb)
-    add_results(verb)
+    add_table_options(verb)
     verb.set_defaults(verb=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from superbit.benchmark.tables.compare import compare_command
+    from superbit.benchmark.progress import Reporter
+    from superbit.benchmark.tables.compare import compare_runs, render_comparison
+    from superbit.benchmark.tables.runs import read_runs
 
-    return compare_command(
-        first=arguments.first,
-        second=arguments.second,
-        results=arguments.results,
+    comparison = compare_runs(
+        read_runs(arguments.results, counting=Reporter().counting),
+        arguments.first,
+        arguments.second,
         where=arguments.where,
-        format=arguments.format,
         label=arguments.label,
     )
+    print(render_comparison(comparison, arguments.format), end="")
+    return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,53 @@ def add(verbs: Verbs) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from superbit.benchmark.error_flow_command import error_flow_command
+    """Print the flow of error, or write a figure and print where it lies; return 0.
 
-    return error_flow_command(arguments)
+    Which weights the two models have is on standard error, and in Markdown the first line too.
+    """
+    from functools import partial
+
+    from superbit.benchmark.profiling import error_flow
+    from superbit.benchmark.profiling.error_flow_rendering import (
+        as_csv,
+        as_markdown,
+        as_png,
+        caption,
+    )
+    from superbit.benchmark.progress import Reporter
+    from superbit.upstreams.figures import require_matplotlib
+    from superbit.upstreams.files import said_of
+    from superbit.upstreams.spec import TWIN_POLICY, UpstreamSpec
+
+    if arguments.format == "png":
+        require_matplotlib("--format png", instead="choose csv or md")
+    reporter = Reporter()
+    with reporter.quiet() as out:
+        spec = UpstreamSpec.parse(arguments.spec).normalized()
+        pair = error_flow.pair_of(spec, teacher=arguments.teacher)
+        full_precision = str(spec).partition("+policy=")[0]
+        policy = spec.policy or TWIN_POLICY
+        title = f"{full_precision} and its {policy} twin, {pair.origin}"
+        reporter.line(f"error flow of {title}")
+        if arguments.audio:
+            audio = error_flow.audio_of_folder(arguments.audio)
+        else:
+            audio = error_flow.fixed_signal()
+        each = partial(reporter.each, "blocks of the encoder")
+        rows = error_flow.flow_of_pair(pair, audio, each=each)
+    notes = caption(rows, weights=pair.weights, audio=audio.meaning, trained=pair.trained)
+    file: Path | None = arguments.out
+    if arguments.format == "png":
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{full_precision}-{policy}")
+        file = file or Path(f"error-flow-{name}.png")
+        content = as_png(rows, title=title, notes=notes)
+    else:
+        text = as_csv(rows) if arguments.format == "csv" else as_markdown(rows, title, notes)
+        content = text.encode()
+        if file is None:
+            print(text, end="", file=out)
+            return 0
+    with said_of(file):
+        file.write_bytes(content)
+    print(file)
+    return 0

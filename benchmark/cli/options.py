@@ -49,7 +49,8 @@ def add_cache_folder(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def add_where(verb: argparse.ArgumentParser) -> None:
+def add_table_options(verb: argparse.ArgumentParser) -> None:
+    """Add what a table of runs is asked for by: which runs, what they are called, how printed."""
     verb.add_argument(
         "--where",
         action="append",
@@ -57,6 +58,9 @@ def add_where(verb: argparse.ArgumentParser) -> None:
         metavar="FIELD=VALUE",
         help="only runs whose identity says so, e.g. corpus=NAME; may be repeated",
     )
+    add_label(verb)
+    add_format(verb)
+    add_results(verb)
 
 
 def add_label(verb: argparse.ArgumentParser) -> None:

@@ -31,6 +31,23 @@ def add_options(verb: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from superbit.benchmark.profiling.profile_command import profile_command
+    """Print Table 1; each of the specs may hold several behind commas."""
+    from superbit.benchmark.profiling.rendering import render
+    from superbit.benchmark.profiling.table1 import table1_rows
+    from superbit.benchmark.progress import Reporter
 
-    return profile_command(arguments)
+    accounting, seconds = arguments.accounting, arguments.seconds
+    reporter = Reporter()
+    with reporter.quiet() as out:
+        rows = table1_rows(
+            [text for given in arguments.specs for text in given.split(",") if text],
+            accounting=accounting,
+            seconds=seconds,
+            measure_time=arguments.measure,
+            threads=arguments.threads,
+            label=arguments.label,
+            reporter=reporter,
+        )
+    text = render(rows, accounting=accounting, seconds=seconds, format=arguments.format)
+    print(text, end="", file=out)
+    return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from superbit.benchmark.cli.options import add_group
 
 if TYPE_CHECKING:
     from superbit.benchmark.cli.options import Verbs
+    from superbit.benchmark.records.packing import PackedTask
+    from superbit.benchmark.records.store import ResultStore
 
 
 def add(verbs: Verbs) -> None:
@@ -24,12 +27,29 @@ def add(verbs: Verbs) -> None:
 
 
 def run_pack(arguments: argparse.Namespace) -> int:
-    from superbit.benchmark.records.packing import pack_command
+    from superbit.benchmark.records.packing import pack
 
-    return pack_command(arguments.folder)
+    return _report(pack(_store(arguments.folder)), "packed")
 
 
 def run_unpack(arguments: argparse.Namespace) -> int:
-    from superbit.benchmark.records.packing import unpack_command
+    from superbit.benchmark.records.packing import unpack
 
-    return unpack_command(arguments.folder)
+    return _report(unpack(_store(arguments.folder)), "unpacked")
+
+
+def _store(folder: Path) -> ResultStore:
+    from superbit.benchmark.records.store import ResultStore
+    from superbit.upstreams.errors import InputError
+
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder: give the one that a sweep wrote to.")
+    return ResultStore(folder)
+
+
+def _report(tasks: Sequence[PackedTask], done: str) -> int:
+    for each in tasks:
+        print(f"{each.task}: {each.records:,} records {done}, {each.items:,} with per-item counts")
+    if not tasks:
+        print(f"Nothing to be {done}.")
+    return 0

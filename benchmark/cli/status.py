@@ -19,6 +19,27 @@ def add(verbs: Verbs) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from superbit.benchmark.listing import status_command
+    """Print what the folder of results holds: records, and runs with a checkpoint only."""
+    from superbit.benchmark.progress import Reporter
+    from superbit.benchmark.records.store import ResultStore
+    from superbit.benchmark.running.checkpoints import CHECKPOINT, LABEL, run_folders
+    from superbit.benchmark.scoring.chance import with_chance
+    from superbit.benchmark.tables.status import status_lines
 
-    return status_command(results=arguments.results, all=arguments.all)
+    results, store = arguments.results, ResultStore(arguments.results)
+    store.require_folder()
+    records = with_chance(store.read_all(counting=Reporter().counting), store)
+    if records:
+        lines = status_lines(records, every=arguments.all)
+    else:
+        lines = [f"{results} holds no results: superbit sweep makes them."]
+    recorded = {record.key[:16] for record in records}
+    unfinished = [
+        (path.parent / LABEL).read_text(encoding="utf-8").strip()
+        for path in sorted(run_folders(results).glob(f"*/{CHECKPOINT}"))
+        if path.parent.name not in recorded and (path.parent / LABEL).exists()
+    ]
+    if unfinished:
+        lines.append(f"With a checkpoint to continue from: {', '.join(unfinished)}")
+    print("\n".join(lines))
+    return 0

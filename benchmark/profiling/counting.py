@@ -69,7 +69,7 @@ class Attention:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counts:
+class OperationCounts:
     """What a forward pass did, by module name in the order of the model."""
 
     modules: dict[str, ModuleCount]
@@ -110,15 +110,15 @@ def samples_of(seconds: float, config: HubertConfig | None = None) -> int:
     return samples
 
 
-def count_model(model: Hubert, samples: int) -> Counts:
+def count_model(model: Hubert, samples: int) -> OperationCounts:
     """Count one utterance of so many samples through ``model``, on whatever device it lies."""
     waveform = torch.zeros(samples, device=model.mask_emb.device)
     return count(model, lambda: model([waveform]))
 
 
-def count(model: nn.Module, run: Callable[[], Any]) -> Counts:
+def count(model: nn.Module, run: Callable[[], Any]) -> OperationCounts:
     """Count what the modules of ``model`` do while ``run()`` calls it."""
-    counts = Counts(modules={}, attentions={})
+    counts = OperationCounts(modules={}, attentions={})
     with _hooks(model, counts), torch.no_grad():
         run()
     return counts
@@ -140,7 +140,7 @@ def sparse_visits(frames: int, *, stride: int, expressivity: int) -> int:
 
 
 @contextmanager
-def _hooks(model: nn.Module, counts: Counts) -> Iterator[None]:
+def _hooks(model: nn.Module, counts: OperationCounts) -> Iterator[None]:
     handles = []
     for name, module in model.named_modules():
         if isinstance(module, SelfAttention):
@@ -167,14 +167,14 @@ def _inside_sparse(model: nn.Module, name: str) -> bool:
     )
 
 
-def _module_hook(name: str, rule: _Rule, counts: Counts) -> Callable[..., None]:
+def _module_hook(name: str, rule: _Rule, counts: OperationCounts) -> Callable[..., None]:
     def hook(module: nn.Module, inputs: Any, named: Any, out: Tensor) -> None:
         _add(counts, name, rule(module, inputs, out))
 
     return hook
 
 
-def _attention_hook(name: str, counts: Counts) -> Callable[..., None]:
+def _attention_hook(name: str, counts: OperationCounts) -> Callable[..., None]:
     def hook(module: SelfAttention, inputs: Any, named: dict[str, Any], out: Tensor) -> None:
         batch, frames, dim = (inputs[0] if inputs else named["x"]).shape
         visits = frames * frames
@@ -190,7 +190,7 @@ def _attention_hook(name: str, counts: Counts) -> Callable[..., None]:
     return hook
 
 
-def _add(counts: Counts, name: str, more: ModuleCount) -> None:
+def _add(counts: OperationCounts, name: str, more: ModuleCount) -> None:
     known = counts.modules.get(name)
     if known is not None:  # called more than once in a pass
         more = ModuleCount(

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import torch
 
-from superbit.benchmark.profiling.counting import Counts, count, count_model, meta_model
+from superbit.benchmark.profiling.counting import OperationCounts, count, count_model, meta_model
 from superbit.benchmark.profiling.honest_accounting import fp32_parameters
 from superbit.upstreams.hubert import Hubert
 from superbit.upstreams.hubert_config import HubertConfig
@@ -143,10 +143,10 @@ def paper_cells(model: Hubert, samples: int) -> PaperCells:
     )
 
 
-def _two_parts(model: Hubert, samples: int) -> tuple[Counts, Counts]:
+def _two_parts(model: Hubert, samples: int) -> tuple[OperationCounts, OperationCounts]:
     """Count the front end, and the encoder on frames padded to an even number."""
     whole = count_model(model, samples)
-    front = Counts(
+    front = OperationCounts(
         modules={
             name: done
             for name, done in whole.modules.items()
@@ -166,7 +166,7 @@ def _two_parts(model: Hubert, samples: int) -> tuple[Counts, Counts]:
     return front, encoder
 
 
-def _storage_bytes(model: Hubert, encoder: Counts) -> float:
+def _storage_bytes(model: Hubert, encoder: OperationCounts) -> float:
     width = 2 if model.config.encoder == "vanilla" else 4
     parameters = fp32_parameters(model)
     if model.policy is None:
@@ -177,7 +177,7 @@ def _storage_bytes(model: Hubert, encoder: Counts) -> float:
     return binarized / 8 + width * (parameters - binarized + extra)
 
 
-def _full_precision_flop(model: Hubert, front: Counts, encoder: Counts) -> int:
+def _full_precision_flop(model: Hubert, front: OperationCounts, encoder: OperationCounts) -> int:
     flop = 2 * front.macs + front.elementwise
     if model.config.encoder in TRANSFORMERS:
         dense = sum(each.dim * each.frames**2 for each in encoder.attentions.values())
@@ -202,7 +202,7 @@ def _second_feed_forwards(model: Hubert) -> list[str]:
     return list(last.values())
 
 
-def _projection_macs(model: Hubert, encoder: Counts) -> int:
+def _projection_macs(model: Hubert, encoder: OperationCounts) -> int:
     return sum(
         done.macs
         for name, done in encoder.modules.items()
@@ -210,7 +210,7 @@ def _projection_macs(model: Hubert, encoder: Counts) -> int:
     )
 
 
-def _full_precision_part(model: Hubert, front: Counts, encoder: Counts) -> float:
+def _full_precision_part(model: Hubert, front: OperationCounts, encoder: OperationCounts) -> float:
     """FLOP of what the twin leaves in full precision, products and softmax of attention aside."""
     flop = 2 * front.macs
     if (projection := front.modules.get("post_extract_proj")) is not None:
@@ -234,7 +234,7 @@ def _convolution_macs(model: Hubert) -> int:
     )
 
 
-def _activation_flop(model: Hubert, encoder: Counts) -> int:
+def _activation_flop(model: Hubert, encoder: OperationCounts) -> int:
     """4 for each element of a binarized linear's input and of the queries, keys and values."""
     flop = sum(4 * 3 * each.dim * each.frames for each in encoder.attentions.values())
     for name in _with_weights(model):
@@ -248,7 +248,7 @@ def _activation_flop(model: Hubert, encoder: Counts) -> int:
     return flop
 
 
-def _one_bit_macs(model: Hubert, encoder: Counts) -> int:
+def _one_bit_macs(model: Hubert, encoder: OperationCounts) -> int:
     macs = sum(2 * each.dim * each.frames**2 for each in encoder.attentions.values())
     for name in _with_weights(model):
         if isinstance(model.get_submodule(name), torch.nn.Linear):

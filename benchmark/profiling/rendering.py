@@ -7,24 +7,29 @@ legend, a dash where unknown.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import get_args
 
-from superbit.benchmark.profiling import paper_table
+from superbit.benchmark.paper import TABLE1_FIGURES
 from superbit.benchmark.profiling.honest_accounting import CATEGORIES
 from superbit.benchmark.profiling.measuring import VARIANTS
 from superbit.benchmark.profiling.paper_accounting import RULES
 from superbit.benchmark.profiling.table1 import TableRow
-from superbit.benchmark.tables.markup import html, latex, markdown
+from superbit.benchmark.tables.rendering import (
+    Format,
+    TextTable,
+    csv_text,
+    json_text,
+    render_text,
+)
+from superbit.upstreams.errors import require_one_of
 
 _UNKNOWN = "—"
 _TEXT_COLUMNS = ("model", "precision")
 _PAPER_HEADS = dict(
     zip(
-        paper_table.COLUMNS,
+        TABLE1_FIGURES,
         ("storage MB", "GFLOP", "BOP_NonQ G", "BOP_BQ G", "time 1e-4 s"),
         strict=True,
     )
@@ -57,45 +62,28 @@ _WIDTHS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """One printed table."""
+def render(
+    rows: Sequence[TableRow], *, accounting: str, seconds: float, format: Format = "md"
+) -> str:
+    """Return the rows as text that ends with a newline.
 
-    title: str
-    header: list[str]
-    lines: list[list[str]]
-    notes: list[str]
-
-
-def render(rows: Sequence[TableRow], *, accounting: str, fmt: str, seconds: float) -> str:
-    """Return the rows as text that ends with a newline; ``fmt`` is one of the five formats."""
-    if fmt == "json":
-        body = ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in rows)
-        return f"[\n{body}\n]\n"
-    if fmt == "csv":
-        return _csv(rows)
+    Raises:
+        InputError: an unknown format.
+    """
+    require_one_of("format", format, get_args(Format))
+    if format == "json":
+        return json_text(list(rows))
+    if format == "csv":
+        header = list(dict.fromkeys(key for row in rows for key in row))
+        return csv_text(header, [[row.get(key) for key in header] for row in rows])
     sections = _sections(rows, accounting=accounting, seconds=seconds)
-    if fmt == "md":
-        return "\n".join(markdown(s.title, s.header, s.lines, s.notes) for s in sections)
-    write = {"latex": latex, "html": html}[fmt]
-    count = len(_TEXT_COLUMNS)
-    return "".join(
-        write(s.title, s.header, _groups(rows, s.lines), s.notes, text_columns=count)
-        for s in sections
-    )
+    if format == "md":
+        return "\n".join(render_text(section, format) for section in sections)
+    return "".join(render_text(_by_precision(rows, section), format) for section in sections)
 
 
-def _csv(rows: Sequence[TableRow]) -> str:
-    header = list(dict.fromkeys(key for row in rows for key in row))
-    out = io.StringIO()
-    writer = csv.DictWriter(out, header, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
-
-
-def _sections(rows: Sequence[TableRow], *, accounting: str, seconds: float) -> list[Section]:
-    sections = []
+def _sections(rows: Sequence[TableRow], *, accounting: str, seconds: float) -> list[TextTable]:
+    sections: list[TextTable] = []
     if accounting in ("paper", "both"):
         sections.append(_paper_section(rows, seconds))
     if accounting in ("honest", "both"):
@@ -105,7 +93,7 @@ def _sections(rows: Sequence[TableRow], *, accounting: str, seconds: float) -> l
     return sections
 
 
-def _paper_section(rows: Sequence[TableRow], seconds: float) -> Section:
+def _paper_section(rows: Sequence[TableRow], seconds: float) -> TextTable:
     header, columns = list(_TEXT_COLUMNS), [_texts(rows, name) for name in _TEXT_COLUMNS]
     for key, head in _PAPER_HEADS.items():
         if any(row[f"{key}_paper"] is not None for row in rows):
@@ -130,7 +118,7 @@ def _paper_section(rows: Sequence[TableRow], seconds: float) -> Section:
     return _section(title, header, columns, notes)
 
 
-def _honest_section(rows: Sequence[TableRow], seconds: float, prefix: str) -> Section:
+def _honest_section(rows: Sequence[TableRow], seconds: float, prefix: str) -> TextTable:
     header, columns = list(_TEXT_COLUMNS), [_texts(rows, name) for name in _TEXT_COLUMNS]
     for key, (head, decimals) in _HONEST_HEADS.items():
         if key == "macs_other_g" and not any(row.get(prefix + key) for row in rows):
@@ -144,7 +132,7 @@ def _honest_section(rows: Sequence[TableRow], seconds: float, prefix: str) -> Se
     return _section(title, header, columns, notes)
 
 
-def _measured_section(rows: Sequence[TableRow], seconds: float) -> Section:
+def _measured_section(rows: Sequence[TableRow], seconds: float) -> TextTable:
     header, columns = list(_TEXT_COLUMNS), [_texts(rows, name) for name in _TEXT_COLUMNS]
     for key, variant in VARIANTS.items():
         header += [f"{variant.label} ms", "real-time factor"]
@@ -191,18 +179,25 @@ def _variant_note(rows: Sequence[TableRow], key: str) -> str:
 
 def _section(
     title: str, header: list[str], columns: Sequence[Sequence[str]], notes: list[str]
-) -> Section:
+) -> TextTable:
     lines = [list(line) for line in zip(*columns, strict=True)]
-    return Section(title=title, header=header, lines=lines, notes=notes)
+    return TextTable(
+        title=title,
+        header=header,
+        groups=[lines],
+        notes=notes,
+        text_columns=len(_TEXT_COLUMNS),
+    )
 
 
-def _groups(rows: Sequence[TableRow], lines: list[list[str]]) -> list[list[list[str]]]:
-    """Full-precision rows, then twins."""
-    stripped = [[text.strip() for text in line] for line in lines]
-    return [
-        [line for row, line in zip(rows, stripped, strict=True) if row["quantized"] == kind]
+def _by_precision(rows: Sequence[TableRow], section: TextTable) -> TextTable:
+    """Full-precision rows, then twins, with a rule between."""
+    (lines,) = section.groups
+    groups = [
+        [line for row, line in zip(rows, lines, strict=True) if row["quantized"] == kind]
         for kind in ("no", "yes")
     ]
+    return replace(section, groups=groups)
 
 
 def _texts(rows: Sequence[TableRow], key: str) -> list[str]:

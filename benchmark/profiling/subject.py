@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from superbit.benchmark.profiling import paper_table
+from superbit.benchmark import paper
 from superbit.upstreams import registry
 from superbit.upstreams.hubert import Hubert
 from superbit.upstreams.hubert_config import HubertConfig
@@ -37,7 +37,7 @@ class Subject:
     @property
     def in_paper(self) -> bool:
         """Whether the paper's Table 1 has this row."""
-        return self.label in paper_table.printed()
+        return self.label in paper.table1_figures()
 
     @property
     def precision(self) -> str:
@@ -64,7 +64,7 @@ def resolve(text: str) -> Subject:
     config, own_sizes = _config(spec, policy)
     label = None
     if own_sizes and spec.policy in (None, TWIN_POLICY):
-        label = paper_table.label_of(spec.name, twin=policy is not None)
+        label = paper.label_of(spec.name, twin=policy is not None)
     return Subject(spec=spec, label=label or str(spec), config=config, policy=policy)
 
 

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, get_args
 
-from superbit.benchmark.profiling import paper_table
+from superbit.benchmark.paper import (
+    TABLE1_FIGURES,
+    TABLE1_SECONDS,
+    TABLE1_SPECS,
+    table1_figures,
+)
 from superbit.benchmark.profiling.counting import meta_model, samples_of
 from superbit.benchmark.profiling.honest_accounting import (
     CATEGORIES,
@@ -14,9 +19,12 @@ from superbit.benchmark.profiling.honest_accounting import (
     foreign_cells,
     honest_cells,
 )
+from superbit.benchmark.profiling.measuring import measure
 from superbit.benchmark.profiling.paper_accounting import covers, paper_cells
 from superbit.benchmark.profiling.subject import Subject, resolve
-from superbit.benchmark.tables.formats import require_one_of
+from superbit.benchmark.progress import Reporter
+from superbit.benchmark.tables.naming import read_labels
+from superbit.upstreams.errors import InputError, require_one_of
 from superbit.upstreams.hubert import Hubert
 from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.quantization.convert import binarize_
@@ -27,14 +35,21 @@ TableRow = dict[str, object]
 
 
 def table1_rows(
-    *, accounting: str, specs: Sequence[str] | None = None, seconds: float = paper_table.SECONDS
+    specs: Sequence[str] = (),
+    *,
+    accounting: str = "both",
+    seconds: float = TABLE1_SECONDS,
+    measure_time: bool = False,
+    threads: int | None = None,
+    label: Sequence[str] = (),
+    reporter: Reporter | None = None,
 ) -> list[TableRow]:
     """Return one row a model; what cannot be known is None.
 
     A row has ``model`` (the paper's label where the paper has this model, else the spec), ``spec``,
     ``quantized``, ``layers``, ``dim``, ``heads``, ``ffn_dim``, ``precision``, and
 
-    - ``paper``: the columns of ``results/paper/table1.csv`` (`paper_table.COLUMNS`), each followed
+    - ``paper``: the columns of ``results/paper/table1.csv`` (`TABLE1_FIGURES`), each followed
       by the published figure under ``…_paper`` and ours over it under ``…_ratio``, both None where
       the paper has no such cell;
     - ``honest``: ``parameters``, ``quantized_parameters``; megabytes ``storage_mb`` and, of these,
@@ -45,20 +60,44 @@ def table1_rows(
       ``_paper`` and ``_ratio``;
     - ``both``: those of ``paper``, and those of ``honest`` under the prefix ``honest_``.
 
+    With ``measure_time`` those of `superbit.benchmark.profiling.measuring` come on top.
+
     Args:
+        specs: upstreams; without any the paper's ten rows in its order.
         accounting: ``paper``, ``honest`` or ``both``.
-        specs: upstream specs; None or none of them for the paper's ten rows in its order.
         seconds: of audio at 16 kHz.
+        measure_time: time a forward pass of each on this machine.
+        threads: of what is timed; None for the cores of this process.
+        label: what to call upstreams, each NAME=SPEC.
+        reporter: shows which model it is at.
 
     Raises:
-        InputError: an unknown accounting, upstream or policy, or audio too short for a frame.
+        InputError: an unknown accounting, upstream or policy, a label that cannot be read, no
+            thread, or audio too short for a frame.
     """
-    return [row_of(resolve(spec), accounting, seconds) for spec in specs or paper_table.SPECS]
-
-
-def row_of(subject: Subject, accounting: str, seconds: float) -> TableRow:
-    """Return the row of one model, see `table1_rows`."""
     require_one_of("accounting", accounting, get_args(Accounting))
+    if threads is not None and threads < 1:
+        raise InputError(f"--threads is {threads}; an integer of at least 1 is needed.")
+    if threads is not None and not measure_time:
+        raise InputError("--threads is of what is timed: add --measure, or leave it out.")
+    subjects = [resolve(text) for text in specs or TABLE1_SPECS]
+    names = read_labels(label, [str(subject.spec) for subject in subjects])
+    rows = []
+    for subject in reporter.each("profiling", subjects) if reporter else subjects:
+        row = _row(subject, accounting, seconds)
+        spec = str(subject.spec)
+        if row["model"] == spec or spec in names.labels:
+            row["model"] = names.of(spec)
+        if measure_time:
+            if reporter:
+                reporter.line(f"measuring {spec}")
+            samples = samples_of(seconds, subject.config)
+            row |= measure(spec, seconds=seconds, samples=samples, threads=threads)
+        rows.append(row)
+    return rows
+
+
+def _row(subject: Subject, accounting: str, seconds: float) -> TableRow:
     samples = samples_of(seconds, subject.config)
     row = _identity(subject)
     if accounting in ("paper", "both"):
@@ -86,7 +125,7 @@ def _identity(subject: Subject) -> TableRow:
 
 
 def _paper_row(subject: Subject, samples: int) -> TableRow:
-    cells: dict[str, float | None] = dict.fromkeys(paper_table.COLUMNS)
+    cells: dict[str, float | None] = dict.fromkeys(TABLE1_FIGURES)
     if subject.config is not None and covers(subject.config, subject.policy):
         found = paper_cells(_model(subject.config, subject.policy), samples)
         figures = (
@@ -96,7 +135,7 @@ def _paper_row(subject: Subject, samples: int) -> TableRow:
             found.bop_bq_g,
             found.time_1e4s,
         )
-        cells = dict(zip(paper_table.COLUMNS, figures, strict=True))
+        cells = dict(zip(TABLE1_FIGURES, figures, strict=True))
     return _beside_paper(subject, samples, cells)
 
 
@@ -134,8 +173,8 @@ def _bit_operations(cells: HonestCells) -> TableRow:
 
 def _beside_paper(subject: Subject, samples: int, cells: dict[str, float | None]) -> TableRow:
     """Return each figure with the published one and their ratio, where there is one to compare."""
-    published = paper_table.printed()[subject.label] if subject.in_paper else {}
-    same_length = samples == samples_of(paper_table.SECONDS)
+    published = table1_figures()[subject.label] if subject.in_paper else {}
+    same_length = samples == samples_of(TABLE1_SECONDS)
     row: TableRow = {}
     for column, figure in cells.items():
         comparable = same_length or column == "storage_mb"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from superbit.benchmark.records.rate_search import Declared, Found, chosen_only
+from superbit.benchmark.records.rate_search import DeclaredSearch, SearchOutcome, chosen_only
 from superbit.benchmark.records.schema import (
     FURTHER_FIELDS,
     Corpus,
@@ -66,7 +66,7 @@ def choose(records: Sequence[RunRecord], where: Mapping[str, Any]) -> list[RunRe
         task, field = _task_and_field(condition.removesuffix("!"))
         concerned = [r for r in records if task in (None, r.identity.task)]
         _require_known(condition.removesuffix("!"), field, concerned)
-        values = {r.key: fields(r).get(field) for r in concerned}
+        values = {r.key: fields_of(r).get(field) for r in concerned}
         alternatives = [text.strip() for text in str(wanted).split(",")]
         if field == "corpus" and any(_equals(field, v, str(wanted)) for v in values.values()):
             # a version may hold commas itself
@@ -95,7 +95,7 @@ def concerns_rates(where: Mapping[str, Any]) -> bool:
     return not named.isdisjoint(("key", "learning_rate", "config.optimizer.lr"))
 
 
-def fields(record: RunRecord) -> dict[str, Any]:
+def fields_of(record: RunRecord) -> dict[str, Any]:
     """Return everything of a record that ``where`` may name, the config by dotted paths."""
     identity = dict.fromkeys(FURTHER_FIELDS) | record.identity.model_dump()
     config = _flatten("config", identity.pop("config"))
@@ -105,7 +105,7 @@ def fields(record: RunRecord) -> dict[str, Any]:
 
 def differing(records: Sequence[RunRecord]) -> list[str]:
     """Return the identity's fields in which the records are not all alike."""
-    described = [fields(record) for record in records]
+    described = [fields_of(record) for record in records]
     names = dict.fromkeys(name for each in described for name in each)
     return [
         name
@@ -118,7 +118,7 @@ def name_runs(records: Sequence[RunRecord], apart: Sequence[str]) -> str:
     """Return the runs for a message: each by its key and by its values of the fields ``apart``."""
     named = []
     for record in records:
-        found = fields(record)
+        found = fields_of(record)
         values = ", ".join(f"{field} {_display(field, found.get(field))}" for field in apart)
         named.append(f"{record.key[:KEY_DIGITS]} ({values})")
     return "; ".join(named)
@@ -126,10 +126,10 @@ def name_runs(records: Sequence[RunRecord], apart: Sequence[str]) -> str:
 
 def condition_for(record: RunRecord, field: str) -> str:
     """Return the condition ``FIELD=VALUE`` that holds for this record."""
-    return f"{field}={_display(field, fields(record).get(field))}"
+    return f"{field}={_display(field, fields_of(record).get(field))}"
 
 
-def corpus_words(corpus: Corpus) -> str:
+def describe_corpus(corpus: Corpus) -> str:
     """Return a corpus in words, e.g. ``asterisk-en (speech_commands, 5e0c1f01ab23)``."""
     name = corpus.label or corpus.version
     inside = f"{corpus.name}, {corpus.sha256[:KEY_DIGITS]}" if name else corpus.sha256[:KEY_DIGITS]
@@ -156,7 +156,7 @@ def _task_and_field(condition: str) -> tuple[str | None, str]:
 
 def _require_known(condition: str, field: str, records: Sequence[RunRecord]) -> None:
     known = {*_NOT_IDENTITY, *RunIdentity.model_fields} - {"config"}
-    known |= {name for record in records for name in fields(record)}
+    known |= {name for record in records for name in fields_of(record)}
     if field not in known and not (field.startswith("config.") and not records):
         own = ", ".join(sorted(name for name in known if not name.startswith("config.")))
         hint = did_you_mean(field, known)
@@ -205,14 +205,14 @@ def _display(field: str, value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, Corpus):
-        return corpus_words(value)
+        return describe_corpus(value)
     if _is_hash(field, value):
         return value[:KEY_DIGITS]
     return value if isinstance(value, str) else json.dumps(value)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counted:
+class UsableRuns:
     """Runs that may fill a cell.
 
     Attributes:
@@ -222,13 +222,13 @@ class Counted:
     """
 
     runs: tuple[RunRecord, ...]
-    searches: tuple[Found, ...]
+    searches: tuple[SearchOutcome, ...]
     notes: tuple[str, ...]
 
 
-def counted(
-    records: Sequence[RunRecord], *, where: Mapping[str, Any], searches: Iterable[Declared]
-) -> Counted:
+def usable_runs(
+    records: Sequence[RunRecord], *, where: Mapping[str, Any], searches: Iterable[DeclaredSearch]
+) -> UsableRuns:
     """Leave out what failed, was limited or was not chosen, and what ``where`` does not want.
 
     Of the candidates of a search only the chosen one counts, unless ``where`` is about rates or
@@ -237,14 +237,14 @@ def counted(
     Raises:
         InputError: a condition that cannot be met.
     """
-    found: list[Found] = []
+    found: list[SearchOutcome] = []
     notes: list[str] = []
     compared = records
     if not concerns_rates(where):
         compared, found, notes = chosen_only([r for r in records if not r.limited], searches)
     usable = [r for r in compared if r.status == "done" and not r.limited]
     runs, incomplete = merge_folds(choose(usable, where))
-    return Counted(runs=tuple(runs), searches=tuple(found), notes=(*notes, *incomplete))
+    return UsableRuns(runs=tuple(runs), searches=tuple(found), notes=(*notes, *incomplete))
 
 
 # Two-sided 95 % quantile of Student's t with 4 degrees of freedom.
@@ -316,7 +316,7 @@ def _mean_record(folds: Sequence[RunRecord]) -> RunRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seeds:
+class SeedRuns:
     """Runs that differ in their seed, by rising seed; at least two."""
 
     runs: tuple[RunRecord, ...]
@@ -337,7 +337,7 @@ class Seeds:
         return stdev(self.values)
 
 
-def merge_seeds(records: Iterable[RunRecord]) -> tuple[list[RunRecord], dict[str, Seeds]]:
+def merge_seeds(records: Iterable[RunRecord]) -> tuple[list[RunRecord], dict[str, SeedRuns]]:
     """Put one record with the mean in the place of runs that differ in the seed.
 
     Runs of one seed and several learning rates are left as they are: which of them counts is not
@@ -351,12 +351,12 @@ def merge_seeds(records: Iterable[RunRecord]) -> tuple[list[RunRecord], dict[str
         shared = record.identity.without_rate.model_copy(update={"seed": 0})
         groups.setdefault(shared.key, []).append(record)
     merged: list[RunRecord] = []
-    seeds: dict[str, Seeds] = {}
+    seeds: dict[str, SeedRuns] = {}
     for group in groups.values():
         if len(group) == 1 or len({run.identity.seed for run in group}) < len(group):
             merged += group
             continue
-        each = Seeds(runs=tuple(sorted(group, key=lambda run: run.identity.seed)))
+        each = SeedRuns(runs=tuple(sorted(group, key=lambda run: run.identity.seed)))
         first = each.runs[0]
         merged.append(first.model_copy(update={"value": fmean(each.values), "interval": None}))
         seeds[first.key] = each

@@ -5,43 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from superbit.benchmark.records.choose import corpus_words
 from superbit.benchmark.records.schema import RunRecord
 from superbit.benchmark.tasks.catalog import TASKS
+from superbit.upstreams.spec import typed
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Columns with the type that each has whatever the records, so that frames of any are alike.
-# Float64, Int64 and boolean hold missing values as such, strings hold them as NA.
+# Columns with the type that each has whatever the records, so that frames of any are alike. What
+# a record does not say is NaN, <NA> or, among texts, None.
 COLUMNS = {
-    "upstream": "string",
-    "task": "string",
-    "value": "Float64",
-    "low": "Float64",
-    "high": "Float64",
-    "chance": "Float64",
-    "seed": "Int64",
-    "learning_rate": "Float64",
+    **dict.fromkeys(("upstream", "task"), "object"),
+    **dict.fromkeys(("value", "low", "high", "chance"), "float64"),
+    "seed": "int64",
+    "learning_rate": "float64",
     "n": "Int64",
-    "key": "string",
-    "metric": "string",
-    "unit": "string",
-    "scale": "string",
-    "corpus": "string",
+    **dict.fromkeys(("key", "metric", "unit", "scale", "corpus"), "object"),
     "fold": "Int64",
-    "status": "string",
-    "untrained": "boolean",
-    "limited": "boolean",
-    "reason": "string",
+    "status": "object",
+    **dict.fromkeys(("untrained", "limited"), "bool"),
+    **dict.fromkeys(("reason", "started"), "object"),
 }
 
 
 def to_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
     """Return a DataFrame of one row a run, in the records' order.
 
-    ``value``, ``low``, ``high`` (its interval) and ``chance`` are in ``unit``, not rounded; ``n``
-    is the number of test items that were scored. What a record does not say is missing.
+    ``upstream`` is as people type it. ``value``, ``low``, ``high`` (its interval) and ``chance``
+    are in ``unit``, not rounded; ``n`` is the number of test items that were scored.
 
     Args:
         records: done and failed ones, e.g. of `ResultStore.read_all`; `with_chance` fills in the
@@ -50,29 +41,34 @@ def to_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
     import pandas as pd
 
     rows = [_row(record) for record in records]
-    return pd.DataFrame(rows, columns=list(COLUMNS), dtype=object).astype(COLUMNS)
+    columns = {
+        name: pd.Series([row[name] for row in rows], dtype=kind) for name, kind in COLUMNS.items()
+    }
+    return pd.DataFrame(columns)
 
 
 def _row(record: RunRecord) -> dict[str, Any]:
     identity, task = record.identity, TASKS[record.identity.task]
+    interval, items, corpus = record.interval, record.items, record.corpus
     return {
-        "upstream": identity.upstream,
+        "upstream": typed(identity.upstream),
         "task": identity.task,
         "value": record.value,
-        "low": record.interval and record.interval.low,
-        "high": record.interval and record.interval.high,
-        "chance": record.chance and record.chance.value,
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+        "chance": record.chance.value if record.chance else None,
         "seed": identity.seed,
         "learning_rate": identity.learning_rate,
-        "n": record.items and record.items.count,
+        "n": items.count if items else None,
         "key": record.key,
         "metric": task.metric,
         "unit": task.unit,
         "scale": record.scale,
-        "corpus": record.corpus and corpus_words(record.corpus),
+        "corpus": (corpus.label or corpus.version or corpus.name) if corpus else None,
         "fold": identity.fold,
         "status": record.status,
         "untrained": record.untrained,
         "limited": record.limited,
         "reason": record.reason,
+        "started": record.provenance.started,
     }

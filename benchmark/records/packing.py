@@ -1,4 +1,4 @@
-"""``superbit results pack DIR``: single files become packs; ``unpack`` makes them single again.
+"""Single files of results become packs, and single files again.
 
 Packs are written whole before a single file goes, so that nothing is lost wherever it stops, and
 packing again goes on from there. Records are read and checked before they are packed.
@@ -25,7 +25,7 @@ from superbit.upstreams.visible import visible
 
 
 @dataclass(frozen=True, kw_only=True)
-class Packed:
+class PackedTask:
     """What became of a task's results.
 
     Attributes:
@@ -39,39 +39,7 @@ class Packed:
     items: int
 
 
-def pack_command(folder: Path) -> int:
-    """Pack the results in ``folder`` and print what was packed; return 0.
-
-    Raises:
-        InputError: see :func:`pack`; a folder that is not there.
-    """
-    return _report(pack(_store(folder)), "packed")
-
-
-def unpack_command(folder: Path) -> int:
-    """Make the packed results in ``folder`` single files and print how many; return 0.
-
-    Raises:
-        InputError: see :func:`unpack`; a folder that is not there.
-    """
-    return _report(unpack(_store(folder)), "unpacked")
-
-
-def _store(folder: Path) -> ResultStore:
-    if not folder.is_dir():
-        raise InputError(f"{folder} is no folder: give the one that a sweep wrote to.")
-    return ResultStore(folder)
-
-
-def _report(tasks: list[Packed], done: str) -> int:
-    for each in tasks:
-        print(f"{each.task}: {each.records:,} records {done}, {each.items:,} with per-item counts")
-    if not tasks:
-        print(f"Nothing to be {done}.")
-    return 0
-
-
-def pack(store: ResultStore) -> list[Packed]:
+def pack(store: ResultStore) -> list[PackedTask]:
     """Take the single files of a store into its packs.
 
     Returns:
@@ -87,7 +55,7 @@ def pack(store: ResultStore) -> list[Packed]:
     return done
 
 
-def _pack_task(store: ResultStore, task: str) -> Packed:
+def _pack_task(store: ResultStore, task: str) -> PackedTask:
     folder = store.root / task
     with locked(folder):
         records = Pack(packed.records_file(store.root, task))
@@ -114,7 +82,7 @@ def _pack_task(store: ResultStore, task: str) -> Packed:
         # A record without its sidecar finds the packed one; a sidecar alone would be nobody's.
         for path in (*sidecars, *singles):
             path.unlink()
-    return Packed(task=task, records=len(singles), items=len(sidecars))
+    return PackedTask(task=task, records=len(singles), items=len(sidecars))
 
 
 def _pack_searches(store: ResultStore) -> None:
@@ -139,7 +107,7 @@ def _pack_searches(store: ResultStore) -> None:
         path.unlink()
 
 
-def unpack(store: ResultStore) -> list[Packed]:
+def unpack(store: ResultStore) -> list[PackedTask]:
     """Make single files of what is packed, each as it was; a single file that is there stays.
 
     Searches that were left out, as records name them, do not come back.
@@ -161,7 +129,7 @@ def unpack(store: ResultStore) -> list[Packed]:
     return done
 
 
-def _unpack_task(store: ResultStore, task: str) -> Packed:
+def _unpack_task(store: ResultStore, task: str) -> PackedTask:
     folder = store.root / task
     folder.mkdir(exist_ok=True)
     with locked(folder):
@@ -190,7 +158,7 @@ def _unpack_task(store: ResultStore, task: str) -> Packed:
         # in this order: while the records are packed, unpacking goes on from where it stopped
         items.path.unlink(missing_ok=True)
         records.path.unlink()
-    return Packed(task=task, records=len(contents), items=len(sidecars))
+    return PackedTask(task=task, records=len(contents), items=len(sidecars))
 
 
 def _lines(pack: Pack) -> dict[str, bytes]:

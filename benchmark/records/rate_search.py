@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from superbit.benchmark.records.schema import RunIdentity, RunRecord, Search, Tried, canonical_json
+from superbit.benchmark.records.schema import (
+    RateSearch,
+    RunIdentity,
+    RunRecord,
+    Tried,
+    canonical_json,
+)
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.spec import typed
 
@@ -22,12 +28,12 @@ class RateRule:
     """What the candidates of a task are compared by.
 
     Attributes:
-        words: the same for people to read.
+        description: the same for people to read.
         split: that decides.
         higher_is_better: of the score; ``None`` where it is the task's own metric.
     """
 
-    words: str
+    description: str
     split: Literal["dev", "test"] = "dev"
     higher_is_better: bool | None = None
 
@@ -35,15 +41,15 @@ class RateRule:
 # By protocol. ASV has no held-out speakers besides those of the test: every speaker of its
 # development part is trained on.
 RULES: dict[str, RateRule] = {
-    "best on dev": RateRule(words="best on dev"),
-    "mean of 5 folds": RateRule(words="one rate for all folds, best mean on dev"),
-    "lowest test DER": RateRule(words="best frame accuracy on dev", higher_is_better=True),
-    "lowest test EER": RateRule(words="lowest test EER", split="test"),
+    "best on dev": RateRule(description="best on dev"),
+    "mean of 5 folds": RateRule(description="one rate for all folds, best mean on dev"),
+    "lowest test DER": RateRule(description="best frame accuracy on dev", higher_is_better=True),
+    "lowest test EER": RateRule(description="lowest test EER", split="test"),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Declared:
+class DeclaredSearch:
     """A search that was asked for.
 
     Attributes:
@@ -62,7 +68,7 @@ class Declared:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class SearchOutcome:
     """What a search has come to.
 
     Attributes:
@@ -73,15 +79,15 @@ class Found:
     """
 
     identity: RunIdentity
-    search: Search
+    search: RateSearch
     missing: tuple[float, ...]
 
 
-def declared_by(identities: Iterable[RunIdentity]) -> Declared:
+def declared_by(identities: Iterable[RunIdentity]) -> DeclaredSearch:
     """Return the search that has these runs as its candidates."""
     runs = list(identities)
     rates = frozenset(r.learning_rate for r in runs if r.learning_rate is not None)
-    return Declared(identity=runs[0].without_rate, rates=rates)
+    return DeclaredSearch(identity=runs[0].without_rate, rates=rates)
 
 
 def score_of(record: RunRecord) -> float | None:
@@ -98,7 +104,7 @@ def score_of(record: RunRecord) -> float | None:
     return selection.score if selection and selection.selected_on == "dev" else None
 
 
-def search_among(task: str, candidates: Sequence[Tried]) -> Search:
+def search_among(task: str, candidates: Sequence[Tried]) -> RateSearch:
     """Choose among rates by their scores; of equal ones the lowest rate.
 
     A rate that diverged, or has no score, is never chosen.
@@ -112,15 +118,15 @@ def search_among(task: str, candidates: Sequence[Tried]) -> Search:
         for each in candidates
         if each.score is not None and each.diverged is None
     )
-    return Search(
-        rule=rule.words,
+    return RateSearch(
+        rule=rule.description,
         selected_on=rule.split,
         tried=sorted(candidates, key=lambda each: each.learning_rate),
         chosen=ranked[0][1] if ranked else None,
     )
 
 
-def find(declared: Declared, records: Iterable[RunRecord]) -> Found:
+def outcome_of(declared: DeclaredSearch, records: Iterable[RunRecord]) -> SearchOutcome:
     """Compare what a search's candidates have come to."""
     task = TASKS[declared.identity.task]
     of_rate: dict[float, list[RunRecord]] = {rate: [] for rate in sorted(declared.rates)}
@@ -135,12 +141,12 @@ def find(declared: Declared, records: Iterable[RunRecord]) -> Found:
             missing.append(rate)
         every.append(tried(rate, ended))
     search = search_among(task.name, every)
-    return Found(identity=declared.identity, search=search, missing=tuple(missing))
+    return SearchOutcome(identity=declared.identity, search=search, missing=tuple(missing))
 
 
 def chosen_only(
-    records: Sequence[RunRecord], searches: Iterable[Declared]
-) -> tuple[list[RunRecord], list[Found], list[str]]:
+    records: Sequence[RunRecord], searches: Iterable[DeclaredSearch]
+) -> tuple[list[RunRecord], list[SearchOutcome], list[str]]:
     """Leave out the candidates of searches that were not chosen.
 
     Args:
@@ -154,7 +160,7 @@ def chosen_only(
     rates: dict[str, set[float]] = {}
     shared: dict[str, RunIdentity] = {}
     noted = (
-        Declared(
+        DeclaredSearch(
             identity=record.identity.without_rate,
             rates=frozenset(each.learning_rate for each in record.search.tried),
         )
@@ -173,7 +179,9 @@ def chosen_only(
     for key in sorted(shared, key=lambda key: _order(shared[key], rates[key])):
         identity = shared[key]
         candidates = by_search.get(key, [])
-        found = find(Declared(identity=identity, rates=frozenset(rates[key])), candidates)
+        found = outcome_of(
+            DeclaredSearch(identity=identity, rates=frozenset(rates[key])), candidates
+        )
         whole = not found.missing and found.search.chosen is not None
         dropped |= {
             record.key
@@ -190,10 +198,10 @@ def chosen_only(
 
 def _order(identity: RunIdentity, rates: set[float]) -> tuple[str, str]:
     """The order that searches are told of, the same whichever file names them."""
-    return identity.task, Declared(identity=identity, rates=frozenset(rates)).key
+    return identity.task, DeclaredSearch(identity=identity, rates=frozenset(rates)).key
 
 
-def summary(search: Search) -> str:
+def summary(search: RateSearch) -> str:
     """E.g. ``0.01 of 0.1 (diverged), 0.01 (93.1), 0.001 (80.2): best on dev``."""
     every = ", ".join(f"{each.learning_rate:g} ({_fared(each)})" for each in reversed(search.tried))
     chosen = "none" if search.chosen is None else f"{search.chosen:g}"
@@ -206,7 +214,7 @@ def _fared(each: Tried) -> str:
     return "no score" if each.score is None else f"{each.score:.4g}"
 
 
-def _why(found: Found) -> str:
+def _why(found: SearchOutcome) -> str:
     if found.missing:
         count = len(found.search.tried)
         return f"of whose search {count - len(found.missing)} of {count} learning rates are done"

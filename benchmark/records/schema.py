@@ -251,7 +251,7 @@ class Tried(_Frozen):
     diverged: int | None = None
 
 
-class Search(_Frozen):
+class RateSearch(_Frozen):
     """The learning rates that were tried, and which of them counts."""
 
     # in words, what the rates are compared by
@@ -353,7 +353,7 @@ class RunRecord(_Frozen):
     # the step since which every loss or gradient was NaN or infinite; None: it did not diverge
     diverged: int | None = None
     # the learning rates that were tried side by side with this run's; None for a run alone
-    search: Search | None = None
+    search: RateSearch | None = None
     # why a failed run failed, in one sentence
     reason: str | None = None
     # where it failed, in Python's words

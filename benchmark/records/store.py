@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from superbit.benchmark.records import packed
 from superbit.benchmark.records.packed import Pack
-from superbit.benchmark.records.rate_search import Declared
+from superbit.benchmark.records.rate_search import DeclaredSearch
 from superbit.benchmark.records.schema import (
     SCHEMA_VERSION,
     Items,
@@ -181,7 +181,7 @@ class ResultStore:
                     kept = {n: pack.line(n) or b"" for n in pack.names() if n != path.name}
                     replace_file(pack.path, packed.pack_bytes(kept))
 
-    def declare(self, search: Declared) -> None:
+    def declare(self, search: DeclaredSearch) -> None:
         """Note that a search over learning rates was asked for, so that tables compare its runs."""
         path = self.root / packed.SEARCHES / f"{search.identity.task}-{search.key[:16]}.json"
         held = {"identity": search.identity.model_dump(), "rates": sorted(search.rates)}
@@ -189,7 +189,7 @@ class ResultStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, packed.json_file(held))
 
-    def read_searches(self) -> list[Declared]:
+    def read_searches(self) -> list[DeclaredSearch]:
         """Return every search that was asked for, but those that packed records name themselves.
 
         Raises:
@@ -197,7 +197,7 @@ class ResultStore:
         """
         return list(self.searches_by_name().values())
 
-    def searches_by_name(self) -> dict[str, Declared]:
+    def searches_by_name(self) -> dict[str, DeclaredSearch]:
         """As :meth:`read_searches`, by the names of the single files.
 
         Raises:
@@ -211,7 +211,7 @@ class ResultStore:
             try:
                 held = pack.content(name) if path is None else json.loads(path.read_bytes())
                 identity = RunIdentity(**held["identity"])
-                found[name] = Declared(identity=identity, rates=frozenset(held["rates"]))
+                found[name] = DeclaredSearch(identity=identity, rates=frozenset(held["rates"]))
             except (OSError, ValueError, TypeError, KeyError) as error:
                 if path is None:
                     raise pack.damaged(name, "names no search over learning rates") from error

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from superbit.benchmark.corpora.manifest import Manifest
 from superbit.benchmark.records import provenance, rate_search
-from superbit.benchmark.records.schema import Corpus, RunIdentity, RunRecord, Search
+from superbit.benchmark.records.schema import Corpus, RateSearch, RunIdentity, RunRecord
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.running.candidate import Candidate
 from superbit.benchmark.running.session import Tested, TestedByName
@@ -159,7 +159,7 @@ def _failed(
     context: RunContext,
     started: datetime,
     diverged: int | None = None,
-    search: Search | None = None,
+    search: RateSearch | None = None,
     must_store: bool = True,
 ) -> RunRecord:
     record = RunRecord(
@@ -211,7 +211,7 @@ def _done(
 
 def _search(
     job: Job, ended: Sequence[tuple[RunIdentity, Candidate, RunRecord | None]], context: RunContext
-) -> Search | None:
+) -> RateSearch | None:
     """What the records say of their search; of ER's folds none alone decides."""
     if not job.searched:
         return None

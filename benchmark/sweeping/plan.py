@@ -126,7 +126,7 @@ class Plan:
         return [planned for planned in self.runs if planned.waiting]
 
     @property
-    def searches(self) -> list[rate_search.Declared]:
+    def searches(self) -> list[rate_search.DeclaredSearch]:
         """The searches over learning rates, one for all folds of a task."""
         found = [
             rate_search.declared_by(p.identities)

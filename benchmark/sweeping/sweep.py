@@ -147,7 +147,7 @@ def _search_lines(plan: Plan, store: ResultStore) -> Iterator[str]:
     for declared in plan.searches:
         runs = [each for planned in plan.runs for each in planned.identities]
         ended = [record for record in map(store.ended, runs) if record is not None]
-        found = rate_search.find(declared, ended)
+        found = rate_search.outcome_of(declared, ended)
         what = f"learning rate of {declared.identity.task} × {typed(declared.identity.upstream)}"
         if found.missing:
             yield f"{what}: to be chosen when all are done"

@@ -1,4 +1,4 @@
-"""``superbit compare A B``: two upstreams, task by task, beside the spread over seeds.
+"""Two upstreams, task by task, beside the spread over seeds.
 
 Runs are compared where they were made alike: on the same corpus, with the same config, which holds
 scale and limit. Only the learning rate may differ, which is each upstream's own.
@@ -6,35 +6,35 @@ scale and limit. Only the learning rate may differ, which is each upstream's own
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from superbit.benchmark.progress import Reporter
 from superbit.benchmark.records.choose import (
     condition_for,
-    corpus_words,
-    counted,
+    describe_corpus,
     differing,
-    fields,
+    fields_of,
     name_runs,
     parse_where,
     setting_of,
+    usable_runs,
 )
-from superbit.benchmark.records.rate_search import Declared
 from superbit.benchmark.records.schema import RunRecord, canonical_json
-from superbit.benchmark.records.store import ResultStore
-from superbit.benchmark.scoring.chance import MARK, all_at_chance, with_chance
-from superbit.benchmark.tables.formats import Format
-from superbit.benchmark.tables.markup import html, latex, markdown
-from superbit.benchmark.tables.naming import Names, find_upstream, in_order, read_labels
+from superbit.benchmark.scoring.chance import MARK, all_at_chance
+from superbit.benchmark.tables.naming import UpstreamNames, find_upstream, in_order, read_labels
+from superbit.benchmark.tables.rendering import (
+    Format,
+    TextTable,
+    csv_text,
+    json_text,
+    render_text,
+)
+from superbit.benchmark.tables.runs import Runs
 from superbit.benchmark.tasks.catalog import TASKS, TaskSpec
-from superbit.upstreams.errors import InputError
+from superbit.upstreams.errors import InputError, require_one_of
 from superbit.upstreams.spec import typed
 
 # In what runs of one upstream, task and setting may differ.
@@ -42,7 +42,7 @@ _OF_A_SEED = ("seed", "learning_rate", "config.optimizer.lr")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class TaskComparison:
     """One task of two upstreams that were run alike, in the table's unit.
 
     Attributes:
@@ -72,84 +72,51 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
-    """What could be compared, and a sentence for each task, or part of one, that could not be."""
+class Comparison:
+    """How two upstreams compare.
 
-    comparisons: tuple[Comparison, ...]
+    Attributes:
+        first: canonical spec.
+        second: likewise.
+        called: what to call them.
+        tasks: what could be compared, in the paper's order.
+        left_out: a sentence for each task, or part of one, that could not be.
+    """
+
+    first: str
+    second: str
+    called: tuple[str, str]
+    tasks: tuple[TaskComparison, ...]
     left_out: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparing:
-    """Two upstreams, how they compare, and what to call them."""
-
-    compared: Compared
-    specs: tuple[str, str]
-    names: Names
-
-
-def compare_command(
-    first: str,
-    second: str,
-    results: Path,
-    where: Sequence[str],
-    format: Format,
-    label: Sequence[str] = (),
-) -> int:
-    """Print how two upstreams compare; return 0.
-
-    Raises:
-        InputError: an upstream without runs, or runs of which none can be compared.
-    """
-    store = ResultStore(results)
-    store.require_folder()
-    found = compare_records(
-        with_chance(store.read_all(counting=Reporter().counting), store),
-        first,
-        second,
-        where=where,
-        label=label,
-        searches=store.read_searches(),
-    )
-    print(render_comparison(found, format), end="")
-    return 0
-
-
-def compare_records(
-    records: Sequence[RunRecord],
-    first: str,
-    second: str,
-    *,
-    where: Sequence[str] = (),
-    label: Sequence[str] = (),
-    searches: Sequence[Declared] = (),
-) -> Comparing:
-    """Compare two upstreams, named as people type them, on those records that count.
+def compare_runs(
+    runs: Runs, first: str, second: str, *, where: Sequence[str] = (), label: Sequence[str] = ()
+) -> Comparison:
+    """Compare two upstreams, named as people type them, on those runs that count.
 
     Args:
-        records: with their chance levels, see `superbit.benchmark.scoring.chance`.
+        runs: those of these upstreams and others.
         first: an upstream.
         second: another one.
         where: conditions ``FIELD=VALUE`` on runs.
         label: what to call upstreams, each ``NAME=SPEC``.
-        searches: over learning rates that were asked for.
 
     Raises:
         InputError: as :func:`compare`; the same upstream twice.
     """
-    known = in_order(records)
+    known = in_order(runs.records)
     names = read_labels(label, known)
     one, other = (find_upstream(text, known, option="compare") for text in (first, second))
     if one == other:
         raise InputError(f"compare: {first!r} and {second!r} are the same upstream: name two.")
-    runs = counted(records, where=parse_where(where), searches=searches).runs
-    compared = compare(runs, one, other, names=names)
-    return Comparing(compared=compared, specs=(one, other), names=names)
+    usable = usable_runs(runs.records, where=parse_where(where), searches=runs.searches).runs
+    return compare(usable, one, other, names=names)
 
 
 def compare(
-    runs: Sequence[RunRecord], first: str, second: str, *, names: Names | None = None
-) -> Compared:
+    runs: Sequence[RunRecord], first: str, second: str, *, names: UpstreamNames | None = None
+) -> Comparison:
     """Compare two upstreams on every task for which both have runs that were made alike.
 
     Args:
@@ -162,13 +129,13 @@ def compare(
         InputError: an upstream without runs; no task in common; no runs made alike; or runs of one
             upstream, task and setting that differ in more than the seed and its learning rate.
     """
-    names = names or Names()
+    names = names or UpstreamNames()
     of_task = {spec: _by_task(runs, spec) for spec in (first, second)}
     tasks = [name for name in TASKS if name in of_task[first] and name in of_task[second]]
-    called = [names.of(first), names.of(second)]
+    called = (names.of(first), names.of(second))
     if not tasks:
         raise InputError(f"{called[0]} and {called[1]} have no task in common that is done.")
-    comparisons: list[Comparison] = []
+    comparisons: list[TaskComparison] = []
     left_out: list[str] = []
     for name in tasks:
         ours = [_by_setting(of_task[spec][name]) for spec in (first, second)]
@@ -183,7 +150,13 @@ def compare(
         left_out += _left_out(name, ours, shared, called)
     if not comparisons:
         raise InputError(" ".join(left_out))
-    return Compared(comparisons=tuple(comparisons), left_out=tuple(left_out))
+    return Comparison(
+        first=first,
+        second=second,
+        called=called,
+        tasks=tuple(comparisons),
+        left_out=tuple(left_out),
+    )
 
 
 _BySetting = dict[str, list[RunRecord]]
@@ -231,13 +204,13 @@ def _one_a_seed(runs: Sequence[RunRecord], what: str) -> Sequence[RunRecord]:
 
 
 def _known(runs: Sequence[RunRecord], field: str) -> set[str]:
-    values = [fields(run).get(field) for run in runs]
+    values = [fields_of(run).get(field) for run in runs]
     return {json.dumps(value) for value in values if value is not None}
 
 
 def _compared(
     task: TaskSpec, first: Sequence[RunRecord], second: Sequence[RunRecord], *, setting: str
-) -> Comparison:
+) -> TaskComparison:
     values = [tuple(run.value or 0.0 for run in side) for side in (first, second)]
     sign = 1 if task.higher_is_better else -1
     one, other = ([sign * value for value in side] for side in values)
@@ -247,7 +220,7 @@ def _compared(
             better = "first"
         elif min(other) > max(one):
             better = "second"
-    return Comparison(
+    return TaskComparison(
         task=task.name,
         first=values[0],
         second=values[1],
@@ -271,7 +244,7 @@ def _apart(runs: Sequence[RunRecord]) -> list[str]:
 
 def _said(run: RunRecord, field: str) -> str:
     if field == "corpus_sha256" and run.corpus:
-        return corpus_words(run.corpus)
+        return describe_corpus(run.corpus)
     return condition_for(run, field).partition("=")[2]
 
 
@@ -312,21 +285,37 @@ def _all_said(side: _BySetting, apart: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def render_comparison(found: Comparing, format: Format) -> str:
-    """Return a comparison as text that ends with a newline."""
-    compared, specs = found.compared, found.specs
-    called = [found.names.of(spec) for spec in specs]
-    rows = compared.comparisons
+def render_comparison(comparison: Comparison, format: Format = "md") -> str:
+    """Return a comparison as text that ends with a newline.
+
+    CSV holds numbers alone, each in a column of its own; the upstreams' names stand in its header.
+
+    Raises:
+        InputError: an unknown format.
+    """
+    require_one_of("format", format, get_args(Format))
     if format == "json":
-        objects: list[dict[str, Any]] = [asdict(each) | {"gain": each.gain} for each in rows]
-        objects_of_all = {
-            "first": called[0],
-            "second": called[1],
-            "upstreams": list(specs),
-            "tasks": objects,
-            "not_compared": list(compared.left_out),
-        }
-        return json.dumps(objects_of_all, indent=1, ensure_ascii=False) + "\n"
+        tasks: list[dict[str, Any]] = [asdict(e) | {"gain": e.gain} for e in comparison.tasks]
+        return json_text(
+            {
+                "first": comparison.called[0],
+                "second": comparison.called[1],
+                "upstreams": [comparison.first, comparison.second],
+                "tasks": tasks,
+                "not_compared": list(comparison.left_out),
+            }
+        )
+    if format == "csv":
+        one, other = comparison.called
+        details = ("", "_sd", "_n", "_at_chance")
+        columns = [f"{name}{end}" for name in (one, other) for end in details]
+        header = ["task", "setting", *columns, "gain", "beyond_the_seeds"]
+        return csv_text(header, [_csv_line(each, comparison.called) for each in comparison.tasks])
+    return render_text(_as_text(comparison), format)
+
+
+def _as_text(comparison: Comparison) -> TextTable:
+    called, rows = comparison.called, comparison.tasks
     header = ["task", *called, "gain", "beyond the seeds"]
     lines = [
         [
@@ -338,12 +327,11 @@ def render_comparison(found: Comparing, format: Format) -> str:
         ]
         for each in rows
     ]
-    if any(each.setting for each in rows):
+    has_settings = any(each.setting for each in rows)
+    if has_settings:
         header.insert(1, "of")
         for line, each in zip(lines, rows, strict=True):
             line.insert(1, each.setting)
-    if format == "csv":
-        return _csv(rows, called)
     wins = [sum(each.better == side for each in rows) for side in ("first", "second")]
     what = "tasks" if len({each.task for each in rows}) == len(rows) else "comparisons"
     notes = [
@@ -354,48 +342,30 @@ def render_comparison(found: Comparing, format: Format) -> str:
     ]
     if any(each.first_at_chance or each.second_at_chance for each in rows):
         notes.append(f"{MARK}: no seed is better than an answer without listening.")
-    notes += compared.left_out
-    title = f"{called[0]} and {called[1]}"
-    if format == "md":
-        return markdown(title, header, lines, notes, names=(0, len(header) - 1))
-    text_columns = 2 if "of" in header else 1
-    write = {"latex": latex, "html": html}[format]
-    return write(title, header, [lines], notes, text_columns=text_columns)
+    return TextTable(
+        title=f"{called[0]} and {called[1]}",
+        header=header,
+        groups=[lines],
+        notes=[*notes, *comparison.left_out],
+        text_columns=2 if has_settings else 1,
+        name_columns=(0, len(header) - 1),
+    )
 
 
-_CSV_HEADER = (
-    *("task", "setting"),
-    *(f"{side}{end}" for side in ("first", "second") for end in ("", "_sd", "_n", "_at_chance")),
-    *("gain", "beyond_the_seeds"),
-)
+def _csv_line(each: TaskComparison, called: Sequence[str]) -> list[str]:
+    decimals = 1 + TASKS[each.task].decimals
+    line = [each.task, each.setting]
+    for values, at_chance in (
+        (each.first, each.first_at_chance),
+        (each.second, each.second_at_chance),
+    ):
+        line.append(f"{fmean(values):.{decimals}f}")
+        line.append(f"{stdev(values):.{decimals}f}" if len(values) > 1 else "")
+        line += [str(len(values)), {None: "", True: "yes", False: "no"}[at_chance]]
+    return [*line, f"{each.gain:.{decimals}f}", _verdict(each, called)]
 
 
-def _csv(rows: Sequence[Comparison], called: Sequence[str]) -> str:
-    """Numbers alone, each in a column of its own; the upstreams' names stand in the first line."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    header = [
-        text.replace("first", called[0], 1) if text.startswith("first")
-        else text.replace("second", called[1], 1) if text.startswith("second")
-        else text
-        for text in _CSV_HEADER
-    ]  # fmt: skip
-    writer.writerow(header)
-    for each in rows:
-        decimals = 1 + TASKS[each.task].decimals
-        line = [each.task, each.setting]
-        for values, at_chance in (
-            (each.first, each.first_at_chance),
-            (each.second, each.second_at_chance),
-        ):
-            line.append(f"{fmean(values):.{decimals}f}")
-            line.append(f"{stdev(values):.{decimals}f}" if len(values) > 1 else "")
-            line += [str(len(values)), {None: "", True: "yes", False: "no"}[at_chance]]
-        writer.writerow([*line, f"{each.gain:.{decimals}f}", _verdict(each, called)])
-    return out.getvalue()
-
-
-def _verdict(each: Comparison, called: Sequence[str]) -> str:
+def _verdict(each: TaskComparison, called: Sequence[str]) -> str:
     if min(len(each.first), len(each.second)) == 1:
         return "one seed"
     return {"first": called[0], "second": called[1], None: "no"}[each.better]

@@ -64,7 +64,7 @@ class CorpusSets:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Known:
+class _KnownCorpus:
     # a corpus as its records know it
     corpus: Corpus
     first: str
@@ -97,29 +97,29 @@ def _place(record: RunRecord) -> tuple[str, str]:
     return record.scale, record.corpus.kind if record.corpus else ""
 
 
-def _known(records: Sequence[RunRecord]) -> _Known:
+def _known(records: Sequence[RunRecord]) -> _KnownCorpus:
     # a corpus may be named later than it was first used: the last name counts for all its runs
     by_date = sorted(records, key=lambda r: (r.provenance.started or _LAST, r.key))
     labels = [r.corpus.label for r in by_date if r.corpus and r.corpus.label]
     first = by_date[0]
     assert first.corpus is not None
-    return _Known(
+    return _KnownCorpus(
         corpus=first.corpus,
         first=first.provenance.started or _LAST,
         label=labels[-1] if labels else None,
     )
 
 
-def _sets(scale: str, kind: str, known: Sequence[_Known]) -> list[CorpusSet]:
+def _sets(scale: str, kind: str, known: Sequence[_KnownCorpus]) -> list[CorpusSet]:
     # corpora of one name, then again those of that name with other contents, and so on
-    blocks: dict[tuple[str, int], list[_Known]] = {}
+    blocks: dict[tuple[str, int], list[_KnownCorpus]] = {}
     for each in known:
         version = 0
         while _has(blocks.get((each.name, version), ()), each):
             version += 1
         blocks.setdefault((each.name, version), []).append(each)
     # what shares no corpus may share a row
-    joined: list[list[list[_Known]]] = []
+    joined: list[list[list[_KnownCorpus]]] = []
     for block in blocks.values():
         for several in joined:
             if not any(_has(other, each) for other in several for each in block):
@@ -140,13 +140,13 @@ def _sets(scale: str, kind: str, known: Sequence[_Known]) -> list[CorpusSet]:
     ]
 
 
-def _has(block: Iterable[_Known], wanted: _Known) -> bool:
+def _has(block: Iterable[_KnownCorpus], wanted: _KnownCorpus) -> bool:
     return any(each.corpus.name == wanted.corpus.name for each in block)
 
 
 def _label(
-    several: Sequence[Sequence[_Known]],
-    joined: Sequence[Sequence[Sequence[_Known]]],
+    several: Sequence[Sequence[_KnownCorpus]],
+    joined: Sequence[Sequence[Sequence[_KnownCorpus]]],
     names: Sequence[str],
 ) -> str:
     elsewhere = [each for other in joined if other is not several for b in other for each in b]

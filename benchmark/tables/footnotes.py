@@ -6,13 +6,13 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from superbit.benchmark.records.choose import Seeds, setting_of
-from superbit.benchmark.records.rate_search import Found
-from superbit.benchmark.records.schema import RunRecord, Search
+from superbit.benchmark.records.choose import SeedRuns, setting_of
+from superbit.benchmark.records.rate_search import SearchOutcome
+from superbit.benchmark.records.schema import RateSearch, RunRecord
 from superbit.benchmark.scoring.chance import MARK, levels
 from superbit.benchmark.tables.corpus_sets import CorpusSets
-from superbit.benchmark.tables.formats import CHOSEN_ON_TEST, Row
-from superbit.benchmark.tables.naming import Names
+from superbit.benchmark.tables.naming import UpstreamNames
+from superbit.benchmark.tables.table2_rendering import CHOSEN_ON_TEST, Row
 from superbit.benchmark.tasks.catalog import TASKS
 
 _METRIC_WORDS = {"acc": "accuracy", "slot_type_f1": "slot-type F1"}
@@ -140,7 +140,9 @@ def _rates(runs: Sequence[RunRecord]) -> str:
     return " or ".join(f"{rate:g}" for rate in rates)
 
 
-def on_seeds(seeds: Mapping[str, Seeds], runs: Sequence[RunRecord], names: Names) -> Iterable[str]:
+def on_seeds(
+    seeds: Mapping[str, SeedRuns], runs: Sequence[RunRecord], names: UpstreamNames
+) -> Iterable[str]:
     """Which seeds a mean is of, and the cells that have others."""
     if not seeds:
         return
@@ -159,10 +161,10 @@ def on_seeds(seeds: Mapping[str, Seeds], runs: Sequence[RunRecord], names: Names
             )
 
 
-def on_searches(found: Sequence[Found], runs: Sequence[RunRecord]) -> Iterable[str]:
+def on_searches(found: Sequence[SearchOutcome], runs: Sequence[RunRecord]) -> Iterable[str]:
     """One sentence for all searches of a task that tried the same rates."""
     shown = {run.identity.without_rate.key for run in runs}
-    of_task: dict[str, list[Search]] = {}
+    of_task: dict[str, list[RateSearch]] = {}
     for each in found:
         if each.identity.key in shown:
             of_task.setdefault(each.identity.task, []).append(each.search)

@@ -21,7 +21,7 @@ _LAST = "~"  # after every date
 
 
 @dataclass(frozen=True, kw_only=True)
-class Names:
+class UpstreamNames:
     """What to call upstreams, by their canonical specs."""
 
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Names:
         return self.labels.get(upstream) or typed(upstream)
 
 
-def read_labels(given: Sequence[str], known: Iterable[str]) -> Names:
+def read_labels(given: Sequence[str], known: Iterable[str]) -> UpstreamNames:
     """Return what ``--label NAME=SPEC``, repeated, says.
 
     Args:
@@ -52,7 +52,7 @@ def read_labels(given: Sequence[str], known: Iterable[str]) -> Names:
         if upstream in labels:
             raise InputError(f"--label: {spec!r} has two labels: give it one.")
         labels[upstream] = " ".join(name.split())
-    names = Names(labels=labels)
+    names = UpstreamNames(labels=labels)
     called: dict[str, str] = {}
     for upstream in there:
         name = names.of(upstream)

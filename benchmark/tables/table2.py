@@ -5,137 +5,41 @@ same columns, order, directions and units, those on the same corpora together. F
 runs never enter. Nothing is chosen silently: a cell that several runs could fill is an error that
 names them.
 
-``superbit.benchmark.tables.formats`` documents the printed formats. This module imports neither
-torch nor s3prl.
+``superbit.benchmark.tables.table2_rendering`` documents the printed formats. This module imports
+neither torch nor s3prl.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal, get_args
 
-from superbit.benchmark.progress import Reporter
+from superbit.benchmark.paper import printed_rows
 from superbit.benchmark.records.choose import (
     KEY_DIGITS,
-    Seeds,
+    SeedRuns,
     concerns_rates,
     condition_for,
-    counted,
     differing,
     merge_seeds,
     name_runs,
     parse_where,
+    usable_runs,
 )
-from superbit.benchmark.records.rate_search import Declared
+from superbit.benchmark.records.rate_search import DeclaredSearch
 from superbit.benchmark.records.schema import RunIdentity, RunRecord
-from superbit.benchmark.records.store import ResultStore, without_garbage_collection
-from superbit.benchmark.scoring.chance import all_at_chance, with_chance
+from superbit.benchmark.scoring.chance import all_at_chance
 from superbit.benchmark.tables import footnotes
 from superbit.benchmark.tables.corpus_sets import CorpusSets, corpus_sets
-from superbit.benchmark.tables.formats import (
-    COLUMNS,
-    HEADER,
-    Cell,
-    Format,
-    Row,
-    Table,
-    render,
-    require_one_of,
-)
-from superbit.benchmark.tables.naming import Names, find_upstream, in_order, read_labels
+from superbit.benchmark.tables.naming import UpstreamNames, find_upstream, in_order, read_labels
+from superbit.benchmark.tables.runs import Runs
+from superbit.benchmark.tables.table2_rendering import COLUMNS, HEADER, Cell, Row, Table
 from superbit.benchmark.tasks.catalog import TASKS, TaskSpec
-from superbit.upstreams.errors import InputError
+from superbit.upstreams.errors import InputError, require_one_of
 from superbit.upstreams.spec import UpstreamSpec
 
-__all__ = ["Cell", "Row", "Source", "Table", "paper_rows", "render", "table2"]
-
 Source = Literal["both", "paper", "runs"]
-
-
-@without_garbage_collection()
-def table2_command(
-    results: Path,
-    source: Source,
-    where: Sequence[str],
-    format: Format,
-    show_lr: bool = False,
-    mean_over_seeds: bool = False,
-    upstreams: str | None = None,
-    label: Sequence[str] = (),
-) -> int:
-    """Print Table 2 with the runs of the folder ``results``; return 0.
-
-    Args:
-        show_lr: print each run's learning rate beside its value.
-        mean_over_seeds: see :func:`table2`.
-        upstreams: those that rows are wanted of, in that order, with commas between.
-        label: what to call upstreams, each NAME=SPEC.
-
-    Raises:
-        InputError: see :func:`table2`; a condition in ``where`` or a label that cannot be read; a
-            folder that is not there.
-    """
-    if source == "paper" and (where or show_lr or mean_over_seeds):
-        raise InputError(
-            "--source paper prints no runs: leave out --where, --show-lr and --mean-over-seeds."
-        )
-    store = ResultStore(results)
-    records: list[RunRecord] = []
-    searches: list[Declared] = []
-    if source != "paper":
-        store.require_folder()
-        records = with_chance(store.read_all(counting=Reporter().counting), store)
-        searches = store.read_searches()
-    known = in_order(records)
-    try:
-        table = table2(
-            records,
-            source=source,
-            where=parse_where(where),
-            searches=searches,
-            show_rates=show_lr,
-            over_seeds=mean_over_seeds,
-            upstreams=_picked(upstreams, known),
-            names=read_labels(label, known),
-        )
-    except SeveralSeeds as error:
-        line = _with_mean(results, where, format, show_lr, upstreams, label)
-        raise InputError(f"{error} For the mean over seeds: {line}") from error
-    print(render(table, format), end="")
-    return 0
-
-
-def _picked(upstreams: str | None, known: Sequence[str]) -> list[str] | None:
-    if upstreams is None:
-        return None
-    texts = [text.strip() for text in upstreams.split(",") if text.strip()]
-    if not texts:
-        raise InputError("--upstreams: name at least one.")
-    return [find_upstream(text, known, option="--upstreams") for text in texts]
-
-
-def _with_mean(
-    results: Path,
-    where: Sequence[str],
-    format: Format,
-    show_lr: bool,
-    upstreams: str | None,
-    label: Sequence[str],
-) -> str:
-    """The command line that was given, with ``--mean-over-seeds``."""
-    words = ["superbit", "table", "2", "--results", str(results), "--mean-over-seeds"]
-    words += [word for text in where for word in ("--where", text)]
-    words += [word for text in label for word in ("--label", text)]
-    words += ["--upstreams", upstreams] if upstreams else []
-    words += ["--show-lr"] if show_lr else []
-    words += ["--format", format] if format != "md" else []
-    return shlex.join(words)
 
 
 class SeveralSeeds(InputError):
@@ -145,16 +49,57 @@ class SeveralSeeds(InputError):
 _PAPER_SOURCES = {"reported": "paper; reported", "our setup": "paper; own setup"}
 
 
+def table2_of_runs(
+    runs: Runs,
+    *,
+    source: Source = "both",
+    where: Sequence[str] = (),
+    upstreams: Sequence[str] | None = None,
+    label: Sequence[str] = (),
+    show_lr: bool = False,
+    mean_over_seeds: bool = False,
+) -> Table:
+    """Return Table 2 as people ask for it; see :func:`table2`.
+
+    Args:
+        runs: those that may enter.
+        source: the paper's rows, those measured, or both.
+        where: conditions ``FIELD=VALUE`` on runs.
+        upstreams: only these, in this order, each as people type it.
+        label: what to call upstreams, each ``NAME=SPEC``.
+        show_lr: print each run's learning rate beside its value.
+        mean_over_seeds: of runs that differ in the seed, take the mean and the standard deviation.
+
+    Raises:
+        InputError: see :func:`table2`; a condition or a label that cannot be read, an upstream
+            without runs.
+    """
+    known = in_order(runs.records)
+    wanted = None
+    if upstreams is not None:
+        wanted = [find_upstream(text, known, option="--upstreams") for text in upstreams]
+    return table2(
+        runs.records,
+        source=source,
+        where=parse_where(where),
+        searches=runs.searches,
+        show_rates=show_lr,
+        over_seeds=mean_over_seeds,
+        upstreams=wanted,
+        names=read_labels(label, known),
+    )
+
+
 def table2(
     records: Iterable[RunRecord] = (),
     *,
     source: Source = "both",
     where: Mapping[str, Any] | None = None,
-    searches: Iterable[Declared] = (),
+    searches: Iterable[DeclaredSearch] = (),
     show_rates: bool = False,
     over_seeds: bool = False,
     upstreams: Sequence[str] | None = None,
-    names: Names | None = None,
+    names: UpstreamNames | None = None,
 ) -> Table:
     """Return Table 2.
 
@@ -181,14 +126,14 @@ def table2(
     printed = paper_rows() if source != "runs" else []
     if source == "paper":
         return Table(title=title, rows=tuple(printed), notes=tuple(footnotes.on_columns(printed)))
-    names = names or Names()
+    names = names or UpstreamNames()
     # one key is one run, whichever folders it was read from
     records = list({record.key: record for record in records}.values())
     order = in_order(records)
     if upstreams is not None:
         order = [upstream for upstream in upstreams if upstream in order]
         records = [record for record in records if record.identity.upstream in order]
-    valid = counted(records, where=where or {}, searches=searches)
+    valid = usable_runs(records, where=where or {}, searches=searches)
     single = valid.runs
     chosen, seeds = merge_seeds(single) if over_seeds else (list(single), {})
     searched = frozenset(each.identity.key for each in valid.searches)
@@ -214,9 +159,8 @@ def table2(
 
 def paper_rows() -> list[Row]:
     """Return the rows of the paper's Table 2, digits as printed there."""
-    text = (resources.files("superbit.results") / "paper" / "table2.csv").read_text("utf-8")
-    lines = csv.DictReader(io.StringIO(text))
-    if tuple(lines.fieldnames or ()) != HEADER:
+    lines = printed_rows(2)
+    if tuple(lines[0]) != HEADER:
         raise RuntimeError("results/paper/table2.csv and the tasks disagree about the columns")
     return [
         Row(
@@ -233,10 +177,10 @@ def paper_rows() -> list[Row]:
 class _Rows:
     """What measured rows are made with."""
 
-    names: Names
+    names: UpstreamNames
     order: Sequence[str]
     sets: CorpusSets
-    seeds: Mapping[str, Seeds]
+    seeds: Mapping[str, SeedRuns]
     searched: frozenset[str]
 
     def make(self, records: Sequence[RunRecord]) -> list[Row]:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from superbit.benchmark.paper import ENCODERS
 from superbit.benchmark.profiling.counting import count_model, meta_model, sparse_visits
 from superbit.benchmark.profiling.honest_accounting import honest_cells
 from superbit.benchmark.profiling.paper_accounting import paper_cells
-from superbit.benchmark.profiling.paper_table import ENCODERS
 from superbit.benchmark.profiling.table1 import table1_rows
 from superbit.upstreams.encoders import frontend
 from superbit.upstreams.hubert import untrained_model

@@ -10,7 +10,7 @@ import pytest
 
 from superbit.benchmark.cli import main
 from superbit.benchmark.records import packed
-from superbit.benchmark.records.choose import counted
+from superbit.benchmark.records.choose import usable_runs
 from superbit.benchmark.records.schema import FURTHER_FIELDS
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.tasks.catalog import TASKS
@@ -52,7 +52,7 @@ def test_every_upstream_has_every_task_with_three_seeds(records):
     upstreams = {record.identity.upstream for record in records}
     nanos = {str(UpstreamSpec.parse(name)) for name in NANOS}
     assert upstreams == nanos | {"fbank", "vanilla_nano+untrained"}
-    runs = counted(records, where={}, searches=ResultStore(FOLDER).read_searches()).runs
+    runs = usable_runs(records, where={}, searches=ResultStore(FOLDER).read_searches()).runs
     found = {
         (upstream, task): {
             run.identity.seed

@@ -3,7 +3,7 @@
 import pytest
 
 from superbit.benchmark.records.provenance import Provenance
-from superbit.benchmark.records.schema import Corpus, RunIdentity, RunRecord, Search, Tried
+from superbit.benchmark.records.schema import Corpus, RateSearch, RunIdentity, RunRecord, Tried
 from superbit.benchmark.sweeping.estimate import estimate_lines, estimates
 from superbit.benchmark.sweeping.plan import PlannedRun
 from superbit.benchmark.tasks.configs import resolve
@@ -33,7 +33,7 @@ def done(of, seconds, *, stored=True, cpu=None, gpu=None, rates=()):
         key=of.key, status="done", identity=of, scale="embedded", limited=False, untrained=False,
         value=1.0,
         corpus=Corpus(name="c", kind="synthesized", sha256=of.corpus_sha256),
-        search=Search(rule="best", selected_on="dev", tried=tried) if rates else None,
+        search=RateSearch(rule="best", selected_on="dev", tried=tried) if rates else None,
         provenance=Provenance(
             seconds=seconds, cpu=cpu or cpu_model(), gpu=gpu,
             features={"kind": "pooled"} if stored else None,

@@ -17,9 +17,9 @@ from superbit.benchmark.records.rate_search import declared_by
 from superbit.benchmark.records.schema import (
     UNKNOWN,
     Corpus,
+    RateSearch,
     RunIdentity,
     RunRecord,
-    Search,
     Tried,
 )
 from superbit.benchmark.records.store import ResultStore
@@ -73,7 +73,7 @@ def items_of(run):
 
 def search(rates=RATES):
     tried = [Tried(learning_rate=rate, score=rate) for rate in rates]
-    return Search(rule="best on dev", selected_on="dev", tried=tried, chosen=rates[0])
+    return RateSearch(rule="best on dev", selected_on="dev", tried=tried, chosen=rates[0])
 
 
 def filled(root):

@@ -3,10 +3,10 @@
 import pytest
 
 from superbit.benchmark.records.rate_search import (
-    Declared,
+    DeclaredSearch,
     chosen_only,
     declared_by,
-    find,
+    outcome_of,
     score_of,
     summary,
 )
@@ -44,7 +44,7 @@ def failed(rate, diverged=None):
 
 
 def chosen(records):
-    found = find(declared_by(record.identity for record in records), records)
+    found = outcome_of(declared_by(record.identity for record in records), records)
     return found.search.chosen
 
 
@@ -65,7 +65,7 @@ def test_the_best_checkpoint_on_dev_decides(task, scores, expected):
 
 def test_asv_is_chosen_on_test_and_says_so():
     records = [run(rate, task="ASV", value=eer) for rate, eer in ((0.1, 30.0), (0.01, 12.0))]
-    search = find(declared_by(r.identity for r in records), records).search
+    search = outcome_of(declared_by(r.identity for r in records), records).search
     assert (search.chosen, search.selected_on) == (0.01, "test")
 
 
@@ -78,9 +78,9 @@ def test_er_takes_the_mean_over_folds():
     ]
     assert chosen(records) == 0.01
     declared = declared_by(record.identity for record in records)
-    assert find(declared, records[1:]).missing == (0.1,)
+    assert outcome_of(declared, records[1:]).missing == (0.1,)
     lost = records[5].model_copy(update={"diverged": 3})
-    assert find(declared, [*records[:5], lost, *records[6:]]).search.chosen == 0.1
+    assert outcome_of(declared, [*records[:5], lost, *records[6:]]).search.chosen == 0.1
 
 
 def test_where_no_checkpoint_was_best_the_last_score_decides():
@@ -92,7 +92,7 @@ def test_a_rate_that_diverged_is_never_chosen():
     lost = run(0.1, (99,), diverged=20)
     assert chosen([lost, run(0.01, (10,))]) == 0.01
     assert chosen([lost, failed(0.01, diverged=4)]) is None
-    found = find(declared_by([lost.identity, failed(0.01).identity]), [lost, failed(0.01)])
+    found = outcome_of(declared_by([lost.identity, failed(0.01).identity]), [lost, failed(0.01)])
     assert found.missing == (0.01,)
     assert "0.1 (diverged at step 20)" in summary(found.search)
 
@@ -162,7 +162,7 @@ def test_what_candidates_share():
     assert first.without_rate == second.without_rate
     assert first.without_rate != run(1, task="ER", fold=1, seed=7).identity.without_rate
     assert (
-        Declared(identity=first.without_rate, rates=frozenset({1.0})).key
+        DeclaredSearch(identity=first.without_rate, rates=frozenset({1.0})).key
         != declared_by([first, second]).key
     )
 

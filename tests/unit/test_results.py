@@ -25,9 +25,9 @@ from superbit.benchmark.records.schema import (
     Interval,
     Items,
     Point,
+    RateSearch,
     RunIdentity,
     RunRecord,
-    Search,
     Selection,
     Tried,
     canonical_json,
@@ -80,7 +80,7 @@ OTHER_CIRCUMSTANCES = {
     "traceback": "RuntimeError: other",
     "curve": [Point(step=1, score=0.5)],
     "diverged": 3,
-    "search": Search(rule="other", selected_on="dev", tried=[Tried(learning_rate=0.1)]),
+    "search": RateSearch(rule="other", selected_on="dev", tried=[Tried(learning_rate=0.1)]),
     "provenance": Provenance(hostname="other"),
 }
 # fields that follow from the identity or from whether the run was done
@@ -555,7 +555,10 @@ def test_records_of_schema_version_1_still_load(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "model",
-    [RunRecord, RunIdentity, Selection, Interval, Items, Corpus, Provenance, Point, Search, Tried],
+    [
+        *(RunRecord, RunIdentity, Selection, Interval, Items, Corpus, Provenance, Point),
+        *(RateSearch, Tried),
+    ],
 )
 def test_every_key_is_explained_in_the_readme(model: type) -> None:
     text = README.read_text()

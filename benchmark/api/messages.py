@@ -1,4 +1,4 @@
-"""Messages of the command line, with its options named as Python's arguments."""
+"""Messages of the command line, with its options named as Python's arguments are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows and cells of a table, and the formats a table is printed in.
+"""Rows and cells of Table 2, and the formats it is printed in.
 
 - ``md``: Markdown that reads well in a terminal: values with their intervals, marks, and notes
   that say what the marks mean.
@@ -21,21 +21,23 @@ This module imports neither torch nor s3prl.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-from superbit.benchmark.records.choose import Seeds
+from superbit.benchmark.records.choose import SeedRuns
 from superbit.benchmark.records.schema import RunRecord
 from superbit.benchmark.scoring.chance import MARK, at_chance
-from superbit.benchmark.tables.markup import html, latex, markdown
+from superbit.benchmark.tables.rendering import (
+    Format,
+    TextTable,
+    csv_text,
+    json_text,
+    number_as_printed,
+    render_text,
+)
 from superbit.benchmark.tasks.catalog import TASKS, TaskSpec
-from superbit.upstreams.errors import InputError, did_you_mean
-
-Format = Literal["md", "csv", "json", "latex", "html"]
+from superbit.upstreams.errors import require_one_of
 
 COLUMNS = tuple(task.column for task in TASKS.values())
 HEADER = ("model", "source", "precision", *COLUMNS)
@@ -57,7 +59,7 @@ class Cell:
 
     text: str
     record: RunRecord | None = None
-    seeds: Seeds | None = None
+    seeds: SeedRuns | None = None
     at_chance: bool | None = None
     searched: bool = False
 
@@ -104,53 +106,38 @@ class Table:
     show_rates: bool = False
 
 
-def render(table: Table, fmt: str = "md") -> str:
+def render(table: Table, format: Format = "md") -> str:
     """Return the table as text that ends with a newline.
 
     Raises:
         InputError: an unknown format.
     """
-    require_one_of("format", fmt, get_args(Format))
-    formats = {"md": _markdown, "csv": _csv, "json": _json, "latex": _latex, "html": _html}
-    return formats[fmt](table)
+    require_one_of("format", format, get_args(Format))
+    if format == "csv":
+        return _csv(table)
+    if format == "json":
+        return json_text([_json_row(row) for row in table.rows])
+    return render_text(_as_text(table), format)
 
 
-def _header() -> list[str]:
-    return ["model", "source", "precision", *(f"{t.name}{t.arrow}" for t in TASKS.values())]
+def _as_text(table: Table) -> TextTable:
+    """Names, then figures with their intervals and marks; a group for each set of corpora."""
+    columns = [_column(table, column) for column in COLUMNS]
+    groups: dict[int, list[list[str]]] = {}
+    for row, *figures in zip(table.rows, *columns, strict=True):
+        line = [row.model, row.source, row.precision, *figures]
+        groups.setdefault(row.group, []).append(line)
+    return TextTable(
+        title=table.title,
+        header=["model", "source", "precision", *(f"{t.name}{t.arrow}" for t in TASKS.values())],
+        groups=list(groups.values()),
+        notes=table.notes,
+        text_columns=3,
+    )
 
 
-def _lines(table: Table) -> list[list[str]]:
-    """Every row as text: names, then figures with their intervals and marks."""
-    body = [[row.model, row.source, row.precision] for row in table.rows]
-    for column in COLUMNS:
-        for line, text in zip(body, _markdown_column(table, column), strict=True):
-            line.append(text)
-    return body
-
-
-def _groups(table: Table) -> list[list[list[str]]]:
-    """The lines of the paper's rows, then those of each set of corpora, figures unpadded."""
-    lines = [[text.strip() for text in line] for line in _lines(table)]
-    groups = [row.group for row in table.rows]
-    return [
-        [line for line, group in zip(lines, groups, strict=True) if group == each]
-        for each in dict.fromkeys(groups)
-    ]
-
-
-def _latex(table: Table) -> str:
-    return latex(table.title, _header(), _groups(table), table.notes)
-
-
-def _html(table: Table) -> str:
-    return html(table.title, _header(), _groups(table), table.notes)
-
-
-def _markdown(table: Table) -> str:
-    return markdown(table.title, _header(), _lines(table), table.notes)
-
-
-def _markdown_column(table: Table, column: str) -> list[str]:
+def _column(table: Table, column: str) -> list[str]:
+    """A column's figures, their ends one under the other."""
     rows = table.rows
     figures = [row.cells[column].text if column in row.cells else "" for row in rows]
     width = max((len(figure) for figure in figures), default=0)
@@ -181,27 +168,27 @@ _DETAILS = ("low", "high", "sd", "chance", "at_chance")
 
 
 def _csv(table: Table) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    details = ["upstream", "corpora", *(f"{c}_{each}" for c in COLUMNS for each in _DETAILS)]
-    if not any(row.scale for row in table.rows):
-        details = []
-    rates = [f"{column}_lr" for column in COLUMNS] if table.show_rates else []
-    writer.writerow([*HEADER, *details, *rates])
+    columns = list(HEADER)
+    if any(row.scale for row in table.rows):
+        columns += ["upstream", "corpora"]
+        columns += [f"{column}_{each}" for column in COLUMNS for each in _DETAILS]
+    columns += [f"{column}_lr" for column in COLUMNS] if table.show_rates else []
+    lines = []
     for row in table.rows:
-        line = [row.model, row.source, row.precision]
-        line += [row.cells[c].text if c in row.cells else "" for c in COLUMNS]
-        if details:
-            line += [row.upstream, row.corpora]
-            line += [text for c in COLUMNS for text in _csv_details(row.cells.get(c), c)]
-        line += [_rate(row, column) for column in COLUMNS] if table.show_rates else []
-        writer.writerow(line)
-    return out.getvalue()
+        line = {"model": row.model, "source": row.source, "precision": row.precision}
+        line |= {"upstream": row.upstream, "corpora": row.corpora}
+        for column, cell in row.cells.items():
+            line[column] = cell.text
+            details = zip(_DETAILS, _csv_details(cell, column), strict=True)
+            line |= {f"{column}_{name}": text for name, text in details}
+            line[f"{column}_lr"] = _rate(row, column)
+        lines.append([line.get(column, "") for column in columns])
+    return csv_text(columns, lines)
 
 
-def _csv_details(cell: Cell | None, column: str) -> list[str]:
+def _csv_details(cell: Cell, column: str) -> list[str]:
     """What ``_DETAILS`` names, as text to one digit more than the value has."""
-    if cell is None or cell.record is None:
+    if cell.record is None:
         return [""] * len(_DETAILS)
     record = cell.record
     interval, chance = record.interval, record.chance
@@ -226,38 +213,24 @@ def _rate(row: Row, column: str) -> str:
     return "/".join(dict.fromkeys(f"{rate:g}" for rate in rates if rate is not None))
 
 
-def _json(table: Table) -> str:
-    return "[\n" + ",\n".join(f"  {_json_row(row)}" for row in table.rows) + "\n]\n"
-
-
-def _json_row(row: Row) -> str:
-    pairs: dict[str, str] = {
-        name: json.dumps(value, ensure_ascii=False)
-        for name, value in (
-            ("model", row.model),
-            ("source", row.source),
-            ("precision", row.precision),
-        )
-    }
+def _json_row(row: Row) -> dict[str, Any]:
+    held: dict[str, Any] = {"model": row.model, "source": row.source, "precision": row.precision}
     for column in COLUMNS:
         cell = row.cells.get(column)
         if cell is None:
-            pairs[column] = "null"
+            held[column] = None
         else:
-            # the paper's digits are JSON numbers as they stand: 65.00 must not become 65.0
-            pairs[column] = json.dumps(cell.record.value) if cell.record else cell.text
+            held[column] = cell.record.value if cell.record else number_as_printed(cell.text)
     if row.scale is not None:
-        cells = {column: _json_cell(c, c.record) for column, c in row.cells.items() if c.record}
-        for name, value in (
-            ("upstream", row.upstream),
-            ("scale", row.scale),
-            ("untrained", row.untrained),
-            ("synthesized", row.synthesized),
-            ("corpora", row.corpora),
-            ("cells", cells),
-        ):
-            pairs[name] = json.dumps(value, ensure_ascii=False)
-    return "{" + ", ".join(f'"{name}": {text}' for name, text in pairs.items()) + "}"
+        held |= {
+            "upstream": row.upstream,
+            "scale": row.scale,
+            "untrained": row.untrained,
+            "synthesized": row.synthesized,
+            "corpora": row.corpora,
+            "cells": {name: _json_cell(c, c.record) for name, c in row.cells.items() if c.record},
+        }
+    return held
 
 
 def _json_cell(cell: Cell, record: RunRecord) -> dict[str, Any]:
@@ -290,10 +263,3 @@ def _json_cell(cell: Cell, record: RunRecord) -> dict[str, Any]:
         "corpus": record.corpus.model_dump() if record.corpus else None,
         "key": record.key,
     }
-
-
-def require_one_of(what: str, given: str, known: Sequence[str]) -> None:
-    """Raise an InputError that names the nearest of ``known`` unless ``given`` is one of them."""
-    if given not in known:
-        hint = did_you_mean(given, list(known))
-        raise InputError(f"unknown {what} {given!r}: write one of {', '.join(known)}.{hint}")

@@ -1,6 +1,5 @@
-"""``superbit import``: a user's HuBERT base weights as a checkpoint directory of superbit."""
+"""Somebody else's HuBERT base weights, written as a checkpoint directory of superbit's."""
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -61,38 +60,3 @@ def _write(foreign: Foreign, imported: Imported, source: str, out: Path) -> None
         checkpoint.save(out, imported.model, training={"imported": origin})
     except OSError as error:
         raise InputError(f"{out} cannot be written to: {error.strerror or error}.") from error
-
-
-def import_command(arguments: argparse.Namespace, *, counting: Counting = unseen) -> int:
-    """Run the verb: ``source``, ``path`` and ``out`` of ``arguments``; return its exit status."""
-    imported = import_checkpoint(arguments.source, arguments.path, arguments.out, counting=counting)
-    print(_summary(imported, Path(arguments.out)))
-    return 0
-
-
-def _summary(imported: Imported, out: Path) -> str:
-    config = imported.model.config
-    parameters = sum(parameter.numel() for parameter in imported.model.parameters())
-    megabytes = (out / checkpoint.WEIGHTS_FILE).stat().st_size / 1e6
-    line = (
-        f"{out}: vanilla, {config.layers} layers × {config.dim}, {config.heads} heads, "
-        f"feed-forward {config.ffn_dim}; {parameters:,} parameters, {megabytes:.1f} MB; "
-        f"dropped: {', '.join(imported.dropped) or 'nothing'}"
-    )
-    if imported.drawn:
-        line += (
-            f"; drawn at random, as the source has none and only pre-training uses them: "
-            f"{', '.join(imported.drawn)}"
-        )
-    if imported.fine_tuned:
-        line += (
-            "; the head that transcribes (CTC) is left out: these are the hidden states of an "
-            "encoder fine-tuned for speech recognition, not of a pre-trained one"
-        )
-    if imported.normalization_error is not None:
-        line += (
-            "; preprocessor_config.json says do_normalize, and superbit gives waveforms as s3prl "
-            "does, not normalized: on noise at the level of speech, hidden states are "
-            f"{100 * imported.normalization_error:.2g} % from those of normalized waveforms"
-        )
-    return line

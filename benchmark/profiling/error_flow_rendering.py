@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import textwrap
 from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
-from superbit.benchmark.tables.markup import markdown
+from superbit.benchmark.tables.rendering import TextTable, csv_text, render_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,15 +81,13 @@ def _by_kind(rows: Sequence[BlockFlow]) -> list[str]:
 
 def as_csv(rows: Sequence[BlockFlow]) -> str:
     """Return one header and one row a block."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     names = [f"{key}_{what}" for key in COLUMNS for what in ("relative_error", "sign_agreement")]
-    writer.writerow(["module", "kind", *names])
+    lines = []
     for row in rows:
         deviations = [getattr(row, key) for key in COLUMNS]
         figures = [x for d in deviations for x in (d.relative_error, d.sign_agreement)]
-        writer.writerow([row.name, row.kind, *(f"{x:.6g}" for x in figures)])
-    return out.getvalue()
+        lines.append([row.name, row.kind, *(f"{x:.6g}" for x in figures)])
+    return csv_text(["module", "kind", *names], lines)
 
 
 def as_markdown(rows: Sequence[BlockFlow], title: str, notes: Sequence[str]) -> str:
@@ -105,10 +102,11 @@ def as_markdown(rows: Sequence[BlockFlow], title: str, notes: Sequence[str]) -> 
             deviation = getattr(row, key)
             line += [f"{deviation.relative_error:.3f}", f"{deviation.sign_agreement:.3f}"]
         lines.append(line)
-    return markdown(f"Error flow of {title}", header, lines, notes)
+    table = TextTable(title=f"Error flow of {title}", header=header, groups=[lines], notes=notes)
+    return render_text(table, "md")
 
 
-def figure(rows: Sequence[BlockFlow], *, title: str, notes: Sequence[str]) -> bytes:
+def as_png(rows: Sequence[BlockFlow], *, title: str, notes: Sequence[str]) -> bytes:
     """Return a PNG: error and sign agreement over the blocks, coloured by kind, and the caption."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

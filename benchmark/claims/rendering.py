@@ -10,9 +10,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,8 +24,14 @@ from superbit.benchmark.claims.check import (
     Reading,
 )
 from superbit.benchmark.claims.data import Figure
-from superbit.benchmark.tables.formats import Format, require_one_of
-from superbit.benchmark.tables.markup import html, latex
+from superbit.benchmark.tables.rendering import (
+    Format,
+    TextTable,
+    csv_text,
+    json_text,
+    render_text,
+)
+from superbit.upstreams.errors import require_one_of
 
 TITLE = "The paper's numeric sentences, recomputed"
 COLUMNS = (
@@ -55,15 +58,15 @@ NOTES = (
 )
 
 
-def render_claims(claims: Sequence[CheckedClaim], fmt: str = "md") -> str:
+def render_claims(claims: Sequence[CheckedClaim], format: Format = "md") -> str:
     """Return the claims as text that ends with a newline.
 
     Raises:
         InputError: an unknown format.
     """
-    require_one_of("format", fmt, get_args(Format))
+    require_one_of("format", format, get_args(Format))
     formats = {"md": _markdown, "csv": _csv, "json": _json, "latex": _latex, "html": _html}
-    return formats[fmt](claims)
+    return formats[format](claims)
 
 
 def summary(claims: Sequence[CheckedClaim]) -> str:
@@ -147,13 +150,11 @@ def _wrap(text: str, bullet: str = "") -> list[str]:
 
 
 def _csv(claims: Sequence[CheckedClaim]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    lines = []
     for checked in claims:
         for each in checked.figures:
             tables = [_plain(reading) for reading in each.tables]
-            writer.writerow(
+            lines.append(
                 [
                     checked.claim.id,
                     checked.claim.place,
@@ -165,7 +166,7 @@ def _csv(claims: Sequence[CheckedClaim]) -> str:
                     each.like_for_like,
                 ]
             )
-    return out.getvalue()
+    return csv_text(COLUMNS, lines)
 
 
 def _plain(reading: Reading) -> str:
@@ -175,7 +176,7 @@ def _plain(reading: Reading) -> str:
 
 
 def _json(claims: Sequence[CheckedClaim]) -> str:
-    data = [
+    found = [
         {
             "claim": checked.claim.id,
             "place": checked.claim.place,
@@ -185,7 +186,7 @@ def _json(claims: Sequence[CheckedClaim]) -> str:
         }
         for checked in claims
     ]
-    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+    return json_text(found)
 
 
 def _json_figure(checked: CheckedFigure) -> dict[str, Any]:
@@ -252,8 +253,7 @@ def _latex(claims: Sequence[CheckedClaim]) -> str:
     tables = []
     for place, (section, group) in enumerate(sections, start=1):
         notes = [*_notes(group), *((summary(claims), *NOTES) if place == len(sections) else ())]
-        lines = [_lines(checked) for checked in group]
-        tables.append(latex(f"{TITLE}: {section}", _HEADER, lines, notes))
+        tables.append(render_text(_as_text(f"{TITLE}: {section}", group, notes), "latex"))
     return "\n".join(tables)
 
 
@@ -263,4 +263,10 @@ def _section(checked: CheckedClaim) -> str:
 
 def _html(claims: Sequence[CheckedClaim]) -> str:
     notes = [summary(claims), *NOTES, *_notes(claims)]
-    return html(TITLE, _HEADER, [_lines(checked) for checked in claims], notes)
+    return render_text(_as_text(TITLE, claims, notes), "html")
+
+
+def _as_text(title: str, claims: Sequence[CheckedClaim], notes: Sequence[str]) -> TextTable:
+    """A line a figure, a group a claim."""
+    groups = [_lines(checked) for checked in claims]
+    return TextTable(title=title, header=_HEADER, groups=groups, notes=notes, text_columns=3)

@@ -1,23 +1,18 @@
-"""``superbit error-flow SPEC``: where a twin's error comes from, as a table or a figure."""
+"""Where a twin's error comes from: the two models that are compared, and what they are given.
+
+`superbit.upstreams.quantization.error_flow` measures; `error_flow_rendering` prints.
+"""
 
 from __future__ import annotations
 
-import argparse
 import copy
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from superbit.benchmark.error_flow_rendering import as_csv, as_markdown, caption, figure
-from superbit.benchmark.progress import Reporter
-from superbit.benchmark.tables.formats import require_one_of
 from superbit.upstreams import registry
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.figures import require_matplotlib
-from superbit.upstreams.files import said_of
 from superbit.upstreams.spec import TWIN_POLICY, UpstreamSpec
 from superbit.upstreams.visible import visible
 
@@ -27,7 +22,6 @@ if TYPE_CHECKING:
     from superbit.upstreams.hubert import Hubert
     from superbit.upstreams.quantization.error_flow import BlockFlow
 
-FORMATS = ("csv", "md", "png")
 SIGNAL_SECONDS = 4
 AUDIO_SECONDS = 60  # of a folder, at most: the first files in order of their names
 EXTENSIONS = (".flac", ".wav")
@@ -47,66 +41,25 @@ class Audio:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class ModelPair:
     """The two models that are compared, of one size.
 
     Attributes:
         model: in full precision.
         twin: its twin, calibrated if it is trained.
         trained: the twin's weights are its own; else they are the model's.
-        words: what the weights are, for the first line.
+        origin: where the weights are from, for the first line.
         weights: the same as a sentence, for the caption.
     """
 
     model: Hubert
     twin: Hubert
     trained: bool
-    words: str
+    origin: str
     weights: str
 
 
-def error_flow_command(arguments: argparse.Namespace) -> int:
-    """Print the flow of error, or write a figure and print where it lies; return 0.
-
-    Which weights the two models have, is on the first line, and on standard error for the formats
-    that have no such line. Reads of ``arguments``: ``spec``, ``teacher`` (a checkpoint or None),
-    ``audio`` (a folder, None for a fixed signal), ``format`` (one of `FORMATS`), ``out`` (a file;
-    None for standard output, and for a figure ``error-flow-<spec>.png``).
-
-    Raises:
-        InputError: as `pair_of`, an unknown format, audio that cannot be used, matplotlib that is
-            not installed, or a file that cannot be written.
-    """
-    require_one_of("format", arguments.format, FORMATS)
-    if arguments.format == "png":
-        require_matplotlib("--format png", instead="choose csv or md")
-    reporter = Reporter()
-    with reporter.quiet() as out:
-        spec = UpstreamSpec.parse(arguments.spec).normalized()
-        pair = pair_of(spec, teacher=getattr(arguments, "teacher", None))
-        policy = spec.policy or TWIN_POLICY
-        title = f"{_plain(spec)} and its {policy} twin, {pair.words}"
-        reporter.line(f"error flow of {title}")
-        audio = read_folder(arguments.audio) if arguments.audio else fixed_signal()
-        rows = measure(pair, audio, each=partial(reporter.each, "blocks of the encoder"))
-    notes = caption(rows, weights=pair.weights, audio=audio.meaning, trained=pair.trained)
-    file: Path | None = arguments.out
-    if arguments.format == "png":
-        file = file or Path(f"error-flow-{_file_name(spec, policy)}.png")
-        content = figure(rows, title=title, notes=notes)
-    else:
-        text = as_csv(rows) if arguments.format == "csv" else as_markdown(rows, title, notes)
-        content = text.encode()
-        if file is None:
-            print(text, end="", file=out)
-            return 0
-    with said_of(file):
-        file.write_bytes(content)
-    print(file)
-    return 0
-
-
-def pair_of(spec: UpstreamSpec, *, teacher: Path | None = None) -> Pair:
+def pair_of(spec: UpstreamSpec, *, teacher: Path | None = None) -> ModelPair:
     """Return the FP32 model and the twin that a spec names.
 
     A twin that superbit brings, or that is in a checkpoint, is the one that is looked at. Where
@@ -154,29 +107,29 @@ def pair_of(spec: UpstreamSpec, *, teacher: Path | None = None) -> Pair:
         if model.config != twin.config:
             raise InputError(f"{against} and {twins} are of different sizes; no module compares.")
         if teacher is None:
-            words = "the trained ones that superbit brings"
-            weights = f"Weights of both: {words}; the twin is as it was trained."
+            origin = "the trained ones that superbit brings"
+            weights = f"Weights of both: {origin}; the twin is as it was trained."
         else:
-            words = f"the trained one of {twins if spec.checkpoint else 'superbit'}"
-            weights = f"FP32 weights: {against}. Twin: {words}, as it was trained."
-        return Pair(model=model, twin=twin, trained=True, words=words, weights=weights)
+            origin = f"the trained one of {twins if spec.checkpoint else 'superbit'}"
+            weights = f"FP32 weights: {against}. Twin: {origin}, as it was trained."
+        return ModelPair(model=model, twin=twin, trained=True, origin=origin, weights=weights)
     if teacher is not None:
         raise InputError(f"--teacher {teacher} is for a trained twin, and {spec} names none.")
     if twin is not None:  # what the spec's checkpoint holds is in full precision
-        model, words = twin, f"the weights of {spec.checkpoint}"
+        model, origin = twin, f"the weights of {spec.checkpoint}"
     elif shipped is not None:
-        model, words = _full_precision(shipped, name), "the weights that superbit brings"
+        model, origin = _full_precision(shipped, name), "the weights that superbit brings"
     else:
-        model, words = untrained_model(NAMED_SIZES[name]), "random weights"
+        model, origin = untrained_model(NAMED_SIZES[name]), "random weights"
     none_shipped = spec.policy is not None and spec.checkpoint is None and not spec.untrained
     why = "; superbit brings no trained twin of this policy" if none_shipped else ""
-    return Pair(
+    return ModelPair(
         model=model,
         twin=binarize_(copy.deepcopy(model), policy),
         trained=False,
-        words=f"made from {words}{why}",
-        weights=f"The FP32 model has {words}; the twin has these too, and scales calibrated on the "
-        f"input: it is not trained{why}.",
+        origin=f"made from {origin}{why}",
+        weights=f"The FP32 model has {origin}; the twin has these too, and scales calibrated on "
+        f"the input: it is not trained{why}.",
     )
 
 
@@ -192,8 +145,8 @@ def _full_precision(directory: str | Path, name: str) -> Hubert:
     return model
 
 
-def measure(
-    pair: Pair, audio: Audio, *, each: Callable[[Sequence[str]], Iterable[str]] = iter
+def flow_of_pair(
+    pair: ModelPair, audio: Audio, *, each: Callable[[Sequence[str]], Iterable[str]] = iter
 ) -> list[BlockFlow]:
     """Return the flow of error over the audio; a twin that was made is calibrated on it first."""
     from superbit.upstreams.quantization.convert import calibrate
@@ -241,7 +194,7 @@ def fixed_signal(seconds: int = SIGNAL_SECONDS, *, seed: int = 0) -> Audio:
     )
 
 
-def read_folder(folder: Path) -> Audio:
+def audio_of_folder(folder: Path) -> Audio:
     """Return the first minute of a folder's audio, whole files in order of their names.
 
     Raises:
@@ -269,12 +222,3 @@ def read_folder(folder: Path) -> Audio:
         waveforms=waveforms,
         meaning=f"{len(waveforms)} of {len(files)} files of {folder}, {seconds:.1f} s",
     )
-
-
-def _plain(spec: UpstreamSpec) -> str:
-    """Return the spec of the FP32 model."""
-    return str(spec).partition("+policy=")[0]
-
-
-def _file_name(spec: UpstreamSpec, policy: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{_plain(spec)}-{policy}")
