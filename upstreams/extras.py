@@ -7,8 +7,8 @@ import importlib.util
 # The modules that superbit imports from the packages of each extra in setup.cfg.
 MODULES = {
     "run": (
-        "torch", "torchaudio", "s3prl", "jiwer", "safetensors", "soundfile", "numpy", "pandas",
-        "scipy", "editdistance", "joblib", "pyannote", "sklearn", "h5py", "dtw", "lxml", "librosa",
+        "torch", "torchaudio", "s3prl", "jiwer", "safetensors", "soundfile", "scipy",
+        "editdistance", "joblib", "pyannote", "sklearn", "h5py", "dtw", "lxml", "librosa",
         "tensorboardX", "huggingface_hub",
     ),
     "figures": ("matplotlib",),

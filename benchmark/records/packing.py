@@ -13,14 +13,10 @@ from pathlib import Path
 
 from superbit.benchmark.records import packed
 from superbit.benchmark.records.packed import Pack
-from superbit.benchmark.records.store import (
-    ResultStore,
-    locked,
-    read_sidecar,
-    replace_file,
-)
+from superbit.benchmark.records.store import ResultStore, read_sidecar
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import write_bytes
 from superbit.upstreams.visible import visible
 
 
@@ -57,7 +53,7 @@ def pack(store: ResultStore) -> list[PackedTask]:
 
 def _pack_task(store: ResultStore, task: str) -> PackedTask:
     folder = store.root / task
-    with locked(folder):
+    with store.locked(task):
         records = Pack(packed.records_file(store.root, task))
         items = Pack(packed.items_file(store.root, task))
         record_lines, item_lines = _lines(records), _lines(items)
@@ -132,7 +128,7 @@ def unpack(store: ResultStore) -> list[PackedTask]:
 def _unpack_task(store: ResultStore, task: str) -> PackedTask:
     folder = store.root / task
     folder.mkdir(exist_ok=True)
-    with locked(folder):
+    with store.locked(task):
         records = Pack(packed.records_file(store.root, task))
         items = Pack(packed.items_file(store.root, task))
         contents, sidecars = {}, {}
@@ -175,12 +171,11 @@ def _contents(pack: Pack) -> dict[str, bytes]:
 
 def _write(path: Path, lines: Mapping[str, bytes]) -> None:
     if lines:
-        replace_file(path, packed.pack_bytes(lines))
+        write_bytes(path, packed.pack_bytes(lines), on_disk=True)
     else:
         path.unlink(missing_ok=True)
 
 
 def _write_singles(folder: Path, contents: Mapping[str, bytes]) -> None:
     for name, content in contents.items():
-        folder.mkdir(exist_ok=True)
-        replace_file(folder / name, content)
+        write_bytes(folder / name, content, on_disk=True)

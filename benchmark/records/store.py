@@ -13,9 +13,7 @@ import gc
 import gzip
 import hashlib
 import json
-import os
 import re
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,11 +34,11 @@ from superbit.benchmark.records.schema import (
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.counting import Counting, unseen
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.files import locked, write_bytes
 from superbit.upstreams.visible import visible
 
 # Where a sweep writes unless it is told otherwise.
 DEFAULT_FOLDER = Path("results/local")
-_TEMPORARY_SUFFIX = ".part"
 
 
 class ResultStore:
@@ -68,6 +66,13 @@ class ResultStore:
             raise InputError(
                 f"--results: {self.root} does not exist: give the folder that a sweep wrote to."
             )
+
+    @contextmanager
+    def locked(self, task: str) -> Iterator[None]:
+        """Keep other processes from writing a task's results meanwhile."""
+        # two processes of one sweep must not both find the place free
+        with locked(self.root / "work" / "locks" / task, every=0.02):
+            yield
 
     def path(self, identity: RunIdentity) -> Path:
         """Return where the record of this run is, or would be."""
@@ -159,14 +164,13 @@ class ResultStore:
             )
             record = record.model_copy(update={"items": described})
         content = packed.json_file(record.model_dump())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path.parent):
+        with self.locked(record.identity.task):
             held = self.at(path)
             if held is not None and held.status == "done":
                 raise FileExistsError(f"{path} is a done result, and those are never overwritten")
             if sidecar_bytes is not None:
-                replace_file(sidecar, sidecar_bytes)
-            replace_file(path, content)
+                write_bytes(sidecar, sidecar_bytes, on_disk=True)
+            write_bytes(path, content, on_disk=True)
         return record
 
     def forget_unbuilt(self, identity: RunIdentity) -> None:
@@ -175,19 +179,17 @@ class ResultStore:
             path = self.path(earlier)
             path.unlink(missing_ok=True)
             if self._records(earlier.task).line(path.name) is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with locked(path.parent):
+                with self.locked(earlier.task):
                     pack = self._records(earlier.task)
                     kept = {n: pack.line(n) or b"" for n in pack.names() if n != path.name}
-                    replace_file(pack.path, packed.pack_bytes(kept))
+                    write_bytes(pack.path, packed.pack_bytes(kept), on_disk=True)
 
     def declare(self, search: DeclaredSearch) -> None:
         """Note that a search over learning rates was asked for, so that tables compare its runs."""
         path = self.root / packed.SEARCHES / f"{search.identity.task}-{search.key[:16]}.json"
         held = {"identity": search.identity.model_dump(), "rates": sorted(search.rates)}
         if not path.exists() and self._searches().line(path.name) is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, packed.json_file(held))
+            write_bytes(path, packed.json_file(held), on_disk=True)
 
     def read_searches(self) -> list[DeclaredSearch]:
         """Return every search that was asked for, but those that packed records name themselves.
@@ -377,19 +379,6 @@ def read_sidecar(path: Path, *, sha256: str) -> bytes | None:
     return compressed
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Put a whole file into its place, or none at all."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_TEMPORARY_SUFFIX}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
     """Put off Python's search for cycles, for work on many records; also a decorator."""
@@ -401,24 +390,6 @@ def without_garbage_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing to a folder of records meanwhile."""
-    # two processes of one sweep must not both find the place free
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _no_constant(name: str) -> NoReturn:

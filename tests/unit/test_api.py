@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from verbs import run_verb
 
 import superbit
-from superbit import modules, words
+from superbit import messages, modules
 from superbit.benchmark.records.store import ResultStore
-from superbit.benchmark.tables.compare import compare_command
-from superbit.benchmark.tables.table2 import table2_command
 from superbit.upstreams import registry
 from superbit.upstreams.errors import InputError
 
@@ -165,10 +164,12 @@ def test_a_dataframe_of_failed_runs_and_of_none(tmp_path):
 
 def test_tables_are_those_of_the_command_line(embedded, capsys):
     table = embedded.table2(mean_over_seeds=True, label=["filters=fbank"])
-    table2_command(EMBEDDED, "both", [], "json", mean_over_seeds=True, label=["filters=fbank"])
+    asked = {"results": EMBEDDED, "mean_over_seeds": True, "label": "filters=fbank"}
+    run_verb("table 2", format="json", **asked)
     assert table.to_text("json") == capsys.readouterr().out
     compared = embedded.compare("vanilla_nano", "bq_vanilla_nano", where=["seed=1337,1338"])
-    compare_command("vanilla_nano", "bq_vanilla_nano", EMBEDDED, ["seed=1337,1338"], "csv")
+    asked = {"results": EMBEDDED, "where": "seed=1337,1338"}
+    run_verb("compare vanilla_nano bq_vanilla_nano", format="csv", **asked)
     assert compared.to_text("csv") == capsys.readouterr().out
     assert {table.to_text(format)[:1] for format in ("md", "csv", "json", "latex", "html")} == set(
         "*m[\\<"
@@ -197,7 +198,7 @@ def test_messages_name_python_arguments(embedded):
 
 
 def test_words_of_options_become_arguments():
-    with pytest.raises(InputError) as raised, words.in_python():
+    with pytest.raises(InputError) as raised, messages.in_python():
         raise InputError("--seed: no; say --cache-any-upstream (--lr), not a--b or 'x--y'.")
     expected = "seeds: no; say cache_any_upstream (learning_rates), not a--b or 'x--y'."
     assert str(raised.value) == expected

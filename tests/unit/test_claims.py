@@ -1,6 +1,5 @@
 """The paper's sentences: formulas, verdicts against hand-computed values, and formats."""
 
-import argparse
 import csv
 import io
 import json
@@ -13,8 +12,9 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+from verbs import run_verb
 
-from superbit.benchmark.claims import command
+from superbit.benchmark.claims import figures
 from superbit.benchmark.claims.check import (
     LIKENESS,
     VERDICTS,
@@ -24,8 +24,8 @@ from superbit.benchmark.claims.check import (
 )
 from superbit.benchmark.claims.data import Claim, Figure, our_models, read_claims
 from superbit.benchmark.claims.figures import our_figures, paper_figures
-from superbit.benchmark.claims.formats import render_claims
 from superbit.benchmark.claims.formula import evaluate, models_of
+from superbit.benchmark.claims.rendering import render_claims
 from superbit.upstreams.errors import InputError
 
 PAPER = resources.files("superbit.results") / "paper"
@@ -484,8 +484,8 @@ def test_an_unknown_format_is_an_input_error(claims):
 
 
 def test_the_command_without_torch_says_that_our_figures_are_unknown(monkeypatch, capsys):
-    monkeypatch.setattr(command, "models_can_be_built", lambda: False)
-    assert command.claims_command(argparse.Namespace(format="csv")) == 0
+    monkeypatch.setattr(figures, "models_can_be_built", lambda: False)
+    assert run_verb("claims", format="csv") == 0
     printed = capsys.readouterr()
     assert "our models' figures are unknown" in printed.err
     row = next(
@@ -498,8 +498,7 @@ def test_reading_and_printing_claims_imports_no_torch():
     code = (
         "import sys\n"
         "from superbit.benchmark.claims.check import check_claims\n"
-        "from superbit.benchmark.claims.formats import render_claims\n"
-        "import superbit.benchmark.claims.command\n"
+        "from superbit.benchmark.claims.rendering import render_claims\n"
         "render_claims(check_claims())\n"
         "print([name for name in ('torch', 's3prl', 'pandas') if name in sys.modules])"
     )

@@ -111,10 +111,10 @@ def test_every_verb_takes_traceback_and_none_is_given_it(monkeypatch):
     assert all("--traceback" in leaf.format_help() for leaf in leaves(parser()))
     given = {}
     monkeypatch.setattr(
-        "superbit.benchmark.listing.status_command", lambda **kwargs: given.update(kwargs) or 0
+        "superbit.benchmark.cli.status.run", lambda arguments: given.update(vars(arguments)) or 0
     )
     assert cli.main(["status", "--traceback"]) == 0
-    assert given.keys() == {"results", "all"}
+    assert given.keys() == {"verb", "results", "all"}
 
 
 def test_each_verb_is_carried_out_by_a_function_of_its_module():
@@ -145,7 +145,7 @@ def test_verbs_that_take_seconds_show_how_far_they_are(words, shown, monkeypatch
     """On a terminal's standard error, and what goes to standard output is the same as without."""
     if words == "claims":  # which takes all the paper's models otherwise
         monkeypatch.setattr(
-            "superbit.benchmark.claims.command.our_figures",
+            "superbit.benchmark.claims.figures.our_figures",
             lambda models, each: (list(each(list(models)[:2])), None)[1],
         )
     monkeypatch.setenv("TERM", "xterm")

@@ -3,10 +3,11 @@
 import json
 
 import pytest
+from verbs import run_verb
 
 from superbit.benchmark.records.schema import Chance, Corpus, RunIdentity, RunRecord
 from superbit.benchmark.records.store import ResultStore
-from superbit.benchmark.tables.compare import compare, compare_command
+from superbit.benchmark.tables.compare import compare
 from superbit.upstreams.errors import InputError
 
 ONE, OTHER = "vanilla_nano", "vanilla_nano+untrained"
@@ -63,14 +64,14 @@ def runs(task, **values):
     ],
 )
 def test_better_is_better_in_every_seed(task, one, other, gain, better):
-    (found,) = compare(runs(task, one=one, other=other), ONE, OTHER).comparisons
+    (found,) = compare(runs(task, one=one, other=other), ONE, OTHER).tasks
     assert found.gain == pytest.approx(gain)
     assert found.better == better
 
 
 def test_only_tasks_that_both_have_are_compared():
     records = [*runs("KS", one=(1.0, 2.0), other=(3.0, 4.0)), run("SID", ONE, 5.0)]
-    assert [each.task for each in compare(records, ONE, OTHER).comparisons] == ["KS"]
+    assert [each.task for each in compare(records, ONE, OTHER).tasks] == ["KS"]
     with pytest.raises(InputError, match="no task in common"):
         compare([run("KS", ONE, 1.0), run("SID", OTHER, 1.0)], ONE, OTHER)
 
@@ -110,7 +111,7 @@ def test_runs_that_were_not_made_alike_are_not_compared(unlike, says):
     assert "--where scale" not in str(caught.value)
     with_one_alike = [*records, run("KS", ONE, 60.0), run("KS", OTHER, 21.5)]
     found = compare(with_one_alike, ONE, OTHER)
-    assert [each.task for each in found.comparisons] == ["KS"]
+    assert [each.task for each in found.tasks] == ["KS"]
     assert len(found.left_out) == 1
     assert "IC is not compared" in found.left_out[0]
 
@@ -123,13 +124,13 @@ def test_groups_that_match_are_paired_up_and_the_rest_is_named(unlike, says):
         run("IC", OTHER, 21.5, **unlike),
     ]
     found = compare(records, ONE, OTHER)
-    (comparison,) = found.comparisons
+    (comparison,) = found.tasks
     assert comparison.gain == 10.0
     assert comparison.setting
     assert "1 run of vanilla_nano+untrained left out" in found.left_out[0]
     both = compare([*records, run("IC", ONE, 20.5, **unlike)], ONE, OTHER)
-    assert sorted(each.gain for each in both.comparisons) == [-1.0, 10.0]
-    assert len({each.setting for each in both.comparisons}) == 2
+    assert sorted(each.gain for each in both.tasks) == [-1.0, 10.0]
+    assert len({each.setting for each in both.tasks}) == 2
     assert both.left_out == ()
 
 
@@ -145,7 +146,7 @@ def test_each_upstream_may_have_its_own_learning_rate():
         )
         for upstream, value, rate in ((ONE, 60.0, 0.1), (OTHER, 50.0, 0.01))
     ]
-    (found,) = compare(records, ONE, OTHER).comparisons
+    (found,) = compare(records, ONE, OTHER).tasks
     assert (found.gain, found.setting) == (10.0, "")
 
 
@@ -164,7 +165,7 @@ def test_values_at_chance_are_marked(tmp_path, capsys):
     store = ResultStore(tmp_path)
     for record in runs("IC", one=(50.0,), other=(8.0,)):
         store.write(record.model_copy(update={"chance": Chance(value=8.0, method="m")}))
-    compare_command(ONE, OTHER, tmp_path, [], "md")
+    run_verb("compare", ONE, OTHER, results=tmp_path)
     out = capsys.readouterr().out
     assert "8.00 ≤chance" in out
     assert "50.00 ≤chance" not in out
@@ -174,10 +175,10 @@ def test_the_verb_reads_the_folder(tmp_path, capsys):
     store = ResultStore(tmp_path)
     for record in runs("KS", one=(70.0, 74.0), other=(60.0, 69.0)):
         store.write(record)
-    assert compare_command(ONE, OTHER, tmp_path, [], "md") == 0
+    assert run_verb("compare", ONE, OTHER, results=tmp_path) == 0
     out = capsys.readouterr().out
     assert "72.00 ±2.83" in out
     assert "64.50 ±6.36" in out
     assert f"{ONE} on 1 of 1 tasks, {OTHER} on 0." in out
-    compare_command(ONE, OTHER, tmp_path, [], "json")
+    run_verb("compare", ONE, OTHER, results=tmp_path, format="json")
     assert json.loads(capsys.readouterr().out)["tasks"][0]["gain"] == 7.5

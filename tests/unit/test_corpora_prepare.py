@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from verbs import run_verb
 
 from superbit.benchmark.corpora import catalog, librispeech
-from superbit.benchmark.corpora.commands import prepare_command
 from superbit.benchmark.corpora.preparing import derive_files
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.running.run import RunContext
@@ -39,7 +39,7 @@ def context(tiny_paths, tmp_path_factory):
 @pytest.fixture(scope="module")
 def prepared(tiny_paths_file, context):
     """Tiny corpora, prepared into the folder in which a run looks."""
-    assert prepare_command(tiny_paths_file, context.work_dir) == 0
+    assert run_verb("corpus prepare", paths=tiny_paths_file, results=context.store.root) == 0
     return context.work_dir
 
 
@@ -95,9 +95,9 @@ def test_one_line_a_corpus_with_place_items_and_seconds(
     prepared, tiny_paths_file, tmp_path, capsys
 ):
     capsys.readouterr()
-    prepare_command(tiny_paths_file, tmp_path / "work")
+    run_verb("corpus prepare", paths=tiny_paths_file, results=tmp_path)
     first = lines_of(capsys)
-    prepare_command(tiny_paths_file, tmp_path / "work")
+    run_verb("corpus prepare", paths=tiny_paths_file, results=tmp_path)
     second = lines_of(capsys)
     assert list(first) == list(second)
     assert len(first) == len(catalog.CORPORA)
@@ -116,7 +116,7 @@ def test_one_line_a_corpus_with_place_items_and_seconds(
 def test_a_second_call_writes_nothing(prepared, tiny_paths_file):
     before = states(prepared)
     assert len(before) > 30  # not an empty folder
-    prepare_command(tiny_paths_file, prepared)
+    run_verb("corpus prepare", paths=tiny_paths_file, results=prepared.parent)
     assert states(prepared) == before
 
 
@@ -183,7 +183,7 @@ def test_of_an_incomplete_corpus_nothing_is_written_and_the_others_are(
 ):
     shutil.rmtree(two_corpora.parent / "IEMOCAP" / "Session3")
     with pytest.raises(InputError, match=r"IEMOCAP/Session3 is not there"):
-        prepare_command(two_corpora, tmp_path / "work")
+        run_verb("corpus prepare", paths=two_corpora, results=tmp_path)
     out = capsys.readouterr().out
     assert "published: Session1 to Session5: https://sail.usc.edu/iemocap/" in out
     assert "IEMOCAP (ER): not prepared" in out
@@ -217,7 +217,7 @@ def test_stopped_in_the_middle_leaves_whole_files_only(tiny_paths, tmp_path, mon
 def test_a_folder_that_cannot_be_written_to(tiny_paths_file, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"--results: .*file/work cannot be written to"):
-        prepare_command(tiny_paths_file, tmp_path / "file" / "work")
+        run_verb("corpus prepare", paths=tiny_paths_file, results=tmp_path / "file")
 
 
 def test_without_s3prl_the_missing_package_is_named(

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import superbit.upstreams
-from superbit.benchmark import error_flow_command
 from superbit.benchmark.cli import main
+from superbit.benchmark.profiling import error_flow
 from superbit.benchmark.profiling.rendering import render
 from superbit.benchmark.profiling.table1 import table1_rows
 from superbit.benchmark.records.store import ResultStore
@@ -219,7 +219,7 @@ def test_table_1_counts_a_new_kind_by_hand_and_the_papers_accounting_has_dashes(
         for column in ("storage_mb", "flop_g", "bop_nonq_g", "bop_bq_g", "nvda_est_time_1e-4s"):
             assert row[column] is row[f"{column}_paper"] is row[f"{column}_ratio"] is None
     assert rows[4]["storage_mb"] > 0
-    lines = render(rows, accounting="paper", fmt="md", seconds=1.0).splitlines()
+    lines = render(rows, accounting="paper", format="md", seconds=1.0).splitlines()
     for spec in ("depthwise_nano ", "gated_nano+policy=w1a1 "):
         cells = next(line for line in lines if line.startswith(f"| {spec}")).split("|")
         assert {cell.strip() for cell in cells[3:-1]} == {"—"}
@@ -269,10 +269,10 @@ def test_the_papers_rules_say_nothing_of_kinds_and_bits_that_it_lacks(spec):
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("kind", KINDS)
 def test_error_flow_and_training_take_a_new_kind(kind):
-    pair = error_flow_command.pair_of(superbit.upstreams.UpstreamSpec.parse(f"bq_{kind}_nano"))
+    pair = error_flow.pair_of(superbit.upstreams.UpstreamSpec.parse(f"bq_{kind}_nano"))
     pair.model.eval(), pair.twin.eval()
-    sound = error_flow_command.Audio(waveforms=audio(8_000), meaning="noise")
-    rows = error_flow_command.measure(pair, sound)
+    sound = error_flow.Audio(waveforms=audio(8_000), meaning="noise")
+    rows = error_flow.flow_of_pair(pair, sound)
     layers = [row.name.split(".")[2] for row in rows]
     assert layers == sorted(layers)
     # with the last block it is the whole twin
@@ -494,7 +494,7 @@ rules:
 @pytest.mark.parametrize("name", ["vanilla_nano", "depthwise_nano"])
 def test_a_policy_s_file_is_taken_by_every_verb(name, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(error_flow_command.fixed_signal, "__defaults__", (1,))
+    monkeypatch.setattr(error_flow.fixed_signal, "__defaults__", (1,))
     Path("mine.yaml").write_text(W3)
     spec = f"{name}+untrained+policy=./mine.yaml"
     assert main(["check", spec]) == 0

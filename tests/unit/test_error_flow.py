@@ -1,6 +1,5 @@
 """The flow of error: hand-made models, the five encoders, and the command."""
 
-import argparse
 import csv
 import io
 import math
@@ -12,8 +11,14 @@ import pytest
 import soundfile
 import torch
 from torch import nn
+from verbs import run_verb
 
-from superbit.benchmark import error_flow_command as command
+from superbit.benchmark.profiling import error_flow as of_verb
+from superbit.benchmark.profiling.error_flow import (
+    audio_of_folder,
+    fixed_signal,
+    pair_of,
+)
 from superbit.upstreams import checkpoint, registry
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import untrained_model
@@ -180,9 +185,8 @@ def test_kinds():
     assert kind_of("encoder.recovery") == "other"
 
 
-def _arguments(**given):
-    defaults = {"spec": "bq_conformer_nano+untrained", "audio": None, "format": "csv", "out": None}
-    return argparse.Namespace(**(defaults | given))
+def error_flow_verb(spec="bq_conformer_nano+untrained", **options):
+    return run_verb("error-flow", spec, **({"format": "csv"} | options))
 
 
 @pytest.fixture
@@ -190,12 +194,12 @@ def small_conformer(monkeypatch):
     """Two layers of the conformer and a second of signal, so that the command is quick."""
     small = replace(NAMED_SIZES["conformer_nano"], layers=2, dim=32, ffn_dim=64)
     monkeypatch.setitem(NAMED_SIZES, "conformer_nano", small)
-    monkeypatch.setattr(command.fixed_signal, "__defaults__", (1,))
+    monkeypatch.setattr(fixed_signal, "__defaults__", (1,))
 
 
 @pytest.mark.usefixtures("small_conformer")
 def test_csv_is_one_header_and_a_row_a_block(capsys):
-    assert command.error_flow_command(_arguments()) == 0
+    assert error_flow_verb() == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert len(rows) == 8
     assert rows[0]["module"] == "encoder.layers.0.feed_forward_in"
@@ -205,7 +209,7 @@ def test_csv_is_one_header_and_a_row_a_block(capsys):
 
 @pytest.mark.usefixtures("small_conformer")
 def test_markdown_says_what_it_shows_and_what_not(capsys, tmp_path):
-    command.error_flow_command(_arguments(format="md", out=tmp_path / "flow.md"))
+    error_flow_verb(format="md", out=tmp_path / "flow.md")
     assert capsys.readouterr().out == f"{tmp_path / 'flow.md'}\n"
     text = (tmp_path / "flow.md").read_text("utf-8")
     title = text.splitlines()[0]
@@ -224,7 +228,7 @@ def test_markdown_says_what_it_shows_and_what_not(capsys, tmp_path):
 def test_figure(capsys, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
-    command.error_flow_command(_arguments(format="png", spec="conformer_nano+policy=w1a2"))
+    error_flow_verb(format="png", spec="conformer_nano+policy=w1a2")
     file = tmp_path / "error-flow-conformer_nano-w1a2.png"
     assert capsys.readouterr().out == f"{file.name}\n"
     content = file.read_bytes()
@@ -235,20 +239,19 @@ def test_figure(capsys, tmp_path, monkeypatch):
 def test_figure_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(InputError, match=r'pip install "superbit\[figures\]"'):
-        command.error_flow_command(_arguments(format="png"))
+        error_flow_verb(format="png")
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"format": "pdf"}, "unknown format 'pdf'"),
         ({"spec": "fbank"}, "comes from s3prl"),
         ({"spec": "vanilla_nano+policy=w1a9"}, "no binarization policy is called 'w1a9'"),
     ],
 )
 def test_bad_input(given, message):
     with pytest.raises(InputError, match=message):
-        command.error_flow_command(_arguments(**given))
+        error_flow_verb(**given)
 
 
 def test_a_twins_checkpoint_is_refused(tmp_path):
@@ -257,13 +260,13 @@ def test_a_twins_checkpoint_is_refused(tmp_path):
     calibrate(twin, [0.1 * torch.randn(4000)])
     checkpoint.save(tmp_path / "twin", twin)
     with pytest.raises(InputError, match="give that FP32 model with --teacher DIR"):
-        command.error_flow_command(_arguments(spec=f"bq_vanilla_nano@{tmp_path / 'twin'}"))
+        error_flow_verb(spec=f"bq_vanilla_nano@{tmp_path / 'twin'}")
     with pytest.raises(InputError, match="holds a twin of policy 'w1a1', but 'vanilla_nano@"):
-        command.pair_of(UpstreamSpec.parse(f"vanilla_nano@{tmp_path / 'twin'}"))
+        pair_of(UpstreamSpec.parse(f"vanilla_nano@{tmp_path / 'twin'}"))
     with pytest.raises(InputError, match="of different sizes"):
-        command.pair_of(UpstreamSpec.parse("bq_vanilla_nano"), teacher=_saved(tmp_path, config))
+        pair_of(UpstreamSpec.parse("bq_vanilla_nano"), teacher=_saved(tmp_path, config))
     with pytest.raises(InputError, match="is for a trained twin"):
-        command.pair_of(UpstreamSpec.parse("vanilla_nano"), teacher=tmp_path / "fp32")
+        pair_of(UpstreamSpec.parse("vanilla_nano"), teacher=tmp_path / "fp32")
 
 
 def _saved(folder, config):
@@ -278,26 +281,26 @@ def test_a_twins_checkpoint_is_held_against_its_teacher(tmp_path):
     calibrate(twin, [0.1 * torch.randn(4000)])
     checkpoint.save(tmp_path / "twin", twin)
     spec = UpstreamSpec.parse(f"bq_vanilla_nano@{tmp_path / 'twin'}")
-    pair = command.pair_of(spec, teacher=teacher)
+    pair = pair_of(spec, teacher=teacher)
     for found, folder in ((pair.model, teacher), (pair.twin, tmp_path / "twin")):
         kept = checkpoint.load(folder).model.state_dict()
         assert all(torch.equal(found.state_dict()[name], kept[name]) for name in kept)
     assert pair.trained
     assert str(teacher) in pair.weights
-    assert str(tmp_path / "twin") in pair.words
+    assert str(tmp_path / "twin") in pair.origin
 
 
 @pytest.mark.parametrize("name", ["vanilla_nano", "conformer_nano"])
 def test_the_twin_that_superbit_brings_is_the_one_that_is_measured(name, capsys, monkeypatch):
     """Its last row is the distance of the two shipped models' outputs, computed here by hand."""
-    monkeypatch.setattr(command.fixed_signal, "__defaults__", (1,))
-    assert command.error_flow_command(_arguments(spec=f"bq_{name}", format="csv")) == 0
+    monkeypatch.setattr(fixed_signal, "__defaults__", (1,))
+    assert error_flow_verb(spec=f"bq_{name}", format="csv") == 0
     printed = capsys.readouterr()
     first = printed.err.splitlines()[0]
     assert first == f"error flow of {name} and its w1a1 twin, the trained ones that superbit brings"
     rows = list(csv.DictReader(io.StringIO(printed.out)))
     models = [registry.load(spec).model.eval() for spec in (f"bq_{name}", name)]
-    waveform = command.fixed_signal().waveforms[0]
+    waveform = fixed_signal().waveforms[0]
     with torch.no_grad():
         outputs = [[model([waveform])[-1][:, :49]] for model in models]
         # one block of it: the first layer's first feed-forward or attention, on the FP32 input
@@ -313,7 +316,7 @@ def test_the_twin_that_superbit_brings_is_the_one_that_is_measured(name, capsys,
 
 
 @pytest.mark.parametrize(
-    ("spec", "words"),
+    ("spec", "origin"),
     [
         ("vanilla_nano", "made from the weights that superbit brings"),
         ("vanilla_nano+policy=w1a2", "superbit brings no trained twin of this policy"),
@@ -321,12 +324,12 @@ def test_the_twin_that_superbit_brings_is_the_one_that_is_measured(name, capsys,
         ("bq_small", "made from random weights; superbit brings no trained twin"),
     ],
 )
-def test_where_no_twin_is_shipped_the_first_line_says_what_was_made(spec, words, monkeypatch):
+def test_where_no_twin_is_shipped_the_first_line_says_what_was_made(spec, origin, monkeypatch):
     small = replace(NAMED_SIZES["vanilla_nano"], layers=1, dim=16, heads=2, ffn_dim=16)
     monkeypatch.setitem(NAMED_SIZES, "small", small)
-    pair = command.pair_of(UpstreamSpec.parse(spec))
+    pair = pair_of(UpstreamSpec.parse(spec))
     assert not pair.trained
-    assert words in pair.words
+    assert origin in pair.origin
     weights = dict(pair.model.named_parameters())
     assert all(
         torch.equal(parameter, weights[name])
@@ -337,22 +340,22 @@ def test_where_no_twin_is_shipped_the_first_line_says_what_was_made(spec, words,
 
 def test_folders_of_audio(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="holds no wav or flac file"):
-        command.read_folder(tmp_path)
+        audio_of_folder(tmp_path)
     with pytest.raises(InputError, match="is no folder"):
-        command.read_folder(tmp_path / "absent")
+        audio_of_folder(tmp_path / "absent")
     for index, ending in enumerate(("flac", "wav", "flac")):
         soundfile.write(tmp_path / f"{index}.{ending}", np.full(16_000, 0.1 * index), 16_000)
-    monkeypatch.setattr(command, "AUDIO_SECONDS", 2)
-    audio = command.read_folder(tmp_path)  # two of three fit
+    monkeypatch.setattr(of_verb, "AUDIO_SECONDS", 2)
+    audio = audio_of_folder(tmp_path)  # two of three fit
     assert [one.mean().item() for one in audio.waveforms] == pytest.approx([0.0, 0.1], abs=1e-4)
     assert audio.meaning.startswith("2 of 3 files of ")
     (tmp_path / "0.flac").write_bytes(b"nothing")
     with pytest.raises(InputError, match="cannot be decoded as audio"):
-        command.read_folder(tmp_path)
+        audio_of_folder(tmp_path)
 
 
 def test_the_fixed_signal_is_fixed():
-    first, second = command.fixed_signal().waveforms[0], command.fixed_signal().waveforms[0]
+    first, second = fixed_signal().waveforms[0], fixed_signal().waveforms[0]
     assert torch.equal(first, second)
     assert first.shape == (4 * 16_000,)
     assert 0.2 < first.abs().max() < 0.5

@@ -11,6 +11,7 @@ from superbit.benchmark.records.frame import COLUMNS, to_frame
 from superbit.benchmark.records.schema import RunRecord
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.tasks.catalog import TASKS
+from superbit.upstreams.spec import typed
 
 EMBEDDED = Path(__file__).parents[2] / "results" / "embedded"
 OLD = Path(__file__).parent / "data" / "results_v1"
@@ -33,7 +34,8 @@ def test_a_row_says_what_the_record_says(task: str) -> None:
     assert len(frame) == len(raw)
     for each, row in zip(raw, frame.to_dict("records"), strict=True):
         identity = each["identity"]
-        for name in ("upstream", "task", "seed", "learning_rate", "fold"):
+        assert row["upstream"] == typed(identity["upstream"])
+        for name in ("task", "seed", "learning_rate", "fold"):
             assert same(row[name], identity[name])
         for name in ("key", "value", "scale", "status", "untrained", "limited"):
             assert row[name] == each[name]
@@ -41,7 +43,9 @@ def test_a_row_says_what_the_record_says(task: str) -> None:
             assert same(row[name], each["interval"] and each["interval"][name])
         assert row["n"] == each["items"]["count"]
         assert pd.isna(row["reason"])
-        assert each["corpus"]["name"] in row["corpus"]
+        corpus = each["corpus"]
+        assert row["corpus"] == (corpus["label"] or corpus["version"] or corpus["name"])
+        assert row["started"] == each["provenance"]["started"]
     assert set(frame.metric) == {TASKS[task].metric}
     assert set(frame.unit) == {TASKS[task].unit}
 

@@ -9,12 +9,13 @@ import zipfile
 
 import pytest
 import torch
+from verbs import run_verb
 
 from superbit import upstreams
 from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.importing import unpickle
-from superbit.upstreams.importing.command import import_checkpoint, import_command
+from superbit.upstreams.importing.checkpoint import import_checkpoint
 from superbit.upstreams.s3prl import compat
 
 compat.apply()  # some builds of torchaudio do not import without it
@@ -280,7 +281,7 @@ def test_the_command_says_what_it_wrote(hf_peer, tmp_path, capsys):
     file, out = tmp_path / "checkpoint.pt", tmp_path / "out"
     torch.save({"model": fairseq_state_dict(hf_peer)}, file)
     out.mkdir()  # empty is as good as missing
-    assert import_command(argparse.Namespace(source="fairseq", path=file, out=out)) == 0
+    assert run_verb("import --from fairseq", file, out=out) == 0
     printed = capsys.readouterr().out
     saved = checkpoint.load(out)
     parameters = sum(parameter.numel() for parameter in saved.model.parameters())
@@ -405,7 +406,7 @@ def test_a_fairseq_model_fine_tuned_with_ctc_without_its_head(
     file, out = tmp_path / "asr.pt", tmp_path / "out"
     cfg = OmegaConf.create(settings) if config == "omegaconf" else settings
     torch.save({"args": None, "cfg": cfg, "model": tensors, "task_state": fairseq_dictionary}, file)
-    assert import_command(argparse.Namespace(source="fairseq", path=file, out=out)) == 0
+    assert run_verb("import --from fairseq", file, out=out) == 0
     printed = capsys.readouterr().out
     assert "dropped: w2v_encoder.proj.weight, w2v_encoder.proj.bias" in printed
     assert "the head that transcribes (CTC) is left out" in printed
@@ -447,7 +448,7 @@ def test_normalization_that_ours_leaves_out_is_said_with_what_it_does(
     if said is not None:
         (hf_directory / "preprocessor_config.json").write_text(json.dumps({"do_normalize": said}))
     out = tmp_path / "out"
-    assert import_command(argparse.Namespace(source="hf", path=hf_directory, out=out)) == 0
+    assert run_verb("import --from hf", hf_directory, out=out) == 0
     printed = capsys.readouterr().out
     assert ("do_normalize" in printed) == bool(said)
     assert ("do_normalize" in checkpoint.load(out).training["imported"]) == bool(said)

@@ -23,8 +23,8 @@ from superbit.benchmark.records.schema import (
     Tried,
 )
 from superbit.benchmark.records.store import ResultStore
-from superbit.benchmark.tables.formats import render
 from superbit.benchmark.tables.table2 import table2
+from superbit.benchmark.tables.table2_rendering import render
 from superbit.upstreams.errors import InputError
 
 RATES = (0.1, 0.01)
@@ -102,7 +102,9 @@ def held(root):
 
 
 def files(root):
-    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    """Every file but the locks, which lie in the folder of work in progress."""
+    of_results = [p for p in root.rglob("*") if p.is_file() and root / "work" not in p.parents]
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in of_results}
 
 
 PACKS = {

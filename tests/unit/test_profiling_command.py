@@ -1,6 +1,5 @@
 """``superbit profile``: formats, unknown cells, foreign upstreams, measurements, mistakes."""
 
-import argparse
 import csv
 import io
 import json
@@ -8,10 +7,10 @@ import json
 import pytest
 import torch
 from torch import nn
+from verbs import run_verb
 
 from superbit.benchmark.profiling import measuring
 from superbit.benchmark.profiling.honest_accounting import foreign_cells
-from superbit.benchmark.profiling.profile_command import profile_command
 from superbit.benchmark.profiling.rendering import render
 from superbit.benchmark.profiling.table1 import table1_rows
 from superbit.upstreams import checkpoint, registry
@@ -21,9 +20,7 @@ from superbit.upstreams.hubert_config import HubertConfig, fastconv_layers
 
 
 def profile(capsys, *specs, **options):
-    arguments = {"seconds": 10.0, "accounting": "both", "measure": False, "threads": None}
-    arguments |= {"format": "json", "specs": list(specs), "label": [], **options}
-    assert profile_command(argparse.Namespace(**arguments)) == 0
+    assert run_verb("profile", *specs, **({"format": "json"} | options)) == 0
     return capsys.readouterr().out
 
 
@@ -167,7 +164,7 @@ def test_measured_columns(capsys):
     )[0]  # fmt: skip
     assert row["threads"] == 1
     assert row["untrained"] is True
-    printed = render([row], accounting="honest", fmt="md", seconds=0.5)
+    printed = render([row], accounting="honest", format="md", seconds=0.5)
     assert "Timed with random weights: vanilla_nano+untrained;" in printed
     assert row["machine"]
     for variant in ("fp32", "onednn", "bf16"):
@@ -224,8 +221,6 @@ def test_prepacking_changes_the_layers_and_not_the_result():
         (["vanilla_nano+policy=w1b1"], {}, "Did you mean 'w1a1'"),
         (["vanilla@no/such/folder"], {}, "no checkpoint"),
         (["vanilla_nano"], {"threads": 2}, "add --measure"),
-        (["vanilla_nano"], {"accounting": "papers"}, "Did you mean 'paper'"),
-        (["vanilla_nano"], {"format": "xml"}, "unknown format"),
         (["vanilla_nano"], {"threads": 0}, "--threads is 0"),
         (["fbank"], {"seconds": 0.001}, "cannot encode 16 samples"),
     ],
@@ -233,6 +228,13 @@ def test_prepacking_changes_the_layers_and_not_the_result():
 def test_mistakes_are_said_in_one_sentence(capsys, specs, options, said):
     with pytest.raises(InputError, match=said):
         profile(capsys, *specs, **options)
+
+
+def test_what_the_parser_would_refuse_is_refused_from_python_too():
+    with pytest.raises(InputError, match="Did you mean 'paper'"):
+        table1_rows(["vanilla_nano"], accounting="papers")
+    with pytest.raises(InputError, match="unknown format 'xml'"):
+        render([], accounting="paper", seconds=1.0, format="xml")
 
 
 @pytest.mark.parametrize("fmt", ["md", "latex", "html"])

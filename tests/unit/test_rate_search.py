@@ -12,7 +12,8 @@ from superbit.benchmark.records.rate_search import (
 )
 from superbit.benchmark.records.schema import Corpus, Point, RunIdentity, RunRecord, Selection
 from superbit.benchmark.records.store import ResultStore
-from superbit.benchmark.tables.table2 import render, table2
+from superbit.benchmark.tables.table2 import table2
+from superbit.benchmark.tables.table2_rendering import render
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.configs import rates_to_search, resolve
 from superbit.upstreams.errors import InputError

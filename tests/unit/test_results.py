@@ -335,6 +335,12 @@ def test_an_interval_upside_down_is_refused() -> None:
 
 # --- the store -------------------------------------------------------------------------------
 
+
+def results_in(folder: Path) -> list[Path]:
+    """Every file but the locks, which lie in the folder of work in progress."""
+    return [p for p in folder.rglob("*") if p.is_file() and folder / "work" not in p.parents]
+
+
 ITEMS = [{"id": "a", "correct": True}, {"id": "ü\u2028", "correct": False, "label": "yes"}]
 
 
@@ -345,7 +351,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert store.find(identity()) == written
     assert store.read_all() == [written]
     assert store.read_items(written) == ITEMS
-    files = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file())
+    files = sorted(p.relative_to(tmp_path).as_posix() for p in results_in(tmp_path))
     stem = f"KS/vanilla_nano-untrained-{identity().key[:16]}"
     assert files == [f"{stem}.items.jsonl.gz", f"{stem}.json"]
 
@@ -364,11 +370,11 @@ def test_the_same_items_give_the_same_bytes(tmp_path: Path) -> None:
 def test_a_done_record_is_never_overwritten(tmp_path: Path, successor) -> None:
     store = ResultStore(tmp_path)
     store.write(record(), ITEMS)
-    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    before = {p: p.read_bytes() for p in results_in(tmp_path)}
     later = successor(metrics={"test-acc": 0.5})
     with pytest.raises(FileExistsError, match="never overwritten"):
         store.write(later, [{"id": "z"}] if later.status == "done" else None)
-    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+    assert {p: p.read_bytes() for p in results_in(tmp_path)} == before
 
 
 def test_a_failed_record_is_no_result_and_may_be_replaced(tmp_path: Path) -> None:
@@ -418,13 +424,13 @@ def test_a_crash_while_writing_leaves_no_half_record(
             raise OSError("no space left on device")
         real(source, target)
 
-    monkeypatch.setattr("superbit.benchmark.records.store.os.replace", crash)
+    monkeypatch.setattr(os, "replace", crash)
     with pytest.raises(OSError, match="no space"):
         store.write(record(), ITEMS)
     monkeypatch.undo()
     assert store.read_all() == []
     assert store.find(identity()) is None
-    left = [p.name for p in tmp_path.rglob("*") if p.is_file()]
+    left = [p.name for p in results_in(tmp_path)]
     assert [name for name in left if not name.endswith(".items.jsonl.gz")] == []
     assert store.read_items(store.write(record(), ITEMS)) == ITEMS
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from odd_audio import ODD, flac_of_unknown_length, noise, rf64
 
 from superbit.benchmark.corpora.audio import read_audio, read_header, verify_audio
-from superbit.benchmark.error_flow_command import read_folder
 from superbit.benchmark.features.waves import read_samples as read_wave
+from superbit.benchmark.profiling.error_flow import audio_of_folder
 from superbit.upstreams import sound
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.s3prl import compat
@@ -51,7 +51,7 @@ WHOLE = {
     "torchaudio": _by_torchaudio,
     "a task that loads": lambda path: read_wave(str(path), ("load",)),
     "pre-training": lambda path: read_for_training(path, total=len(noise())),
-    "error-flow": lambda path: read_folder(path.parent).waveforms[0].numpy(),
+    "error-flow": lambda path: audio_of_folder(path.parent).waveforms[0].numpy(),
 }
 CUT = {
     "torchaudio": _cut_by_torchaudio,

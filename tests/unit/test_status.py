@@ -3,11 +3,12 @@
 import re
 
 import pytest
+from verbs import run_verb
 
 from superbit.benchmark.cli import main
-from superbit.benchmark.listing import LONG_LIST, status
 from superbit.benchmark.records.schema import Chance, Corpus, RunIdentity, RunRecord
 from superbit.benchmark.records.store import DEFAULT_FOLDER, ResultStore
+from superbit.benchmark.tables.status import LONG_LIST
 from superbit.benchmark.tasks.catalog import TASKS
 
 UPSTREAMS = ("fbank", "vanilla_nano", "vanilla_nano+policy=w1a1")
@@ -41,6 +42,15 @@ def record(task, upstream, seed, *, reason=None, sha="0a" * 32, label=None, limi
     )
 
 
+@pytest.fixture
+def status(capsys):
+    def read(folder, **options):
+        assert run_verb("status", results=folder, **options) == 0
+        return capsys.readouterr().out.removesuffix("\n")
+
+    return read
+
+
 def fill(folder, records):
     store = ResultStore(folder)
     for each in records:
@@ -62,7 +72,7 @@ def many(tmp_path):
     return fill(tmp_path, records)
 
 
-def test_many_records_are_a_matrix_of_counts(many):
+def test_many_records_are_a_matrix_of_counts(many, status):
     text = status(many)
     lines = text.splitlines()
     header = re.split(r"\s{2,}", lines[0])
@@ -88,13 +98,13 @@ def test_all_lists_every_record(many, capsys):
     assert "policy=w1a1" not in out
 
 
-def test_few_records_are_a_list(tmp_path):
+def test_few_records_are_a_list(tmp_path, status):
     fill(tmp_path, [record("KS", "fbank", seed) for seed in range(LONG_LIST)])
-    assert status(tmp_path) == status(tmp_path, every=True)
+    assert status(tmp_path) == status(tmp_path, all=True)
     assert len(status(tmp_path).splitlines()) == LONG_LIST + 2
 
 
-def test_many_kinds_of_failures_are_cut_short(tmp_path):
+def test_many_kinds_of_failures_are_cut_short(tmp_path, status):
     reasons = [f"{name}.wav is empty." for name in range(60)]
     fill(tmp_path, [record("KS", "fbank", n, reason=text) for n, text in enumerate(reasons)])
     text = status(tmp_path)
@@ -103,11 +113,11 @@ def test_many_kinds_of_failures_are_cut_short(tmp_path):
 
 
 @pytest.mark.parametrize("every", [True, False])
-def test_corpora_scales_and_limits_are_told_apart(tmp_path, every):
+def test_corpora_scales_and_limits_are_told_apart(tmp_path, every, status):
     count = range(LONG_LIST)
     records = [record("KS", "fbank", n, sha="1" * 64, label="asterisk-en") for n in count]
     records += [record("KS", "fbank", 1, sha="2" * 64), record("KS", "fbank", 1, limit=3)]
-    lines = status(fill(tmp_path, records), every=every).splitlines()
+    lines = status(fill(tmp_path, records), all=every).splitlines()
     column = lines[0].index("corpora")
     seen = {line[column:].split("  ")[0] for line in lines[1:] if line.startswith(("fbank", "KS"))}
     assert seen == {"asterisk-en", "speech_commands 222222", "speech_commands 0a0a0a"}

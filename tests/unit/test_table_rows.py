@@ -8,6 +8,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from verbs import run_verb
 
 from superbit.benchmark.records.choose import choose, parse_where
 from superbit.benchmark.records.provenance import Provenance
@@ -20,10 +21,10 @@ from superbit.benchmark.records.schema import (
     Selection,
 )
 from superbit.benchmark.records.store import ResultStore
-from superbit.benchmark.tables.compare import compare_command
 from superbit.benchmark.tables.corpus_sets import corpus_sets
 from superbit.benchmark.tables.naming import in_order, read_labels
-from superbit.benchmark.tables.table2 import render, table2, table2_command
+from superbit.benchmark.tables.table2 import table2
+from superbit.benchmark.tables.table2_rendering import render
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.errors import InputError
 
@@ -76,6 +77,10 @@ def run(
         ),
         provenance=Provenance(started=started, command=command),
     )  # fmt: skip
+
+
+def table2_verb(folder, **options):
+    return run_verb("table 2 --source runs", results=folder, **options)
 
 
 def rows(records, **options):
@@ -268,12 +273,12 @@ def test_upstreams_picks_and_orders(tmp_path, capsys):
     store = ResultStore(tmp_path)
     for upstream in ("fbank", "apc", "vanilla_nano+policy=w1a1"):
         store.write(run(upstream=upstream))
-    table2_command(tmp_path, "runs", [], "csv", upstreams="bq_vanilla_nano, fbank")
+    table2_verb(tmp_path, format="csv", upstreams="bq_vanilla_nano, fbank")
     found = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [line["model"] for line in found] == ["bq_vanilla_nano", "fbank"]
     assert [line["upstream"] for line in found] == ["vanilla_nano+policy=w1a1", "fbank"]
     with pytest.raises(InputError, match=r"--upstreams: 'fbnk'.*Did you mean 'fbank'"):
-        table2_command(tmp_path, "runs", [], "csv", upstreams="fbnk")
+        table2_verb(tmp_path, upstreams="fbnk")
 
 
 # --- names -----------------------------------------------------------------------------------
@@ -286,9 +291,9 @@ def test_a_twin_is_called_as_it_is_typed(verb, fmt, tmp_path, capsys):
     for upstream in ("fbank", "vanilla_nano+policy=w1a1", "vanilla_nano+untrained+policy=w1a1"):
         store.write(run(upstream=upstream))
     if verb == "table":
-        table2_command(tmp_path, "runs", [], fmt)
+        table2_verb(tmp_path, format=fmt)
     else:
-        compare_command("fbank", "bq_vanilla_nano+untrained", tmp_path, [], fmt)
+        run_verb("compare fbank bq_vanilla_nano+untrained", results=tmp_path, format=fmt)
     out = capsys.readouterr().out.replace(r"\_", "_")
     assert "bq_vanilla_nano+untrained" in out
     shown = re.sub(r'"upstreams?": (\[[^]]*\]|"[^"]*")', "", out)
@@ -359,10 +364,10 @@ def test_labels_and_names_of_corpora_are_text_in_every_format(verb, fmt, tmp_pat
         store.write(value)
     label = [f"{NASTY}={path}"]
     if verb == "table":
-        table2_command(tmp_path, "runs", [], fmt, label=label)
+        table2_verb(tmp_path, format=fmt, label=label)
         wanted = [NASTY, corpus]
     else:
-        compare_command(path, "fbank", tmp_path, [], fmt, label=label)
+        run_verb("compare", path, "fbank", results=tmp_path, format=fmt, label=label)
         wanted = [NASTY]
         # compare's CSV has no notes, where the corpora stand
         wanted += [corpus] if fmt != "csv" else []
@@ -387,7 +392,7 @@ def test_a_latex_line_never_begins_as_an_option_of_the_line_before(tmp_path, cap
     store = ResultStore(tmp_path)
     for upstream in ("a.py:f", "b.py:f"):
         store.write(run(upstream=upstream))
-    table2_command(tmp_path, "runs", [], "latex", label=["[x]=a.py:f", "*y=b.py:f"])
+    table2_verb(tmp_path, format="latex", label=["[x]=a.py:f", "*y=b.py:f"])
     out = capsys.readouterr().out
     assert not re.search(r"\\\\\s*[\[*]", out)
     assert "{[}x]" in out
@@ -428,7 +433,7 @@ def test_a_mean_over_seeds_is_offered_as_the_line_to_type(tmp_path):
     for seed, rate in ((1, 0.1), (2, 0.01)):
         store.write(run(seed=seed, learning_rate=rate))
     with pytest.raises(InputError) as caught:
-        table2_command(tmp_path / "my results", "runs", ["task=IC"], "csv", show_lr=True)
+        table2_verb(tmp_path / "my results", where="task=IC", format="csv", show_lr=True)
     import shlex
 
     line = str(caught.value).partition("For the mean over seeds: ")[2]
@@ -438,7 +443,7 @@ def test_a_mean_over_seeds_is_offered_as_the_line_to_type(tmp_path):
     # two rates of one seed are no mean over seeds, and none is offered
     store.write(run(seed=2, learning_rate=0.5))
     with pytest.raises(InputError) as caught:
-        table2_command(tmp_path / "my results", "runs", [], "md")
+        table2_verb(tmp_path / "my results")
     assert "--mean-over-seeds" not in str(caught.value)
 
 

@@ -19,7 +19,8 @@ from superbit.benchmark.records.schema import (
     RunRecord,
     Selection,
 )
-from superbit.benchmark.tables.table2 import paper_rows, render, table2
+from superbit.benchmark.tables.table2 import paper_rows, table2
+from superbit.benchmark.tables.table2_rendering import render
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.errors import InputError
 

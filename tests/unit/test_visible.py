@@ -4,7 +4,7 @@ import real_life
 import soundfile
 from odd_audio import noise
 
-from superbit.benchmark.error_flow_command import read_folder
+from superbit.benchmark.profiling.error_flow import audio_of_folder
 from superbit.upstreams.training.manifest import list_audio
 from superbit.upstreams.visible import below_hidden, visible
 
@@ -28,10 +28,10 @@ def test_a_manifest_lists_what_was_put_there(tmp_path):
 
 def test_error_flow_reads_what_was_put_there(tmp_path):
     root = speech(tmp_path / ".hidden" / "speech")
-    expected = read_folder(root)
+    expected = audio_of_folder(root)
     assert len(expected.waveforms) == 4
     real_life.leave_hidden_files(root)
-    found = read_folder(root)
+    found = audio_of_folder(root)
     assert found.meaning == expected.meaning
     assert all(map(lambda a, b: a.equal(b), found.waveforms, expected.waveforms))
 
