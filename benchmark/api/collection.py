@@ -116,7 +116,7 @@ class Results:
         ...
         """
         from superbit.benchmark.tables.table2 import table2_of_runs
-        from superbit.benchmark.tables.table2_rendering import render
+        from superbit.benchmark.tables.table2_rendering import render_table2
         from superbit.messages import in_python
 
         with in_python():
@@ -129,7 +129,7 @@ class Results:
                 show_lr=show_lr,
                 mean_over_seeds=mean_over_seeds,
             )
-        return Printed(render=partial(render, table))
+        return Printed(render=partial(render_table2, table))
 
     def compare(
         self, first: str, second: str, *, where: Sequence[str] = (), label: Sequence[str] = ()

@@ -42,7 +42,7 @@ def as_specs(upstreams: Sequence[Upstream]) -> Iterator[tuple[str, ...]]:
                 name = _free_name(each, specs)
                 stack.enter_context(_as_it_was(each))
                 stack.enter_context(
-                    registry.registered(name, _builder(each), revision=source_sha256(each))
+                    registry.registered(name, _builder(each), revision=classes_sha256(each))
                 )
                 specs.append(name)
             else:
@@ -53,7 +53,7 @@ def as_specs(upstreams: Sequence[Upstream]) -> Iterator[tuple[str, ...]]:
         yield tuple(specs)
 
 
-def source_sha256(module: nn.Module) -> str:
+def classes_sha256(module: nn.Module) -> str:
     """Hash over the source of a module's class and of those of its parts that somebody wrote.
 
     Classes of torch and of installed packages do not count; nor does what has no source. The hash

@@ -42,10 +42,10 @@ class Profile:
         Raises:
             InputError: another format.
         """
-        from superbit.benchmark.profiling.rendering import render
+        from superbit.benchmark.profiling.rendering import render_table1
 
         rows = [dict(row) for row in self.rows]
-        return render(rows, accounting=self.accounting, seconds=self.seconds, format=format)
+        return render_table1(rows, accounting=self.accounting, seconds=self.seconds, format=format)
 
     def __repr__(self) -> str:
         return self.to_text("md").rstrip("\n")

@@ -31,7 +31,7 @@ from importlib.resources.abc import Traversable
 
 from superbit.benchmark.claims.data import Claim, Figure, read_claims
 from superbit.benchmark.claims.figures import as_figures, paper_figures
-from superbit.benchmark.claims.formula import Figures, evaluate
+from superbit.benchmark.claims.formula import Figures, evaluate_formula
 
 VERDICTS = (
     "holds",
@@ -134,7 +134,7 @@ def _check(figure: Figure, figures: Figures) -> CheckedFigure:
 def _readings(figure: Figure, formulas: Mapping[str, str], figures: Figures) -> tuple[Reading, ...]:
     readings = []
     for label, formula in formulas.items():
-        value = evaluate(formula, figures)
+        value = evaluate_formula(formula, figures)
         agrees = None if value is None else _agrees(figure, value)
         readings.append(Reading(label=label, formula=formula, value=value, agrees=agrees))
     return tuple(readings)

@@ -35,7 +35,7 @@ class _NoFigureError(Exception):
     """A cell that the formula needs is empty."""
 
 
-def evaluate(formula: str, figures: Figures) -> Decimal | None:
+def evaluate_formula(formula: str, figures: Figures) -> Decimal | None:
     """Return the formula's value; None if a figure that it needs is not known.
 
     Raises:

@@ -69,7 +69,7 @@ def render_claims(claims: Sequence[CheckedClaim], format: Format = "md") -> str:
     return formats[format](claims)
 
 
-def summary(claims: Sequence[CheckedClaim]) -> str:
+def verdict_counts(claims: Sequence[CheckedClaim]) -> str:
     """Return how many figures have which verdict, in one line."""
     verdicts = Counter(figure.verdict for claim in claims for figure in claim.figures)
     counts = [f"{verdict} {verdicts[verdict]}" for verdict in VERDICTS if verdicts[verdict]]
@@ -101,7 +101,7 @@ def _markdown(claims: Sequence[CheckedClaim]) -> str:
             if checked.claim.note:
                 lines += ["", *_wrap(checked.claim.note)]
             lines.append("")
-    for note in (summary(claims), *NOTES):
+    for note in (verdict_counts(claims), *NOTES):
         lines += _wrap(note, "- ")
     return "\n".join(lines) + "\n"
 
@@ -109,7 +109,9 @@ def _markdown(claims: Sequence[CheckedClaim]) -> str:
 def _markdown_figure(checked: CheckedFigure) -> Iterator[str]:
     figure = checked.figure
     ours = "; superbit: not measured" if checked.like_for_like == "not measured" else ""
-    yield from _wrap(f"{figure.what}: {_said(figure)}: **{checked.verdict}**{ours}", "- ")
+    yield from _wrap(
+        f"{figure.what}: {_printed_in_words(figure)}: **{checked.verdict}**{ours}", "- "
+    )
     if figure.because:
         yield from _wrap(figure.because, "  - ")
     else:
@@ -126,7 +128,7 @@ def _markdown_figure(checked: CheckedFigure) -> Iterator[str]:
         yield from _wrap(text + likeness, "  - ")
 
 
-def _said(figure: Figure) -> str:
+def _printed_in_words(figure: Figure) -> str:
     """What the paper prints; words with the number that they are taken for."""
     if any(character.isdigit() for character in figure.printed):
         return f"paper {figure.printed}"
@@ -252,7 +254,10 @@ def _latex(claims: Sequence[CheckedClaim]) -> str:
     sections = [(name, list(group)) for name, group in groupby(claims, key=_section)]
     tables = []
     for place, (section, group) in enumerate(sections, start=1):
-        notes = [*_notes(group), *((summary(claims), *NOTES) if place == len(sections) else ())]
+        notes = [
+            *_notes(group),
+            *((verdict_counts(claims), *NOTES) if place == len(sections) else ()),
+        ]
         tables.append(render_text(_as_text(f"{TITLE}: {section}", group, notes), "latex"))
     return "\n".join(tables)
 
@@ -262,7 +267,7 @@ def _section(checked: CheckedClaim) -> str:
 
 
 def _html(claims: Sequence[CheckedClaim]) -> str:
-    notes = [summary(claims), *NOTES, *_notes(claims)]
+    notes = [verdict_counts(claims), *NOTES, *_notes(claims)]
     return render_text(_as_text(TITLE, claims, notes), "html")
 
 

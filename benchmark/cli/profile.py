@@ -32,7 +32,7 @@ def add_options(verb: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print Table 1; each of the specs may hold several behind commas."""
-    from superbit.benchmark.profiling.rendering import render
+    from superbit.benchmark.profiling.rendering import render_table1
     from superbit.benchmark.profiling.table1 import table1_rows
     from superbit.benchmark.progress import Reporter
 
@@ -48,6 +48,6 @@ def run(arguments: argparse.Namespace) -> int:
             label=arguments.label,
             reporter=reporter,
         )
-    text = render(rows, accounting=accounting, seconds=seconds, format=arguments.format)
+    text = render_table1(rows, accounting=accounting, seconds=seconds, format=arguments.format)
     print(text, end="", file=out)
     return 0

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     from superbit.benchmark.records.store import without_garbage_collection
     from superbit.benchmark.tables.runs import Runs, read_runs
     from superbit.benchmark.tables.table2 import SeveralSeeds, table2_of_runs
-    from superbit.benchmark.tables.table2_rendering import render
+    from superbit.benchmark.tables.table2_rendering import render_table2
     from superbit.upstreams.errors import InputError
 
     asked, of_paper = arguments, arguments.source == "paper"
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         except SeveralSeeds as error:
             line = _with_mean_over_seeds(asked)
             raise InputError(f"{error} For the mean over seeds: {line}") from error
-        print(render(table, asked.format), end="")
+        print(render_table2(table, asked.format), end="")
     return 0
 
 

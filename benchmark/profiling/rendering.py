@@ -62,7 +62,7 @@ _WIDTHS = (
 )
 
 
-def render(
+def render_table1(
     rows: Sequence[TableRow], *, accounting: str, seconds: float, format: Format = "md"
 ) -> str:
     """Return the rows as text that ends with a newline.

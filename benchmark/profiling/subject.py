@@ -45,7 +45,7 @@ class Subject:
         return f"FP32-{self.policy.name.upper()}" if self.policy else "FP32"
 
 
-def resolve(text: str) -> Subject:
+def subject_of(text: str) -> Subject:
     """Return what ``text`` names; superbit's own are not built, so that no weight is drawn.
 
     Raises:

@@ -21,7 +21,7 @@ from superbit.benchmark.profiling.honest_accounting import (
 )
 from superbit.benchmark.profiling.measuring import measure
 from superbit.benchmark.profiling.paper_accounting import covers, paper_cells
-from superbit.benchmark.profiling.subject import Subject, resolve
+from superbit.benchmark.profiling.subject import Subject, subject_of
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.tables.naming import read_labels
 from superbit.upstreams.errors import InputError, require_one_of
@@ -80,7 +80,7 @@ def table1_rows(
         raise InputError(f"--threads is {threads}; an integer of at least 1 is needed.")
     if threads is not None and not measure_time:
         raise InputError("--threads is of what is timed: add --measure, or leave it out.")
-    subjects = [resolve(text) for text in specs or TABLE1_SPECS]
+    subjects = [subject_of(text) for text in specs or TABLE1_SPECS]
     names = read_labels(label, [str(subject.spec) for subject in subjects])
     rows = []
     for subject in reporter.each("profiling", subjects) if reporter else subjects:

@@ -103,7 +103,7 @@ def fields_of(record: RunRecord) -> dict[str, Any]:
     return own | identity | config
 
 
-def differing(records: Sequence[RunRecord]) -> list[str]:
+def differing_fields(records: Sequence[RunRecord]) -> list[str]:
     """Return the identity's fields in which the records are not all alike."""
     described = [fields_of(record) for record in records]
     names = dict.fromkeys(name for each in described for name in each)

@@ -63,7 +63,7 @@ class Pack:
         Raises:
             InputError: the file is no pack; the message names the line.
         """
-        while self._goes_on():
+        while self._read_a_line():
             pass
         return sorted(self._lines)
 
@@ -73,7 +73,7 @@ class Pack:
         Raises:
             InputError: as :meth:`names`.
         """
-        while name not in self._lines and self._goes_on():
+        while name not in self._lines and self._read_a_line():
             pass
         return self._lines.get(name)
 
@@ -104,7 +104,7 @@ class Pack:
         """Return the error that says what is wrong with the line of the single file ``name``."""
         return _damaged(self.path, f"line {self._places[name]} ({name}) {problem}")
 
-    def _goes_on(self) -> bool:
+    def _read_a_line(self) -> bool:
         """Read one more line; False at the end. What is damaged stays so, however often asked."""
         with self._one_at_a_time:
             if self._damage is not None:

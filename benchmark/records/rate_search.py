@@ -192,7 +192,9 @@ def chosen_only(
         if whole:
             ended.append(found)
         elif candidates:
-            notes.append(f"Left out: {identity.task} of {typed(identity.upstream)}, {_why(found)}.")
+            notes.append(
+                f"Left out: {identity.task} of {typed(identity.upstream)}, {_why_left_out(found)}."
+            )
     return [record for record in records if record.key not in dropped], ended, notes
 
 
@@ -201,20 +203,22 @@ def _order(identity: RunIdentity, rates: set[float]) -> tuple[str, str]:
     return identity.task, DeclaredSearch(identity=identity, rates=frozenset(rates)).key
 
 
-def summary(search: RateSearch) -> str:
+def describe_search(search: RateSearch) -> str:
     """E.g. ``0.01 of 0.1 (diverged), 0.01 (93.1), 0.001 (80.2): best on dev``."""
-    every = ", ".join(f"{each.learning_rate:g} ({_fared(each)})" for each in reversed(search.tried))
+    every = ", ".join(
+        f"{each.learning_rate:g} ({_result_in_words(each)})" for each in reversed(search.tried)
+    )
     chosen = "none" if search.chosen is None else f"{search.chosen:g}"
     return f"{chosen} of {every}: {search.rule}"
 
 
-def _fared(each: Tried) -> str:
+def _result_in_words(each: Tried) -> str:
     if each.diverged is not None:
         return f"diverged at step {each.diverged:,}"
     return "no score" if each.score is None else f"{each.score:.4g}"
 
 
-def _why(found: SearchOutcome) -> str:
+def _why_left_out(found: SearchOutcome) -> str:
     if found.missing:
         count = len(found.search.tried)
         return f"of whose search {count - len(found.missing)} of {count} learning rates are done"

@@ -152,7 +152,7 @@ def _search_lines(plan: Plan, store: ResultStore) -> Iterator[str]:
         if found.missing:
             yield f"{what}: to be chosen when all are done"
         else:
-            yield f"{what}: {rate_search.summary(found.search)}"
+            yield f"{what}: {rate_search.describe_search(found.search)}"
 
 
 def _plan_features(

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from superbit.benchmark.records.choose import (
     condition_for,
     describe_corpus,
-    differing,
+    differing_fields,
     fields_of,
     name_runs,
     parse_where,
@@ -24,7 +24,12 @@ from superbit.benchmark.records.choose import (
 )
 from superbit.benchmark.records.schema import RunRecord, canonical_json
 from superbit.benchmark.scoring.chance import MARK, all_at_chance
-from superbit.benchmark.tables.naming import UpstreamNames, find_upstream, in_order, read_labels
+from superbit.benchmark.tables.naming import (
+    UpstreamNames,
+    find_upstream,
+    read_labels,
+    upstreams_in_order,
+)
 from superbit.benchmark.tables.rendering import (
     Format,
     TextTable,
@@ -105,7 +110,7 @@ def compare_runs(
     Raises:
         InputError: as :func:`compare`; the same upstream twice.
     """
-    known = in_order(runs.records)
+    known = upstreams_in_order(runs.records)
     names = read_labels(label, known)
     one, other = (find_upstream(text, known, option="compare") for text in (first, second))
     if one == other:
@@ -145,7 +150,7 @@ def compare(
                 _one_a_seed(side[setting], f"{name} of {who}")
                 for side, who in zip(ours, called, strict=True)
             ]
-            which = _told_apart(pair[0][0], [side[s][0] for side in ours for s in side])
+            which = _setting_in_words(pair[0][0], [side[s][0] for side in ours for s in side])
             comparisons.append(_compared(TASKS[name], *pair, setting=which))
         left_out += _left_out(name, ours, shared, called)
     if not comparisons:
@@ -168,7 +173,7 @@ def _by_task(runs: Sequence[RunRecord], upstream: str) -> Mapping[str, list[RunR
         if run.identity.upstream == upstream and run.value is not None:
             of_task.setdefault(run.identity.task, []).append(run)
     if not of_task:
-        known = ", ".join(map(typed, in_order(runs))) or "none"
+        known = ", ".join(map(typed, upstreams_in_order(runs))) or "none"
         raise InputError(f"{typed(upstream)} has no runs there; upstreams that have: {known}.")
     return of_task
 
@@ -187,7 +192,7 @@ def _one_a_seed(runs: Sequence[RunRecord], what: str) -> Sequence[RunRecord]:
         InputError: they are not; it names the field that differs.
     """
     # None says nothing: the field was not there yet when that run was made
-    apart = [f for f in differing(runs) if f not in _OF_A_SEED and len(_known(runs, f)) > 1]
+    apart = [f for f in differing_fields(runs) if f not in _OF_A_SEED and len(_known(runs, f)) > 1]
     problem = f"{what} mixes runs that differ in more than the seed"
     if not apart:
         seeds = [run.identity.seed for run in runs]
@@ -195,7 +200,7 @@ def _one_a_seed(runs: Sequence[RunRecord], what: str) -> Sequence[RunRecord]:
         if twice is None:
             return runs
         runs = [run for run in runs if run.identity.seed == twice]
-        apart = differing(runs)
+        apart = differing_fields(runs)
         problem = f"{what} has several runs of seed {twice}"
     raise InputError(
         f"{problem}: {name_runs(runs, apart)}; choose with --where FIELD=VALUE, e.g. "
@@ -231,18 +236,20 @@ def _compared(
     )
 
 
-def _told_apart(run: RunRecord, every: Sequence[RunRecord]) -> str:
+def _setting_in_words(run: RunRecord, every: Sequence[RunRecord]) -> str:
     """In words, the fields by which this run's setting is known among all of a task's."""
-    return ", ".join(f"{field} {_said(run, field)}" for field in _apart(every))
+    return ", ".join(
+        f"{field} {_value_in_words(run, field)}" for field in _differing_settings(every)
+    )
 
 
-def _apart(runs: Sequence[RunRecord]) -> list[str]:
+def _differing_settings(runs: Sequence[RunRecord]) -> list[str]:
     settings = [setting_of(run.identity) for run in runs]
     names = dict.fromkeys(name for each in settings for name in each)
     return [n for n in names if len({json.dumps(each.get(n)) for each in settings}) > 1]
 
 
-def _said(run: RunRecord, field: str) -> str:
+def _value_in_words(run: RunRecord, field: str) -> str:
     if field == "corpus_sha256" and run.corpus:
         return describe_corpus(run.corpus)
     return condition_for(run, field).partition("=")[2]
@@ -253,9 +260,9 @@ def _left_out(
 ) -> list[str]:
     """One sentence on the runs of a task that have no counterpart, with what differs."""
     if not shared:
-        apart = _apart([runs[0] for side in sides for runs in side.values()])
+        apart = _differing_settings([runs[0] for side in sides for runs in side.values()])
         ran = [
-            f"{who}: {' or '.join(_all_said(side, apart))}"
+            f"{who}: {' or '.join(_settings_in_words(side, apart))}"
             for who, side in zip(called, sides, strict=True)
         ]
         field = " and ".join("corpus" if each == "corpus_sha256" else each for each in apart)
@@ -264,20 +271,20 @@ def _left_out(
     for who, side in zip(called, sides, strict=True):
         alone = {setting: runs for setting, runs in side.items() if setting not in shared}
         if alone:
-            apart = _apart([runs[0] for each in sides for runs in each.values()])
+            apart = _differing_settings([runs[0] for each in sides for runs in each.values()])
             count = sum(map(len, alone.values()))
             runs = "1 run" if count == 1 else f"{count} runs"
             sentences.append(
                 f"{task}: {runs} of {who} left out, which the other does not have: "
-                f"{' or '.join(_all_said(alone, apart))}."
+                f"{' or '.join(_settings_in_words(alone, apart))}."
             )
     return sentences
 
 
-def _all_said(side: _BySetting, apart: Sequence[str]) -> list[str]:
+def _settings_in_words(side: _BySetting, apart: Sequence[str]) -> list[str]:
     texts = [
         ", ".join(
-            f"{'corpus' if field == 'corpus_sha256' else field} {_said(runs[0], field)}"
+            f"{'corpus' if field == 'corpus_sha256' else field} {_value_in_words(runs[0], field)}"
             for field in apart
         )
         for runs in side.values()

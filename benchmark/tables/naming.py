@@ -73,7 +73,7 @@ def find_upstream(text: str, known: Sequence[str], *, option: str) -> str:
     """
     spec = UpstreamSpec.parse(text)
     for canonical in (str(spec), str(spec.normalized())):
-        if found := meant(canonical, known):
+        if found := match_upstream(canonical, known):
             return found
     there = list(map(typed, known))
     hint = did_you_mean(text, there)
@@ -83,7 +83,7 @@ def find_upstream(text: str, known: Sequence[str], *, option: str) -> str:
     )
 
 
-def meant(upstream: str, known: Sequence[str], *, by_path_only: bool = True) -> str | None:
+def match_upstream(upstream: str, known: Sequence[str], *, by_path_only: bool = True) -> str | None:
     """Return the one of ``known`` that is this upstream, or is but for ``+untrained``.
 
     That somebody else's upstream is untrained is found only when it is built, while of superbit's
@@ -104,7 +104,7 @@ def _as_trained(upstream: str) -> UpstreamSpec:
     return replace(UpstreamSpec.parse(upstream), untrained=False)
 
 
-def in_order(records: Sequence[RunRecord]) -> list[str]:
+def upstreams_in_order(records: Sequence[RunRecord]) -> list[str]:
     """Return the records' upstreams: the earliest sweep first, each as its command names them."""
     began: dict[tuple[str, ...], str] = {}
     for record in records:
@@ -117,7 +117,7 @@ def in_order(records: Sequence[RunRecord]) -> list[str]:
         upstream = record.identity.upstream
         command = tuple(record.provenance.command or ())
         asked = asked_by[command]
-        named = meant(upstream, asked, by_path_only=False)
+        named = match_upstream(upstream, asked, by_path_only=False)
         place = len(asked) if named is None else asked.index(named)
         started = record.provenance.started or _LAST
         rank = (began[command], place, started)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from superbit.benchmark.records.schema import RunRecord
 from superbit.benchmark.scoring.chance import MARK, all_at_chance, at_chance, levels
 from superbit.benchmark.tables.corpus_sets import CorpusSets, corpus_sets
-from superbit.benchmark.tables.naming import in_order
+from superbit.benchmark.tables.naming import upstreams_in_order
 from superbit.benchmark.tables.rendering import aligned
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.spec import typed
@@ -67,7 +67,7 @@ def _corpora(record: RunRecord, sets: CorpusSets) -> str:
 def _matrix(records: Sequence[RunRecord], sets: CorpusSets) -> list[str]:
     """Rows: upstreams, at each scale and on each set of corpora; columns: tasks."""
     cells: dict[tuple[str, str, str], dict[str, list[RunRecord]]] = {}
-    order = in_order(records)
+    order = upstreams_in_order(records)
     for record in sorted(records, key=lambda r: order.index(r.identity.upstream)):
         row = (typed(record.identity.upstream), _scale(record), _corpora(record, sets))
         cells.setdefault(row, {}).setdefault(record.identity.task, []).append(record)

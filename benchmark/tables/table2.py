@@ -21,7 +21,7 @@ from superbit.benchmark.records.choose import (
     SeedRuns,
     concerns_rates,
     condition_for,
-    differing,
+    differing_fields,
     merge_seeds,
     name_runs,
     parse_where,
@@ -32,7 +32,12 @@ from superbit.benchmark.records.schema import RunIdentity, RunRecord
 from superbit.benchmark.scoring.chance import all_at_chance
 from superbit.benchmark.tables import footnotes
 from superbit.benchmark.tables.corpus_sets import CorpusSets, corpus_sets
-from superbit.benchmark.tables.naming import UpstreamNames, find_upstream, in_order, read_labels
+from superbit.benchmark.tables.naming import (
+    UpstreamNames,
+    find_upstream,
+    read_labels,
+    upstreams_in_order,
+)
 from superbit.benchmark.tables.runs import Runs
 from superbit.benchmark.tables.table2_rendering import COLUMNS, HEADER, Cell, Row, Table
 from superbit.benchmark.tasks.catalog import TASKS, TaskSpec
@@ -74,7 +79,7 @@ def table2_of_runs(
         InputError: see :func:`table2`; a condition or a label that cannot be read, an upstream
             without runs.
     """
-    known = in_order(runs.records)
+    known = upstreams_in_order(runs.records)
     wanted = None
     if upstreams is not None:
         wanted = [find_upstream(text, known, option="--upstreams") for text in upstreams]
@@ -129,7 +134,7 @@ def table2(
     names = names or UpstreamNames()
     # one key is one run, whichever folders it was read from
     records = list({record.key: record for record in records}.values())
-    order = in_order(records)
+    order = upstreams_in_order(records)
     if upstreams is not None:
         order = [upstream for upstream in upstreams if upstream in order]
         records = [record for record in records if record.identity.upstream in order]
@@ -242,7 +247,7 @@ def _require_one_each(by_task: Mapping[str, Sequence[RunRecord]], row: str) -> N
             kind = SeveralSeeds if len(merge_seeds(several)[0]) == 1 else InputError
             hint = " (--mean-over-seeds takes their mean)" if kind is SeveralSeeds else ""
             # of runs that differ in the seed, the seed is what to choose by
-            apart = sorted(differing(several), key=lambda field: field != "seed")
+            apart = sorted(differing_fields(several), key=lambda field: field != "seed")
             raise kind(_undecided(problem + hint, several, apart))
     # the spec alone does not say which weights and which code: a checkpoint may have changed
     runs = [run for several in by_task.values() for run in several]

@@ -106,7 +106,7 @@ class Table:
     show_rates: bool = False
 
 
-def render(table: Table, format: Format = "md") -> str:
+def render_table2(table: Table, format: Format = "md") -> str:
     """Return the table as text that ends with a newline.
 
     Raises:

@@ -294,7 +294,7 @@ def test_a_module_is_an_upstream_for_as_long_as_it_is_needed_and_stays_as_it_was
         assert specs == ("fbank", "Whole", "vanilla_nano+policy=w1a1")
         entry = registry.find("Whole")
         assert entry.build(ckpt=None) is module
-        assert entry.revision == modules.source_sha256(module)
+        assert entry.revision == modules.classes_sha256(module)
         module.eval().requires_grad_(False).to(torch.float64)
         module.register_forward_pre_hook(lambda *_: None)
     assert module.training
@@ -316,12 +316,12 @@ def test_a_modules_source_is_its_revision(tmp_path, monkeypatch):
             f"    def forward(self, x):\n        {body}\n"
         )
         monkeypatch.syspath_prepend(tmp_path)
-        return modules.source_sha256(__import__(f"of_somebody_{number}").Mine())
+        return modules.classes_sha256(__import__(f"of_somebody_{number}").Mine())
 
     first = revision("return x", 1)
     assert revision("return x", 2) == first
     assert revision("return 2 * x", 3) != first
-    assert modules.source_sha256(torch.nn.Linear(1, 1)) == modules.source_sha256(torch.nn.ReLU())
+    assert modules.classes_sha256(torch.nn.Linear(1, 1)) == modules.classes_sha256(torch.nn.ReLU())
 
 
 def test_names_of_modules_that_are_taken():

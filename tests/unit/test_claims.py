@@ -24,7 +24,7 @@ from superbit.benchmark.claims.check import (
 )
 from superbit.benchmark.claims.data import Claim, Figure, our_models, read_claims
 from superbit.benchmark.claims.figures import our_figures, paper_figures
-from superbit.benchmark.claims.formula import evaluate, models_of
+from superbit.benchmark.claims.formula import evaluate_formula, models_of
 from superbit.benchmark.claims.rendering import render_claims
 from superbit.upstreams.errors import InputError
 
@@ -137,12 +137,14 @@ def changed_tables(folder: Path, file: str, old: str, new: str) -> Path:
     ],
 )
 def test_a_formula_has_the_value_computed_by_hand(formula, value):
-    assert evaluate(formula, paper_figures()) == pytest.approx(Decimal(value), abs=Decimal("1e-5"))
+    assert evaluate_formula(formula, paper_figures()) == pytest.approx(
+        Decimal(value), abs=Decimal("1e-5")
+    )
 
 
 def test_a_formula_over_an_empty_cell_has_no_value():
-    assert evaluate("1 + paper.vanilla.bop_bq_g", paper_figures()) is None
-    assert evaluate("ours.vanilla.flop_g", {"ours": None}) is None
+    assert evaluate_formula("1 + paper.vanilla.bop_bq_g", paper_figures()) is None
+    assert evaluate_formula("ours.vanilla.flop_g", {"ours": None}) is None
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_a_formula_over_an_empty_cell_has_no_value():
 )
 def test_what_is_not_of_the_language_is_an_input_error_that_names_the_formula(formula):
     with pytest.raises(InputError) as error:
-        evaluate(formula, paper_figures())
+        evaluate_formula(formula, paper_figures())
     assert repr(formula) in str(error.value)
 
 
@@ -186,7 +188,7 @@ def test_what_is_not_of_the_language_is_an_input_error_that_names_the_formula(fo
 )
 def test_an_unknown_name_is_an_input_error_with_the_nearest_one(formula, wrong, right):
     with pytest.raises(InputError, match=f"'{wrong}'.*Did you mean '{right}'"):
-        evaluate(formula, paper_figures())
+        evaluate_formula(formula, paper_figures())
 
 
 def test_the_models_of_a_formula():

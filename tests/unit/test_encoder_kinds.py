@@ -19,7 +19,7 @@ from torch import nn
 import superbit.upstreams
 from superbit.benchmark.cli import main
 from superbit.benchmark.profiling import error_flow
-from superbit.benchmark.profiling.rendering import render
+from superbit.benchmark.profiling.rendering import render_table1
 from superbit.benchmark.profiling.table1 import table1_rows
 from superbit.benchmark.records.store import ResultStore
 from superbit.upstreams import checkpoint, encoder_kinds, expert, registry
@@ -219,7 +219,7 @@ def test_table_1_counts_a_new_kind_by_hand_and_the_papers_accounting_has_dashes(
         for column in ("storage_mb", "flop_g", "bop_nonq_g", "bop_bq_g", "nvda_est_time_1e-4s"):
             assert row[column] is row[f"{column}_paper"] is row[f"{column}_ratio"] is None
     assert rows[4]["storage_mb"] > 0
-    lines = render(rows, accounting="paper", format="md", seconds=1.0).splitlines()
+    lines = render_table1(rows, accounting="paper", format="md", seconds=1.0).splitlines()
     for spec in ("depthwise_nano ", "gated_nano+policy=w1a1 "):
         cells = next(line for line in lines if line.startswith(f"| {spec}")).split("|")
         assert {cell.strip() for cell in cells[3:-1]} == {"—"}

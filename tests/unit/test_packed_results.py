@@ -24,7 +24,7 @@ from superbit.benchmark.records.schema import (
 )
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.tables.table2 import table2
-from superbit.benchmark.tables.table2_rendering import render
+from superbit.benchmark.tables.table2_rendering import render_table2
 from superbit.upstreams.errors import InputError
 
 RATES = (0.1, 0.01)
@@ -116,7 +116,7 @@ PACKS = {
 def test_a_packed_store_is_read_as_it_was(tmp_path):
     before = filled(tmp_path)
     records, items, searches = held(tmp_path)
-    table = render(table2(records, source="runs", searches=before.read_searches()), "md")
+    table = render_table2(table2(records, source="runs", searches=before.read_searches()), "md")
     pack(ResultStore(tmp_path))
     assert files(tmp_path).keys() == PACKS
     # the search of KS is in its records
@@ -125,7 +125,9 @@ def test_a_packed_store_is_read_as_it_was(tmp_path):
     ]
     assert held(tmp_path) == (records, items, kept)
     store = ResultStore(tmp_path)
-    assert render(table2(records, source="runs", searches=store.read_searches()), "md") == table
+    assert (
+        render_table2(table2(records, source="runs", searches=store.read_searches()), "md") == table
+    )
     for each in records:
         assert store.holds(each.identity)
         assert store.read(each.identity) == each

@@ -11,7 +11,7 @@ from verbs import run_verb
 
 from superbit.benchmark.profiling import measuring
 from superbit.benchmark.profiling.honest_accounting import foreign_cells
-from superbit.benchmark.profiling.rendering import render
+from superbit.benchmark.profiling.rendering import render_table1
 from superbit.benchmark.profiling.table1 import table1_rows
 from superbit.upstreams import checkpoint, registry
 from superbit.upstreams.errors import InputError
@@ -164,7 +164,7 @@ def test_measured_columns(capsys):
     )[0]  # fmt: skip
     assert row["threads"] == 1
     assert row["untrained"] is True
-    printed = render([row], accounting="honest", format="md", seconds=0.5)
+    printed = render_table1([row], accounting="honest", format="md", seconds=0.5)
     assert "Timed with random weights: vanilla_nano+untrained;" in printed
     assert row["machine"]
     for variant in ("fp32", "onednn", "bf16"):
@@ -234,7 +234,7 @@ def test_what_the_parser_would_refuse_is_refused_from_python_too():
     with pytest.raises(InputError, match="Did you mean 'paper'"):
         table1_rows(["vanilla_nano"], accounting="papers")
     with pytest.raises(InputError, match="unknown format 'xml'"):
-        render([], accounting="paper", seconds=1.0, format="xml")
+        render_table1([], accounting="paper", seconds=1.0, format="xml")
 
 
 @pytest.mark.parametrize("fmt", ["md", "latex", "html"])

@@ -6,14 +6,14 @@ from superbit.benchmark.records.rate_search import (
     DeclaredSearch,
     chosen_only,
     declared_by,
+    describe_search,
     outcome_of,
     score_of,
-    summary,
 )
 from superbit.benchmark.records.schema import Corpus, Point, RunIdentity, RunRecord, Selection
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.tables.table2 import table2
-from superbit.benchmark.tables.table2_rendering import render
+from superbit.benchmark.tables.table2_rendering import render_table2
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.configs import rates_to_search, resolve
 from superbit.upstreams.errors import InputError
@@ -95,7 +95,7 @@ def test_a_rate_that_diverged_is_never_chosen():
     assert chosen([lost, failed(0.01, diverged=4)]) is None
     found = outcome_of(declared_by([lost.identity, failed(0.01).identity]), [lost, failed(0.01)])
     assert found.missing == (0.01,)
-    assert "0.1 (diverged at step 20)" in summary(found.search)
+    assert "0.1 (diverged at step 20)" in describe_search(found.search)
 
 
 def test_other_runs_are_no_candidates():
@@ -133,13 +133,13 @@ def test_rates_are_shown_in_every_format():
     searches = [declared_by(record.identity for record in records)]
     table = table2(records, source="runs", searches=searches, show_rates=True)
     for fmt in ("md", "latex", "html"):
-        assert "25.00 lr 0.01" in render(table, fmt)
-        assert "12.50" not in render(table, fmt)
-    header, line = render(table, "csv").splitlines()
+        assert "25.00 lr 0.01" in render_table2(table, fmt)
+        assert "12.50" not in render_table2(table, fmt)
+    header, line = render_table2(table, "csv").splitlines()
     values = dict(zip(header.split(","), line.split(","), strict=True))
     assert (values["ks_acc"], values["ks_acc_lr"], values["asr_wer_lr"]) == ("25.00", "0.01", "")
     plain = table2(records, source="runs", searches=searches)
-    assert "lr 0.01" not in render(plain, "md")
+    assert "lr 0.01" not in render_table2(plain, "md")
     with pytest.raises(InputError, match="could be filled by 2 runs"):
         table2(records, source="runs")
 

@@ -22,9 +22,9 @@ from superbit.benchmark.records.schema import (
 )
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.tables.corpus_sets import corpus_sets
-from superbit.benchmark.tables.naming import in_order, read_labels
+from superbit.benchmark.tables.naming import read_labels, upstreams_in_order
 from superbit.benchmark.tables.table2 import table2
-from superbit.benchmark.tables.table2_rendering import render
+from superbit.benchmark.tables.table2_rendering import render_table2
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.errors import InputError
 
@@ -121,21 +121,26 @@ def test_rows_on_other_corpora_stand_apart_and_say_so(one, other, says, same_ups
         True,
         True,
     ]
-    text = render(table)
+    text = render_table2(table)
     assert "comparable among rows on the same corpora" in text
     assert "comparable among embedded rows" not in text
-    assert [line["corpora"] for line in csv.DictReader(io.StringIO(render(table, "csv")))] == says
-    shas = [row["cells"]["ic_acc"]["corpus"]["sha256"] for row in json.loads(render(table, "json"))]
+    assert [
+        line["corpora"] for line in csv.DictReader(io.StringIO(render_table2(table, "csv")))
+    ] == says
+    shas = [
+        row["cells"]["ic_acc"]["corpus"]["sha256"]
+        for row in json.loads(render_table2(table, "json"))
+    ]
     assert shas == ["1" * 64, "2" * 64]
-    assert render(table, "html").count("<tbody>") == 2
-    assert render(table, "latex").count(r"\midrule") == 2
+    assert render_table2(table, "html").count("<tbody>") == 2
+    assert render_table2(table, "latex").count(r"\midrule") == 2
 
 
 def test_one_set_of_corpora_is_one_group_and_the_note_names_it():
     version = {"kind": "synthesized", "version": "embedded v3, tiny, seed 0"}
     table = table2([run(**version), run("KS", "apc", sha="3" * 64, **version)], source="runs")
     assert len({row.group for row in table.rows}) == 1
-    text = render(table)
+    text = render_table2(table)
     assert "comparable among embedded rows" in text
     assert "- Corpora: embedded v3, tiny, seed 0." in text
 
@@ -257,7 +262,7 @@ def test_an_upstream_that_was_found_untrained_keeps_its_place():
     command = sweep("mine", "a.py:f", "vanilla_nano", "vanilla_nano+untrained")
     order = ["mine+untrained", "a.py:f+untrained", "vanilla_nano", "vanilla_nano+untrained"]
     records = [run(upstream=upstream, command=command) for upstream in order]
-    assert in_order(records[::-1]) == order
+    assert upstreams_in_order(records[::-1]) == order
 
 
 def test_without_a_command_the_first_one_started_stands_first():
@@ -265,8 +270,8 @@ def test_without_a_command_the_first_one_started_stands_first():
         run(upstream="apc", started="2026-01-02T00:00:00+00:00"),
         run(upstream="wavlm", started="2026-01-01T00:00:00+00:00"),
     ]
-    assert in_order(records) == ["wavlm", "apc"]
-    assert in_order([run(upstream="b"), run(upstream="a")]) == ["a", "b"]
+    assert upstreams_in_order(records) == ["wavlm", "apc"]
+    assert upstreams_in_order([run(upstream="b"), run(upstream="a")]) == ["a", "b"]
 
 
 def test_upstreams_picks_and_orders(tmp_path, capsys):
@@ -450,7 +455,7 @@ def test_a_mean_over_seeds_is_offered_as_the_line_to_type(tmp_path):
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_chance_is_known_in_every_format(fmt):
     records = [run(value=8.0, level=8.3), run("KS", value=80.0, level=8.3, sha="1" * 64)]
-    text = render(table2(records, source="runs"), fmt)
+    text = render_table2(table2(records, source="runs"), fmt)
     if fmt in ("md", "html"):
         assert text.count("8.00 [5.0, 10.0] ≤chance") == 1
         assert "≤chance: not better than an answer without listening" in text
@@ -473,7 +478,7 @@ def test_chance_is_known_in_every_format(fmt):
 
 def test_the_csv_has_the_spread_of_a_mean():
     records = [run(value=value, seed=seed) for seed, value in ((1, 60.0), (2, 66.0))]
-    text = render(table2(records, source="runs", over_seeds=True), "csv")
+    text = render_table2(table2(records, source="runs", over_seeds=True), "csv")
     (line,) = csv.DictReader(io.StringIO(text))
     assert (line["ic_acc"], line["ic_acc_sd"], line["ic_acc_low"]) == ("63.00", "4.243", "")
 
@@ -488,7 +493,7 @@ def test_nobody_is_said_to_have_searched_a_rate_that_was_given():
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_the_papers_rows_are_labelled_paper(fmt):
     # Table 1's labels: test_profiling_command.py
-    text = render(table2([run()]), fmt)
+    text = render_table2(table2([run()]), fmt)
     assert "our setup" not in text
     assert text.count("paper; own setup") >= 10
     assert text.count("paper; reported") >= 2

@@ -20,7 +20,7 @@ from superbit.benchmark.records.schema import (
     Selection,
 )
 from superbit.benchmark.tables.table2 import paper_rows, table2
-from superbit.benchmark.tables.table2_rendering import render
+from superbit.benchmark.tables.table2_rendering import render_table2
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.errors import InputError
 
@@ -97,13 +97,13 @@ def cell(table_json: str, row: int, column: str) -> dict:
 
 
 def test_the_paper_s_table_comes_out_as_it_went_in() -> None:
-    assert render(table2(source="paper"), "csv") == PAPER_PRINTED
+    assert render_table2(table2(source="paper"), "csv") == PAPER_PRINTED
     assert len(paper_rows()) == 12
 
 
 @pytest.mark.parametrize("fmt", ["md", "json"])
 def test_every_digit_of_the_paper_is_printed(fmt: str) -> None:
-    text = render(table2(source="paper"), fmt)
+    text = render_table2(table2(source="paper"), fmt)
     expected = list(csv.reader(io.StringIO(PAPER_PRINTED)))[1:]
     if fmt == "md":
         assert lines_of(text)[2:] == expected
@@ -122,12 +122,12 @@ def test_figures_that_can_be_looked_up_in_the_paper() -> None:
 
 
 def test_columns_and_arrows_are_the_paper_s() -> None:
-    header = lines_of(render(table2(source="paper")))[0]
+    header = lines_of(render_table2(table2(source="paper")))[0]
     assert header[3:] == ["ASR↓", "KS↑", "SF↑", "SID↑", "PR↓", "QbE↑", "IC↑", "ASV↓", "SD↓", "ER↑"]
     assert [task.column for task in TASKS.values()] == COLUMNS
-    measured = render(table2([run()]), "csv").splitlines()[0]
+    measured = render_table2(table2([run()]), "csv").splitlines()[0]
     assert measured.startswith(PAPER_CSV.splitlines()[0] + ",upstream,corpora,asr_wer_low,")
-    assert list(json.loads(render(table2(source="paper"), "json"))[0]) == [
+    assert list(json.loads(render_table2(table2(source="paper"), "json"))[0]) == [
         "model", "source", "precision", *COLUMNS,
     ]  # fmt: skip
 
@@ -136,7 +136,7 @@ def test_columns_and_arrows_are_the_paper_s() -> None:
 
 
 def test_a_measured_row_stands_beneath_with_its_marks() -> None:
-    text = render(table2([run(), run("PR", value=41.0, interval=False)]))
+    text = render_table2(table2([run(), run("PR", value=41.0, interval=False)]))
     last = lines_of(text)[-1]
     assert last[:3] == [
         "vanilla_nano+untrained", "measured; embedded; untrained; synthesized", "FP32",
@@ -155,7 +155,9 @@ def test_a_measured_row_stands_beneath_with_its_marks() -> None:
 
 
 def test_a_full_run_on_real_data_has_no_marks() -> None:
-    text = render(table2([run(upstream="fbank", scale="superb", kind="real")], source="runs"))
+    text = render_table2(
+        table2([run(upstream="fbank", scale="superb", kind="real")], source="runs")
+    )
     assert lines_of(text)[-1][:3] == ["fbank", "measured", "FP32"]
     assert not any(word in text for word in ("embedded", "untrained", "synthesized", "[14]"))
 
@@ -167,7 +169,7 @@ def test_a_twin_s_precision_is_its_policy() -> None:
 
 def test_lines_of_the_markdown_table_are_equally_long() -> None:
     rows = [run(), run("PR", value=5.0), run("SF", value=0.5), run(upstream="a|b/hubconf.py:x")]
-    lines = [line for line in render(table2(rows)).splitlines() if line.startswith("|")]
+    lines = [line for line in render_table2(table2(rows)).splitlines() if line.startswith("|")]
     assert len({len(line) for line in lines}) == 1
     assert "a\\|b" in lines[-2] + lines[-1]
 
@@ -176,11 +178,11 @@ def test_a_fraction_keeps_two_digits_in_its_interval() -> None:
     record = run("SF", value=0.8749).model_copy(
         update={"interval": Interval(low=0.861, high=0.889, level=0.95, method="m")}
     )
-    assert "0.87 [0.86, 0.89]" in render(table2([record]))
+    assert "0.87 [0.86, 0.89]" in render_table2(table2([record]))
 
 
 def test_chosen_on_the_test_set_is_footnoted() -> None:
-    text = render(table2([run("ASV", value=7.0, selected_on="test"), run()], source="runs"))
+    text = render_table2(table2([run("ASV", value=7.0, selected_on="test"), run()], source="runs"))
     by_column = dict(zip(COLUMNS, lines_of(text)[-1][3:], strict=True))
     assert by_column["asv_eer"].endswith("]*")
     assert not by_column["ks_acc"].endswith("*")
@@ -188,12 +190,12 @@ def test_chosen_on_the_test_set_is_footnoted() -> None:
 
 
 def test_missing_test_items_are_noted() -> None:
-    assert "90 of 96 test items" in render(table2([run(seen=90)]))
+    assert "90 of 96 test items" in render_table2(table2([run(seen=90)]))
 
 
 @pytest.mark.parametrize("source", ["both", "runs"])
 def test_the_csv_reads_as_numbers(source: str) -> None:
-    text = render(table2([run(), run("PR", upstream="fbank")], source=source), "csv")
+    text = render_table2(table2([run(), run("PR", upstream="fbank")], source=source), "csv")
     frame = pd.read_csv(io.StringIO(text))
     assert list(frame.columns)[:13] == PAPER_CSV.splitlines()[0].split(",")
     assert all(pd.api.types.is_numeric_dtype(frame[column]) for column in COLUMNS)
@@ -208,7 +210,7 @@ def test_the_csv_reads_as_numbers(source: str) -> None:
 
 def test_the_json_s_cells_know_their_runs() -> None:
     record = run(learning_rate=0.001)
-    rows = json.loads(render(table2([record], source="runs"), "json"))
+    rows = json.loads(render_table2(table2([record], source="runs"), "json"))
     assert rows[0]["ks_acc"] == 93.125
     assert rows[0]["asr_wer"] is None
     assert (rows[0]["scale"], rows[0]["untrained"], rows[0]["synthesized"]) == (
@@ -230,8 +232,8 @@ def test_failed_and_limited_runs_never_enter() -> None:
     kept = run(upstream="fbank")
     table = table2([*out, kept], source="runs")
     assert [row.model for row in table.rows] == ["fbank"]
-    assert "Left out: 1 failed and 2 limited" in render(table)
-    assert render(table, "csv") == render(table2([kept], source="runs"), "csv")
+    assert "Left out: 1 failed and 2 limited" in render_table2(table)
+    assert render_table2(table, "csv") == render_table2(table2([kept], source="runs"), "csv")
 
 
 def test_scales_and_kinds_of_corpora_are_rows_of_their_own() -> None:
@@ -253,9 +255,9 @@ def test_a_table_does_not_depend_on_the_order_of_records() -> None:
 def test_no_runs_is_an_empty_table_that_says_so() -> None:
     table = table2([], source="runs")
     assert table.rows == ()
-    assert "superbit sweep" in render(table)
-    assert json.loads(render(table, "json")) == []
-    assert render(table, "csv") == PAPER_CSV.splitlines()[0] + "\n"
+    assert "superbit sweep" in render_table2(table)
+    assert json.loads(render_table2(table, "json")) == []
+    assert render_table2(table, "csv") == PAPER_CSV.splitlines()[0] + "\n"
 
 
 # --- choosing --------------------------------------------------------------------------------
@@ -289,7 +291,7 @@ def test_a_cell_that_two_runs_could_fill_names_them() -> None:
 )
 def test_where_chooses(where: object, value: float) -> None:
     conditions = parse_where(where) if isinstance(where, list) else where
-    table = render(table2(TWO_RATES, source="runs", where=conditions), "json")
+    table = render_table2(table2(TWO_RATES, source="runs", where=conditions), "json")
     assert cell(table, 0, "ks_acc")["value"] == value
 
 
@@ -395,7 +397,7 @@ def test_conditions_that_cannot_be_read_are_an_error(conditions: list[str]) -> N
 
 def test_unknown_formats_and_sources_name_the_nearest() -> None:
     with pytest.raises(InputError, match="'md'"):
-        render(table2(), "mdd")
+        render_table2(table2(), "mdd")
     with pytest.raises(InputError, match="'paper'"):
         table2(source="papers")
 
@@ -406,7 +408,7 @@ def test_unknown_formats_and_sources_name_the_nearest() -> None:
 def test_five_folds_are_one_cell_with_their_mean() -> None:
     values = [60.0, 62.0, 64.0, 66.0, 68.0]
     folds = [run("ER", value=v, fold=i) for i, v in enumerate(values, start=1)]
-    made = json.loads(render(table2(folds, source="runs"), "json"))[0]
+    made = json.loads(render_table2(table2(folds, source="runs"), "json"))[0]
     assert made["er_acc"] == 64.0
     assert made["cells"]["er_acc"]["low"] == pytest.approx(64 - 2.7764451 * 2**0.5)
     assert made["cells"]["er_acc"]["n"] == sum(r.items.count for r in folds)
@@ -414,7 +416,7 @@ def test_five_folds_are_one_cell_with_their_mean() -> None:
 
 def test_an_incomplete_set_of_folds_fills_no_cell_and_is_named() -> None:
     folds = [run("ER", value=60.0, fold=i) for i in (1, 2, 4)]
-    text = render(table2([*folds, run("KS")], source="runs"))
+    text = render_table2(table2([*folds, run("KS")], source="runs"))
     assert lines_of(text)[-1][-1] == ""
     assert "ER of vanilla_nano+untrained, of which 3 of 5 folds are done" in text
 
@@ -426,8 +428,8 @@ def test_a_mean_over_seeds_has_its_spread_and_its_runs() -> None:
     runs = [run(value=v, seed=s, learning_rate=r) for v, s, r in
             ((70.0, 1, 1e-2), (76.0, 2, 1e-3), (73.0, 3, 1e-2))]  # fmt: skip
     table = table2(runs, source="runs", over_seeds=True, show_rates=True)
-    assert "73.00 ±3.00 lr 0.01/0.001" in lines_of(render(table))[2][4]
-    found = cell(render(table, "json"), 0, "ks_acc")
+    assert "73.00 ±3.00 lr 0.01/0.001" in lines_of(render_table2(table))[2][4]
+    found = cell(render_table2(table, "json"), 0, "ks_acc")
     assert found["value"] == 73.0
     assert found["deviation"] == 3.0
     assert [each["seed"] for each in found["seeds"]] == [1, 2, 3]
@@ -465,7 +467,7 @@ def test_several_seeds_without_a_mean_say_that_there_is_one() -> None:
 
 
 def test_latex_holds_every_figure_and_escapes_what_latex_reads() -> None:
-    text = render(table2([run()]), "latex")
+    text = render_table2(table2([run()]), "latex")
     assert text.count(r" \\") == 1 + 12 + 1
     assert r"vanilla\_nano+untrained & measured; embedded" in text
     assert r"93.12 [90.1, 95.1]" in text
@@ -477,6 +479,6 @@ def test_latex_holds_every_figure_and_escapes_what_latex_reads() -> None:
 
 def test_html_holds_the_same_cells_as_markdown() -> None:
     table = table2([run()])
-    cells = re.findall(r"<td[^>]*>(.*?)</td>", render(table, "html"))
-    printed = [cell for line in lines_of(render(table))[2:] for cell in line]
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", render_table2(table, "html"))
+    printed = [cell for line in lines_of(render_table2(table))[2:] for cell in line]
     assert cells == printed
