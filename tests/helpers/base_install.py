@@ -53,7 +53,11 @@ ARGUMENTS = {
     "curves": ["run_with_log --out curves.png"],
     "profile": ["", "vanilla_nano", "fbank", "vanilla_nano --measure"],
     "table 1": ["", "--format csv"],
-    "table 2": ["--source paper", "--results RECORDS --mean-over-seeds"],
+    "table 2": [
+        "--source paper",
+        "--results RECORDS --mean-over-seeds",
+        "--results RECORDS --mean-over-seeds --format csv",
+    ],
     "compare": ["vanilla_nano bq_vanilla_nano --results RECORDS"],
     "results pack": ["packed"],
     "results unpack": ["packed"],
