@@ -90,7 +90,7 @@ def _pack_searches(store: ResultStore) -> None:
     for record in store.read_all():
         if record.status == "done" and record.search is not None:
             rates = {each.learning_rate for each in record.search.tried}
-            noted.setdefault(record.identity.without_rate.key, set()).update(rates)
+            noted.setdefault(record.identity.key_without_rate, set()).update(rates)
     pack = Pack(packed.searches_file(store.root))
     lines = _lines(pack) | {
         path.name: packed.file_line(path.name, path.read_bytes()) for path in singles

@@ -129,10 +129,11 @@ def search_among(task: str, candidates: Sequence[Tried]) -> RateSearch:
 def outcome_of(declared: DeclaredSearch, records: Iterable[RunRecord]) -> SearchOutcome:
     """Compare what a search's candidates have come to."""
     task = TASKS[declared.identity.task]
+    key = declared.identity.key
     of_rate: dict[float, list[RunRecord]] = {rate: [] for rate in sorted(declared.rates)}
     for record in records:
         rate = record.identity.learning_rate
-        if rate in of_rate and record.identity.without_rate.key == declared.identity.key:
+        if rate in of_rate and record.identity.key_without_rate == key:
             of_rate[rate].append(record)
     every, missing = [], []
     for rate, runs in of_rate.items():
@@ -159,21 +160,18 @@ def chosen_only(
     """
     rates: dict[str, set[float]] = {}
     shared: dict[str, RunIdentity] = {}
-    noted = (
-        DeclaredSearch(
-            identity=record.identity.without_rate,
-            rates=frozenset(each.learning_rate for each in record.search.tried),
-        )
-        for record in records
-        if record.search is not None
-    )
+    by_search: dict[str, list[RunRecord]] = {}
     # Several searches of one upstream and task are one search over all their rates.
-    for declared in (*searches, *noted):
+    for declared in searches:
         shared[declared.identity.key] = declared.identity
         rates.setdefault(declared.identity.key, set()).update(declared.rates)
-    by_search: dict[str, list[RunRecord]] = {}
     for record in records:
-        by_search.setdefault(record.identity.without_rate.key, []).append(record)
+        key = record.identity.key_without_rate
+        by_search.setdefault(key, []).append(record)
+        if record.search is not None:
+            if key not in shared:
+                shared[key] = record.identity.without_rate
+            rates.setdefault(key, set()).update(t.learning_rate for t in record.search.tried)
     dropped: set[str] = set()
     ended, notes = [], []
     for key in sorted(shared, key=lambda key: _order(shared[key], rates[key])):

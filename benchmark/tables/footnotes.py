@@ -122,8 +122,8 @@ def on_runs(runs: Sequence[RunRecord], *, searched: frozenset[str], picked: bool
         parts = [f"{' or '.join(counts)} test items"] if counts else []
         parts += [f"{_SELECTED[name]}{' or '.join(rules)}"] if rules else []
         trained = [r for r in of_task if r.identity.learning_rate]
-        sought = [r for r in trained if r.identity.without_rate.key in searched]
-        given = [r for r in trained if r.identity.without_rate.key not in searched]
+        sought = [r for r in trained if r.identity.key_without_rate in searched]
+        given = [r for r in trained if r.identity.key_without_rate not in searched]
         parts += [f"learning rate {_rates(sought)}, searched"] if sought else []
         how = "picked by --where" if picked else "given, not searched"
         parts += [f"learning rate {_rates(given)}, {how}"] if given else []
@@ -163,7 +163,7 @@ def on_seeds(
 
 def on_searches(found: Sequence[SearchOutcome], runs: Sequence[RunRecord]) -> Iterable[str]:
     """One sentence for all searches of a task that tried the same rates."""
-    shown = {run.identity.without_rate.key for run in runs}
+    shown = {run.identity.key_without_rate for run in runs}
     of_task: dict[str, list[RateSearch]] = {}
     for each in found:
         if each.identity.key in shown:

@@ -234,7 +234,7 @@ class _Rows:
             record=record,
             seeds=seeds,
             at_chance=all_at_chance(runs),
-            searched=all(run.identity.without_rate.key in self.searched for run in runs),
+            searched=all(run.identity.key_without_rate in self.searched for run in runs),
         )
 
 

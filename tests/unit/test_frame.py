@@ -44,7 +44,7 @@ def test_a_row_says_what_the_record_says(task: str) -> None:
         assert row["n"] == each["items"]["count"]
         assert pd.isna(row["reason"])
         corpus = each["corpus"]
-        assert row["corpus"] == (corpus["label"] or corpus["version"] or corpus["name"])
+        assert row["corpus"] == (corpus.get("label") or corpus["version"] or corpus["name"])
         assert row["started"] == each["provenance"]["started"]
     assert set(frame.metric) == {TASKS[task].metric}
     assert set(frame.unit) == {TASKS[task].unit}
