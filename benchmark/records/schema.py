@@ -176,7 +176,7 @@ class RunIdentity(_Frozen):
     @property
     def without_rate(self) -> RunIdentity:
         """What every candidate of a search over learning rates has in common: no rate, no fold."""
-        return self.model_copy(update=self._rateless)
+        return self._shared
 
     @property
     def key_without_rate(self) -> str:
@@ -191,6 +191,10 @@ class RunIdentity(_Frozen):
     @cached_property
     def _hash_without_rate(self) -> str:
         return _sha256_of(self.__dict__ | self._rateless)
+
+    @cached_property
+    def _shared(self) -> RunIdentity:
+        return self.model_copy(update=self._rateless)
 
     @property
     def _rateless(self) -> dict[str, Any]:

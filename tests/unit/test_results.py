@@ -193,6 +193,8 @@ def test_an_identity_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len({once.key for _ in range(5)}) == 1
     assert len({once.without_rate.key for _ in range(5)}) == 1
     assert len(hashed) == of_the_config + 2
+    assert len({once.key_without_rate for _ in range(5)}) == 1
+    assert len(hashed) == of_the_config + 3
 
 
 @pytest.mark.parametrize("field", sorted(set(RunRecord.model_fields) - DEPENDENT))
