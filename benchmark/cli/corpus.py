@@ -126,6 +126,9 @@ def run_prepare(arguments: argparse.Namespace) -> int:
 
 def _paths_and_work_dir(arguments: argparse.Namespace) -> tuple[CorpusPaths, Path]:
     """The paths file, read, and the folder where runs look for what is derived."""
+    # no corpus can be read without it: said before anything is said of the corpora
+    import soundfile  # noqa: F401
+
     from superbit.benchmark.corpora.paths import load_paths
     from superbit.upstreams.files import require_writable
 

@@ -26,7 +26,7 @@ def run_verb(words: str, *more: object, **options: object) -> int:
         for each in value if isinstance(value, list) else [value]:
             if each is True:
                 typed.append(option)
-            elif each not in (None, False):
+            elif each is not None and each is not False:
                 typed.append(f"{option}={each}")
     arguments = parser().parse_args(typed)
     return arguments.verb(arguments)
