@@ -46,8 +46,9 @@ def table1_rows(
 ) -> list[TableRow]:
     """Return one row a model; what cannot be known is None.
 
-    A row has ``model`` (the paper's label where the paper has this model, else the spec), ``spec``,
-    ``quantized``, ``layers``, ``dim``, ``heads``, ``ffn_dim``, ``precision``, and
+    A row has ``model`` (its label, or the paper's where the paper has this model, or the spec as
+    people type it), ``spec``, ``quantized``, ``layers``, ``dim``, ``heads``, ``ffn_dim``,
+    ``precision``, and
 
     - ``paper``: the columns of ``results/paper/table1.csv`` (`TABLE1_FIGURES`), each followed
       by the published figure under ``…_paper`` and ours over it under ``…_ratio``, both None where

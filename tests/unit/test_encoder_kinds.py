@@ -220,7 +220,7 @@ def test_table_1_counts_a_new_kind_by_hand_and_the_papers_accounting_has_dashes(
             assert row[column] is row[f"{column}_paper"] is row[f"{column}_ratio"] is None
     assert rows[4]["storage_mb"] > 0
     lines = render_table1(rows, accounting="paper", format="md", seconds=1.0).splitlines()
-    for spec in ("depthwise_nano ", "gated_nano+policy=w1a1 "):
+    for spec in ("depthwise_nano ", "bq_gated_nano "):
         cells = next(line for line in lines if line.startswith(f"| {spec}")).split("|")
         assert {cell.strip() for cell in cells[3:-1]} == {"—"}
 
