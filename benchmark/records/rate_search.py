@@ -28,12 +28,12 @@ class RateRule:
     """What the candidates of a task are compared by.
 
     Attributes:
-        description: the same for people to read.
+        words: the same for people to read.
         split: that decides.
         higher_is_better: of the score; ``None`` where it is the task's own metric.
     """
 
-    description: str
+    words: str
     split: Literal["dev", "test"] = "dev"
     higher_is_better: bool | None = None
 
@@ -41,10 +41,10 @@ class RateRule:
 # By protocol. ASV has no held-out speakers besides those of the test: every speaker of its
 # development part is trained on.
 RULES: dict[str, RateRule] = {
-    "best on dev": RateRule(description="best on dev"),
-    "mean of 5 folds": RateRule(description="one rate for all folds, best mean on dev"),
-    "lowest test DER": RateRule(description="best frame accuracy on dev", higher_is_better=True),
-    "lowest test EER": RateRule(description="lowest test EER", split="test"),
+    "best on dev": RateRule(words="best on dev"),
+    "mean of 5 folds": RateRule(words="one rate for all folds, best mean on dev"),
+    "lowest test DER": RateRule(words="best frame accuracy on dev", higher_is_better=True),
+    "lowest test EER": RateRule(words="lowest test EER", split="test"),
 }
 
 
@@ -119,7 +119,7 @@ def search_among(task: str, candidates: Sequence[Tried]) -> RateSearch:
         if each.score is not None and each.diverged is None
     )
     return RateSearch(
-        rule=rule.description,
+        rule=rule.words,
         selected_on=rule.split,
         tried=sorted(candidates, key=lambda each: each.learning_rate),
         chosen=ranked[0][1] if ranked else None,
