@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -19,7 +19,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from superbit.upstreams import checkpoint_hints, encoder_kinds, foreign
+from superbit.upstreams import checkpoint_hints, encoder_kinds, foreign, variant
 from superbit.upstreams.errors import BrokenUpstream, InputError, did_you_mean
 from superbit.upstreams.extras import how_to_install, pip_line
 from superbit.upstreams.identity import further
@@ -151,7 +151,8 @@ def register_encoder(
     kind: str,
     build: Callable[[HubertConfig], nn.Module],
     *,
-    sizes: Mapping[str, Mapping[str, Any]],
+    sizes: Mapping[str, Mapping[str, Any]] | None = None,
+    settings: type[Any] | None = None,
     revision: int = 1,
 ) -> None:
     """Make a kind of encoder known: its sizes are upstreams, and so is the 1-bit twin of each.
@@ -161,22 +162,61 @@ def register_encoder(
         build: a class (or a function) that makes of a `HubertConfig` what stands between the
             positional convolution and the hidden states; ``upstreams/README.md`` says what it
             needs. Its attribute ``roles`` says which modules of a layer a twin binarizes.
-        sizes: from names of upstreams to the fields of their `HubertConfig`, ``encoder`` left out.
+        sizes: from names of upstreams to the fields of their `HubertConfig`, ``encoder`` left out;
+            :func:`pair` names a size as well.
+        settings: a frozen dataclass of what the kind has of its own: numbers, words or None, which
+            stand beside the fields of `HubertConfig` in ``sizes`` and in ``config.json``, and in
+            `HubertConfig.own` for ``build``.
         revision: raise it whenever the hidden states change for the same weights.
 
     Raises:
-        InputError: a name that is none or is taken, a size that no model can have, or a role that
-            does not exist.
+        InputError: a name that is none or is taken, settings that are none, a size that no model
+            can have, or a role that does not exist.
     """
+    _require_free(kind, sizes or {})
+    variant.add_kind(kind, build, settings=settings, sizes=sizes or {}, revision=revision)
+    _offer_kind(kind)
+
+
+def pair(
+    name: str, size: HubertConfig
+) -> tuple[Callable[..., nn.Module], Callable[..., nn.Module]]:
+    """Return what a ``hubconf.py`` offers of one size: its function, and that of its 1-bit twin.
+
+    Of a kind that was registered the size becomes an upstream of that name, and so does its twin.
+
+    >>> from superbit.upstreams import pair
+    >>> from superbit.upstreams.hubert_config import HubertConfig
+    >>> size = HubertConfig(encoder="vanilla", layers=2, dim=64, heads=2, ffn_dim=128)
+    >>> small, bq_small = pair("small", size)
+    >>> small(untrained=True).model.config.layers
+    2
+
+    Args:
+        name: of the upstream; the twin's is ``bq_NAME``.
+        size: its sizes.
+
+    Raises:
+        InputError: of a registered kind, a name that is none or is taken.
+    """
+    if encoder_kinds.registered(size.encoder) is not None:
+        _require_free(size.encoder, [name])
+        variant.add_size(name, size)
+        _offer_kind(size.encoder)
+    return variant.functions_of(name, size)
+
+
+def _require_free(kind: str, names: Iterable[str]) -> None:
     taken = {**_registered, **_plugin_points()}
-    for name in sizes:
+    for name in names:
         if name in taken:
             raise InputError(
                 f"encoder kind {kind!r}: the name {name!r} is another upstream's; choose another."
             )
-    from superbit.upstreams.hubert_config import add_kind
 
-    add_kind(kind, build, sizes=sizes, revision=revision)
+
+def _offer_kind(kind: str) -> None:
+    """Put the names of a registered kind into s3prl's hub, if that is imported already."""
     if "s3prl.hub" in sys.modules:
         for entry in _our_entries().values():
             if entry.kind == kind:
@@ -381,9 +421,8 @@ def _our_entries() -> dict[str, UpstreamEntry]:
 
     Kinds of encoder that were registered stand in the same model, and are among them.
     """
-    from superbit.upstreams.hubert_config import NAMED_SIZES
-
-    kinds = {size.encoder: encoder_kinds.registered(size.encoder) for size in NAMED_SIZES.values()}
+    sizes = variant.sizes()
+    kinds = {size.encoder: encoder_kinds.registered(size.encoder) for size in sizes.values()}
 
     def whose(size: HubertConfig) -> dict[str, Any]:
         added = kinds[size.encoder]
@@ -397,17 +436,16 @@ def _our_entries() -> dict[str, UpstreamEntry]:
             name=name,
             build=partial(_build_ours, name),
             **whose(size),
-            summary=f"{size.encoder}, {size.layers} layers × {size.dim}, {size.heads} heads, "
-            f"feed-forward {size.ffn_dim}",
+            summary=variant.summary(size),
         )
-        for name, size in NAMED_SIZES.items()
+        for name, size in sizes.items()
     }
     twins = {
         f"{TWIN_PREFIX}{name}": replace(
             entry,
             name=f"{TWIN_PREFIX}{name}",
             build=partial(_build_ours, name, policy=TWIN_POLICY),
-            summary=f"1-bit twin of {name}",
+            summary=variant.twin_summary(name),
         )
         for name, entry in plain.items()
     }

@@ -36,10 +36,10 @@ from superbit.benchmark.corpora.embedded.make import make_corpora
 from superbit.benchmark.corpora.paths import load_paths
 from superbit.benchmark.records.provenance import collect
 from superbit.upstreams.hubert import Hubert, untrained_model
-from superbit.upstreams.hubert_config import NAMED_SIZES
 from superbit.upstreams.quantization.convert import calibrate
 from superbit.upstreams.training.distil import DistillationBatch, HiddenErrors, hidden_errors
 from superbit.upstreams.training.distil_training import Progress, distil, student_of
+from superbit.upstreams.variant import size_of
 
 ENCODERS = (
     "vanilla_nano",
@@ -123,7 +123,7 @@ def _blocks(model: Hubert) -> nn.Module:
 @torch.no_grad()
 def random_teacher(name: str, start: str) -> Hubert:
     """Return an FP32 model with random weights, always the same for a name and a start."""
-    model = untrained_model(NAMED_SIZES[name])
+    model = untrained_model(size_of(name))
     if start == "fan_in":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)

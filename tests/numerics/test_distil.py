@@ -12,7 +12,6 @@ import torch.nn.functional as F
 
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import untrained_model
-from superbit.upstreams.hubert_config import NAMED_SIZES
 from superbit.upstreams.quantization.convert import (
     calibrate,
     is_calibrated,
@@ -34,6 +33,7 @@ from superbit.upstreams.training.distil_training import (
     student_of,
     warm_up_and_decay,
 )
+from superbit.upstreams.variant import size_of
 
 KINDS = ("vanilla", "conformer", "squeezeformer", "squeezeformer_faithful", "sparseformer")
 
@@ -41,7 +41,7 @@ KINDS = ("vanilla", "conformer", "squeezeformer", "squeezeformer_faithful", "spa
 def _config(kind="vanilla"):
     """A small one with dropout, which distillation must not see."""
     return replace(
-        NAMED_SIZES["vanilla_nano"],
+        size_of("vanilla_nano"),
         encoder=kind,
         layers=3,
         dim=32,

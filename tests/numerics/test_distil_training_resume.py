@@ -17,13 +17,14 @@ import torch
 from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import untrained_model
-from superbit.upstreams.hubert_config import NAMED_SIZES, HubertConfig
+from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.quantization.convert import quantizer_scales
 from superbit.upstreams.training import distil_command, train
 from superbit.upstreams.training.configuration import load_config, load_distillation_config
 from superbit.upstreams.training.distributed import World
 from superbit.upstreams.training.evaluation import Meter
 from superbit.upstreams.training.state import STATE_FILE
+from superbit.upstreams.variant import size_of
 
 ONE = World(rank=0, size=1, device=torch.device("cpu"))
 UNITS = 7
@@ -65,7 +66,7 @@ def write_teacher(folder, name="vanilla_nano", *, factor=5):
     sizes |= {"conv_layers": CONVOLUTIONS, "position_kernel": 8, "position_groups": 4}
     if name == "squeeze_nano":
         sizes["layers"] = 4
-    model = untrained_model(HubertConfig.from_dict({**NAMED_SIZES[name].to_dict(), **sizes}))
+    model = untrained_model(HubertConfig.from_dict({**size_of(name).to_dict(), **sizes}))
     with torch.no_grad():
         for module in model.encoder.modules():
             if isinstance(module, torch.nn.Linear):
@@ -347,7 +348,7 @@ def test_a_folder_of_another_run(corpus, teacher, tmp_path):
 def test_the_papers_sizes_learn(tmp_path, name):
     """Twenty updates at the true size on short crops, by the preset's own settings otherwise."""
     corpus = write_corpus(tmp_path / "corpus", lengths=(16_000,) * 4, copies=1)
-    checkpoint.save(tmp_path / "teacher", untrained_model(NAMED_SIZES[name]))
+    checkpoint.save(tmp_path / "teacher", untrained_model(size_of(name)))
     changes = {"updates": 20, "warm_up_updates": 2, "validate_every": 20, "save_every": 20}
     changes |= {"crop_samples": 16_000, "min_samples": 16_000, "batch_samples": 32_000}
     (outcome,) = distil_command.run_distillation(

@@ -13,7 +13,7 @@ from superbit.benchmark.cli import parser
 from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import untrained_model
-from superbit.upstreams.hubert_config import NAMED_SIZES, HubertConfig
+from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.quantization.convert import binarize_, calibrate
 from superbit.upstreams.training import command, distil_command
 from superbit.upstreams.training.configuration import (
@@ -23,6 +23,7 @@ from superbit.upstreams.training.configuration import (
 )
 from superbit.upstreams.training.estimate import estimate, forward_macs
 from superbit.upstreams.training.state import STATE_FILE
+from superbit.upstreams.variant import size_of
 
 CONVOLUTIONS = [[8, 10, 5], [8, 3, 2], [8, 3, 2], [8, 3, 2], [8, 3, 2], [8, 2, 2], [8, 2, 2]]
 MICRO = [
@@ -49,9 +50,7 @@ def corpus(tmp_path_factory):
 def micro_model():
     sizes = {"layers": 2, "dim": 32, "heads": 2, "ffn_dim": 64, "final_dim": 16}
     sizes |= {"conv_layers": CONVOLUTIONS, "position_kernel": 8, "position_groups": 4}
-    return untrained_model(
-        HubertConfig.from_dict({**NAMED_SIZES["vanilla_nano"].to_dict(), **sizes})
-    )
+    return untrained_model(HubertConfig.from_dict({**size_of("vanilla_nano").to_dict(), **sizes}))
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +120,7 @@ def test_a_dry_run_says_how_long(teacher, capsys):
 
 
 def test_a_taught_update_is_two_encoders_over_one_front_end():
-    config, size = load_distillation_config("distil"), NAMED_SIZES["vanilla"]
+    config, size = load_distillation_config("distil"), size_of("vanilla")
     crops = config.batch_samples / config.crop_samples
     front_end = forward_macs(size, config.crop_samples, front_end_only=True)
     # 1,843,968 parameters, each used once a frame of its own rate: far from nothing, not the most
@@ -151,7 +150,7 @@ def test_a_teacher_that_is_none(corpus, teacher, tmp_path):
     with pytest.raises(InputError, match=r"holds a twin of policy 'w1a2'; an FP32 model is needed"):
         run(teacher=twin, **given)
     with pytest.raises(InputError, match=r"--init .* holds a twin of policy 'w1a2'; pre-training"):
-        command._start(load_config("nano"), "vanilla_nano", NAMED_SIZES["vanilla_nano"], twin)
+        command._start(load_config("nano"), "vanilla_nano", size_of("vanilla_nano"), twin)
     broken = tmp_path / "broken"
     checkpoint.save(broken, micro_model())
     (broken / STATE_FILE).write_bytes(b"half")

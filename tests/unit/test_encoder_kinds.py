@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny_settings import TINY_SETTINGS
 from torch import nn
 
 import superbit.upstreams
@@ -27,7 +28,7 @@ from superbit.upstreams.contract import check_upstream
 from superbit.upstreams.contract import render as render_report
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import Hubert, untrained_model
-from superbit.upstreams.hubert_config import NAMED_SIZES, HubertConfig
+from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.quantization.convert import binarize_, binarized_modules, calibrate
 from superbit.upstreams.quantization.error_flow import deviation
 from superbit.upstreams.quantization.policy import (
@@ -40,6 +41,7 @@ from superbit.upstreams.training.distil import DistillationBatch, distillation_l
 from superbit.upstreams.training.distil_command import parse_policies
 from superbit.upstreams.training.distil_training import student_of
 from superbit.upstreams.training.objective import Pretrainer, dropped_layers
+from superbit.upstreams.variant import size_of, sizes
 
 README = (Path(__file__).parents[2] / "upstreams" / "README.md").read_text(encoding="utf-8")
 DEPTHWISE, MINE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[-2:]
@@ -101,15 +103,14 @@ SAMPLES, FRAMES = 16_000, 49
 @pytest.fixture
 def no_kinds(monkeypatch):
     """What is registered in a test is gone after it."""
-    monkeypatch.setattr(encoder_kinds, "_registered", {})
-    before = dict(NAMED_SIZES)
+    registered = {}
+    monkeypatch.setattr(encoder_kinds, "_registered", registered)
     yield
     if "s3prl.hub" in sys.modules:
-        for name in NAMED_SIZES.keys() - before.keys():
-            for attribute in (name, f"bq_{name}"):
-                vars(sys.modules["s3prl.hub"]).pop(attribute, None)
-    NAMED_SIZES.clear()
-    NAMED_SIZES.update(before)
+        for kind in registered.values():
+            for name in kind.sizes:
+                for attribute in (name, f"bq_{name}"):
+                    vars(sys.modules["s3prl.hub"]).pop(attribute, None)
 
 
 @pytest.fixture
@@ -163,7 +164,7 @@ def test_sizes_of_a_registered_kind_are_names_of_s3prls_hub():
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_weights_follow_from_the_seed_and_none_is_left_as_memory_was(kind):
     registry.find(f"{kind}_nano")
-    size = NAMED_SIZES[f"{kind}_nano"]
+    size = size_of(f"{kind}_nano")
     first, again, other = (untrained_model(size, seed=seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     drawn = [name for name in first if not torch.equal(first[name], other[name])]
@@ -180,7 +181,7 @@ def test_random_weights_follow_from_the_seed_and_none_is_left_as_memory_was(kind
 @pytest.mark.parametrize("policy", ["w1a1", "w1a2"])
 def test_a_twin_of_a_new_kind_is_saved_loaded_and_asked_for(kind, binarized, policy, tmp_path):
     registry.find(f"{kind}_nano")
-    model = binarize_(untrained_model(NAMED_SIZES[f"{kind}_nano"]), policy)
+    model = binarize_(untrained_model(size_of(f"{kind}_nano")), policy)
     assert [name.split(".", 3)[3] for name in binarized_modules(model)] == 2 * binarized
     if kind == "depthwise":
         assert isinstance(model.encoder.layers[1].activation, nn.ReLU)
@@ -327,10 +328,9 @@ def test_the_command_line_checks_a_kind_of_an_installed_package(installed, capfd
 
 def test_a_checkpoint_finds_its_kind_and_a_broken_package_is_named(installed, tmp_path):
     registry.find("gated_nano")
-    checkpoint.save(tmp_path / "gated", untrained_model(NAMED_SIZES["gated_nano"]))
+    checkpoint.save(tmp_path / "gated", untrained_model(size_of("gated_nano")))
     encoder_kinds._registered.clear()
     sys.modules.pop("my_gated")
-    NAMED_SIZES.pop("gated_nano")
     assert checkpoint.load(tmp_path / "gated").model.config.encoder == "gated"  # as distil does
     encoder_kinds._registered.clear()
     sys.modules.pop("my_gated")
@@ -419,10 +419,10 @@ def test_what_could_not_be_drawn_or_loaded_is_refused():
 def test_a_kind_that_is_wrong_is_one_sentence_and_leaves_nothing(kind, roles, sizes, said):
     build = _encoder()
     build.roles = roles
-    before = dict(NAMED_SIZES)
+    before = sizes()
     with pytest.raises(InputError, match=said):
         superbit.upstreams.register_encoder(kind, build, sizes=sizes)
-    assert before == NAMED_SIZES
+    assert before == sizes()
     assert encoder_kinds.kinds() == encoder_kinds.ENCODERS
 
 
@@ -433,10 +433,10 @@ def test_roles_that_are_none_or_match_nothing_are_named():
     build.roles = {}
     register("odd", build, sizes=SIZES)
     with pytest.raises(InputError, match=r"kind 'odd' states no roles: nothing would be binarized"):
-        binarize_(Hubert(NAMED_SIZES["odd_nano"]), "w1a1")
+        binarize_(Hubert(size_of("odd_nano")), "w1a1")
     build.roles = {"linear": ("lin",)}
     with pytest.raises(InputError, match=r"'encoder\.layers\.\*\.lin' matches no module .* 'odd'"):
-        binarize_(Hubert(NAMED_SIZES["odd_nano"]), "w1a1")
+        binarize_(Hubert(size_of("odd_nano")), "w1a1")
 
 
 @pytest.mark.usefixtures("no_kinds")
@@ -477,7 +477,7 @@ def test_a_kind_that_is_registered_again_takes_the_place_of_the_first():
     register("odd", _encoder(), sizes=SIZES)
     wider = {"odd_wide": {**SIZES["odd_nano"], "dim": 32}}
     register("odd", _encoder(), sizes=wider, revision=2)
-    assert "odd_nano" not in NAMED_SIZES
+    assert "odd_nano" not in sizes()
     assert registry.find("odd_wide").revision.endswith("odd 2")
     with pytest.raises(InputError, match="the name 'odd_wide' is taken"):
         register("other", _encoder(), sizes=wider)
@@ -574,7 +574,7 @@ def test_a_policy_s_file_may_begin_with_a_byte_order_mark(tmp_path):
     assert read_policy(tmp_path / "p.yaml").name == "mine"
 
 
-NANOS = [name for name in NAMED_SIZES if name.endswith("_nano")]
+NANOS = [name for name in sizes() if name.endswith("_nano")]
 
 
 @pytest.mark.parametrize("name", NANOS)
@@ -629,8 +629,7 @@ def test_the_list_of_policies_says_bits_and_that_a_path_works(capsys):
 def _tiny(kind):
     return HubertConfig(
         encoder=kind, layers=2, dim=16, heads=2, ffn_dim=24, conv_layers=((8, 10, 5), (16, 8, 4)),
-        position_kernel=8, position_groups=4, depthwise_kernel=3, sparse_stride=4,
-        sparse_expressivity=1,
+        position_kernel=8, position_groups=4, own=TINY_SETTINGS.get(kind),
     )  # fmt: skip
 
 

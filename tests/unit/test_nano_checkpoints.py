@@ -12,9 +12,9 @@ import torch
 from safetensors import safe_open
 
 from superbit.upstreams import checkpoint, expert
-from superbit.upstreams.hubert_config import NAMED_SIZES
 from superbit.upstreams.training import nano, train
 from superbit.upstreams.training.nano_recipe import LARGEST_BYTES, VARIANTS, Recipe, estimated_total
+from superbit.upstreams.variant import size_of
 
 ROOT = Path(__file__).parents[2]
 RECIPE = Recipe(
@@ -61,7 +61,7 @@ def check_shipped(folder: Path) -> None:
     assert "F32" not in kinds
     assert "F16" in kinds
     loaded = checkpoint.load(folder, name=size)
-    assert loaded.model.config.layers == NAMED_SIZES[size].layers
+    assert loaded.model.config.layers == size_of(size).layers
     assert (None if name == size else "w1a1") == (loaded.model.policy and loaded.model.policy.name)
     by = loaded.training["made_by"]
     # what is shipped was made when the room was called pretraining
@@ -164,7 +164,7 @@ def test_stopped_in_every_stage_it_gives_the_same(made, speech, tmp_path, monkey
 def test_the_two_sparse_ones_differ_by_their_seed():
     seeds = [Recipe(seed=3).seed_of(name) for name in VARIANTS]
     assert seeds == [3, 4, 5, 6, 7]
-    assert NAMED_SIZES["sparseformer_dn_nano"] == NAMED_SIZES["sparseformer_sw_nano"]
+    assert size_of("sparseformer_dn_nano") == size_of("sparseformer_sw_nano")
 
 
 def test_the_plan(capsys):

@@ -171,7 +171,7 @@ def run_pretraining(
         _start(config, name, size, init),
         units=config.units,
         phase=config.phase,
-        layer_drop=config.layer_drop_of(size.encoder),
+        layer_drop=config.layer_drop_of(size),
         record={"units": config.units, "label_rate": config.label_rate},
     )
     trainer = Trainer(

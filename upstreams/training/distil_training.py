@@ -1,6 +1,6 @@
 """Quantization-aware training of a twin by distillation: calibrate, then lower the losses.
 
-    teacher = untrained_model(NAMED_SIZES["vanilla_nano"])
+    teacher = untrained_model(size_of("vanilla_nano"))
     student = student_of(teacher, "w1a1")
     distil(student, teacher, batches, steps=300, lr=1e-3, scale_lr=1e-3, calibration=waveforms)
 

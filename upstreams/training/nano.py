@@ -32,9 +32,10 @@ from superbit.upstreams.training.distributed import World, joined
 from superbit.upstreams.training.features import FeatureSource, hidden_source, mfcc_source
 from superbit.upstreams.training.labelling import LabelJob, label_manifest
 from superbit.upstreams.training.manifest import read_manifest
-from superbit.upstreams.training.nano_recipe import VARIANTS, Recipe, longest_first, package, plan
+from superbit.upstreams.training.nano_recipe import Recipe, longest_first, package, plan
 from superbit.upstreams.training.state import LAST
 from superbit.upstreams.training.units import fit_units, load_units, save_units
+from superbit.upstreams.variant import nanos
 
 POLICY = "w1a1"
 WARM_UP, TWIN_WARM_UP = 0.08, 0.1  # of the updates, as in HuBERT and in BiT
@@ -261,8 +262,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="default: the package's own folders",
     )
-    parser.add_argument("--encoders", default=",".join(VARIANTS), metavar="NAME,…")
-    parser.add_argument("--jobs", type=int, default=min(len(VARIANTS), cores()), metavar="N")
+    parser.add_argument("--encoders", default=",".join(nanos()), metavar="NAME,…")
+    parser.add_argument("--jobs", type=int, default=min(len(nanos()), cores()), metavar="N")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     for field in fields(Recipe):
@@ -298,10 +299,10 @@ def parse_encoders(words: str) -> list[str]:
     """
     names = [word for word in words.split(",") if word]
     for name in names:
-        if name not in VARIANTS:
+        if name not in nanos():
             raise InputError(
-                f"{name!r} is no nano encoder; there are {', '.join(VARIANTS)}."
-                f"{did_you_mean(name, tuple(VARIANTS))}"
+                f"{name!r} is no nano encoder; there are {', '.join(nanos())}."
+                f"{did_you_mean(name, tuple(nanos()))}"
             )
     return names
 

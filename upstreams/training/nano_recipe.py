@@ -17,16 +17,9 @@ from superbit.upstreams.spec import TWIN_PREFIX
 from superbit.upstreams.training.manifest import read_manifest
 from superbit.upstreams.training.state import LAST
 from superbit.upstreams.training.units import load_units
+from superbit.upstreams.variant import nanos
 
 LARGEST_BYTES = 3_000_000  # of a shipped file
-# The folder of each nano size. Their order gives the seeds.
-VARIANTS = {
-    "vanilla_nano": "vanilla",
-    "conformer_nano": "conformer_s",
-    "squeeze_nano": "squeeze_xs",
-    "sparseformer_dn_nano": "sparseformer_dn_s",
-    "sparseformer_sw_nano": "sparseformer_sw_s",
-}
 _OF_A_RUN = ("update", "audio_hours", "seconds", "held_out", "skipped_files", "nan_updates")
 
 
@@ -77,7 +70,7 @@ def package(
             "made_by": record,
             "stages": {stage: _stage(loaded[stage].training) for stage in stages},
         }
-        folder = out / VARIANTS[name] / shipped
+        folder = out / nanos()[name] / shipped
         checkpoint.save(folder, loaded[last].model, dtype=torch.float16, training=training)
         size = (folder / checkpoint.WEIGHTS_FILE).stat().st_size
         if size > LARGEST_BYTES:
@@ -165,7 +158,7 @@ class Recipe:
 
     def seed_of(self, name: str) -> int:
         """Return the seed of one encoder."""
-        return self.seed + list(VARIANTS).index(name)
+        return self.seed + list(nanos()).index(name)
 
     def command(self) -> str:
         """Return the command line that says so, without folders."""
