@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from superbit.benchmark import error_flow_command as command
-from superbit.upstreams import checkpoint, registry
+from superbit.upstreams import checkpoint, registry, variant
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.quantization.convert import binarize_, calibrate

@@ -13,8 +13,8 @@ from safetensors import safe_open
 
 from superbit.upstreams import checkpoint, expert
 from superbit.upstreams.training import nano, train
-from superbit.upstreams.training.nano_recipe import LARGEST_BYTES, VARIANTS, Recipe, estimated_total
-from superbit.upstreams.variant import size_of
+from superbit.upstreams.training.nano_recipe import LARGEST_BYTES, Recipe, estimated_total
+from superbit.upstreams.variant import nanos, size_of
 
 ROOT = Path(__file__).parents[2]
 RECIPE = Recipe(
@@ -54,7 +54,7 @@ def check_shipped(folder: Path) -> None:
     """Check what any shipped checkpoint must be, by its folder."""
     name = folder.name
     size = name.removeprefix("bq_")
-    assert folder.parent.name == VARIANTS[size]
+    assert folder.parent.name == nanos()[size]
     assert (folder / "model.safetensors").stat().st_size <= LARGEST_BYTES
     with safe_open(folder / "model.safetensors", framework="numpy") as content:
         kinds = {content.get_slice(key).get_dtype() for key in content.keys()}  # noqa: SIM118
@@ -101,7 +101,7 @@ def test_what_is_shipped():
     folders = [file.parent for file in (ROOT / "upstreams").glob("*/*/model.safetensors")]
     for folder in folders:
         check_shipped(folder)
-    assert len(folders) == 2 * len(VARIANTS)
+    assert len(folders) == 2 * len(nanos())
 
 
 def test_by_name(made, monkeypatch):
@@ -162,7 +162,7 @@ def test_stopped_in_every_stage_it_gives_the_same(made, speech, tmp_path, monkey
 
 
 def test_the_two_sparse_ones_differ_by_their_seed():
-    seeds = [Recipe(seed=3).seed_of(name) for name in VARIANTS]
+    seeds = [Recipe(seed=3).seed_of(name) for name in nanos()]
     assert seeds == [3, 4, 5, 6, 7]
     assert size_of("sparseformer_dn_nano") == size_of("sparseformer_sw_nano")
 
@@ -173,7 +173,7 @@ def test_the_plan(capsys):
     assert said.splitlines()[0].startswith("  conformer_nano: 1000 + 700 updates and 400")
     assert "2 at a time, one thread each: about " in said
     # at most 75 minutes on two cores is the promise; whole or in part above an hour
-    seconds = estimated_total(list(VARIANTS), Recipe(), jobs=2)
+    seconds = estimated_total(list(nanos()), Recipe(), jobs=2)
     assert 30 * 60 < seconds < 75 * 60
     one, two = (estimated_total(["vanilla_nano"], Recipe(), jobs=n) for n in (1, 2))
     assert one == two
@@ -191,6 +191,6 @@ def test_a_wheel_carries_them():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     data = config["options.package_data"]
-    for variant in VARIANTS.values():
+    for variant in nanos().values():
         patterns = data[f"superbit.upstreams.{variant}"].split(", ")
         assert patterns == ["*/model.safetensors", "*/config.json"]
