@@ -77,7 +77,7 @@ class HubertConfig:
         _require_division("position_groups", self.position_groups, self.dim)
         kind = encoder_kinds.settings_of(self.encoder)
         if self.own is None and kind is not None:
-            object.__setattr__(self, "own", kind())
+            object.__setattr__(self, "own", _own(kind, {}))
         if type(self.own) is not (kind or type(None)):
             needed = "None" if kind is None else f"one of {kind.__name__}"
             raise InputError(

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -43,8 +43,8 @@ from superbit.upstreams.training.distil_training import student_of
 from superbit.upstreams.training.objective import Pretrainer, dropped_layers
 from superbit.upstreams.variant import size_of, sizes
 
-README = (Path(__file__).parents[2] / "upstreams" / "README.md").read_text(encoding="utf-8")
-DEPTHWISE, MINE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[-2:]
+PLUGIN = Path(__file__).parents[1] / "plugin"
+DEPTHWISE = (PLUGIN / "my_package" / "hubconf.py").read_text(encoding="utf-8")
 
 # Gates over time in a loop, a parameter of its own, and a product outside of any module.
 GATED = """
@@ -304,16 +304,98 @@ def test_error_flow_and_training_take_a_new_kind(kind):
 
 def test_a_file_that_is_not_installed_brings_a_kind_by_its_path(no_kinds, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("kind.py").write_text(f"{DEPTHWISE}\n\n{MINE}")
-    twin = registry.load_upstream("kind.py:mine+policy=w1a1")
-    assert twin.expert.model.policy.name == "w1a1"
-    assert "+untrained" in str(twin.spec)
-    row = table1_rows(accounting="both", specs=["kind.py:mine+policy=w1a1"], seconds=1.0)[0]
-    assert row["honest_quantized_parameters"] == 2 * (64 * 31 + 2 * 64 * 128)
-    assert (row["storage_mb"], row["precision"]) == (None, "FP32-W1A1")
-    Path("plain.py").write_text(MINE.replace(", policy=None", "").replace(", policy=policy", ""))
+    Path("kind.py").write_text(DEPTHWISE)
+    for spec in ("kind.py:depthwise_nano+policy=w1a1", "kind.py:bq_depthwise_nano"):
+        twin = registry.load_upstream(spec)
+        assert twin.expert.model.policy.name == "w1a1"
+        assert "+untrained" in str(twin.spec)
+        row = table1_rows(accounting="both", specs=[spec], seconds=1.0)[0]
+        assert row["honest_quantized_parameters"] == 2 * (64 * 31 + 2 * 64 * 128)
+        assert (row["storage_mb"], row["precision"]) == (None, "FP32-W1A1")
+    Path("plain.py").write_text(PLAIN)
     with pytest.raises(InputError, match=r"'\+policy' is for superbit's own encoders"):
         registry.load("plain.py:mine+policy=w1a1")
+
+
+PLAIN = """
+from superbit.upstreams.expert import build
+
+
+def mine(ckpt=None, untrained=False, **kwargs):
+    return build("depthwise_nano", ckpt=ckpt, untrained=untrained)
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OddSettings:
+    width: int = 3
+    depthwise_kernel: int = 31  # the name of a setting of superbit's own kinds: nothing forbids it
+
+    def __post_init__(self):
+        if self.width % 2 == 0:
+            raise ValueError("width must be odd")
+
+    def check(self, config):
+        if self.width > config.dim:
+            raise InputError(f"width is {self.width}, more than dim {config.dim}.")
+
+
+@pytest.mark.usefixtures("no_kinds")
+def test_what_a_kind_has_of_its_own_is_named_checked_and_stored_flat(tmp_path):
+    own = {"odd_nano": {**SIZES["odd_nano"], "width": 5}}
+    superbit.upstreams.register_encoder("odd", _encoder(), sizes=own, settings=OddSettings)
+    size = size_of("odd_nano")
+    assert size.own == OddSettings(width=5)
+    flat = size.to_dict()
+    assert (flat["width"], flat["depthwise_kernel"], flat["sparse_stride"]) == (5, 31, 32)
+    checkpoint.save(tmp_path / "odd", untrained_model(size))
+    assert registry.load(f"odd_nano@{tmp_path / 'odd'}").model.config == size
+    for changes, said in (
+        ({"width": 4}, "OddSettings: width must be odd"),
+        ({"width": 17}, "width is 17, more than dim 16"),
+        ({"widht": 3}, "Did you mean 'width'"),
+        ({"sparse_stride": 4}, "sparse_stride is 4, which is not for the odd encoder"),
+    ):
+        with pytest.raises(InputError, match=said):
+            HubertConfig.from_dict({**flat, **changes})
+
+
+@pytest.mark.usefixtures("no_kinds")
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (make_dataclass("Loose", [("width", int, 3)]), "a frozen dataclass is needed"),
+        ({"width": 3}, "a frozen dataclass is needed"),
+        (make_dataclass("Same", [("dim", int, 3)], frozen=True), "'dim', which all encoders share"),
+    ],
+)
+def test_settings_that_are_none_are_refused(settings, said):
+    with pytest.raises(InputError, match=said):
+        superbit.upstreams.register_encoder("odd", _encoder(), settings=settings)
+    assert encoder_kinds.kinds() == encoder_kinds.ENCODERS
+
+
+@pytest.mark.usefixtures("no_kinds")
+def test_a_pair_of_a_registered_kind_names_it_and_one_of_superbits_kinds_does_not():
+    register = superbit.upstreams.register_encoder
+    register("odd", _encoder())
+    size = HubertConfig(encoder="odd", **SIZES["odd_nano"])
+    functions = superbit.upstreams.pair("odd_nano", size)
+    assert [function.__name__ for function in functions] == ["odd_nano", "bq_odd_nano"]
+    assert {"odd_nano", "bq_odd_nano"} <= set(superbit.upstreams.names())
+    assert functions[1](untrained=True).model.policy.name == "w1a1"
+    for name, said in (("vanilla_nano", "is taken"), ("bq_odd", "does not begin with 'bq_'")):
+        with pytest.raises(InputError, match=said):
+            superbit.upstreams.pair(name, size)
+    with (
+        registry.registered("mine", functions[0]),
+        pytest.raises(InputError, match="is another upstream's"),
+    ):
+        superbit.upstreams.pair("mine", size)
+    small = replace(size_of("vanilla_nano"), layers=1)
+    plain, _ = superbit.upstreams.pair("vanilla_nano", small)
+    assert len(plain(untrained=True).model.encoder.layers) == 1
+    assert size_of("vanilla_nano").layers == 4
 
 
 def test_the_command_line_checks_a_kind_of_an_installed_package(installed, capfd, monkeypatch):
