@@ -19,7 +19,7 @@ from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.quantization.convert import quantizer_scales
-from superbit.upstreams.training import distil_command, train
+from superbit.upstreams.training import command, runs, train
 from superbit.upstreams.training.configuration import load_config, load_distillation_config
 from superbit.upstreams.training.distributed import World
 from superbit.upstreams.training.evaluation import Meter
@@ -89,10 +89,10 @@ def teacher(tmp_path_factory):
 
 
 def run(corpus, teacher, out, *, policy="w1a1", labels=True, say=lambda line: None, **changes):
-    outcomes = distil_command.run_distillation(
+    outcomes = runs.run_distillation(
         load_distillation_config("distil_nano", changes={**MICRO, **changes}),
-        teacher=distil_command.load_teacher(Path(teacher)),
-        policies=distil_command.parse_policies(policy),
+        teacher=runs.load_teacher(Path(teacher)),
+        policies=command.parse_policies(policy),
         manifests=Path(corpus),
         labels=Path(corpus) if labels else None,
         out=Path(out),
@@ -162,13 +162,13 @@ def test_two_ranks_are_one_with_twice_the_batch(teacher, tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     program = f"""
-    with distil_command.joined("cpu") as world:
+    with command.joined("cpu") as world:
         config = load_distillation_config(
             "distil_nano", changes={{**MICRO, **{one_update!r}, "batch_samples": 19_200}}
         )
-        list(distil_command.run_distillation(
-            config, teacher=distil_command.load_teacher(Path({str(teacher)!r})),
-            policies=distil_command.parse_policies("w1a1"), manifests=Path({str(corpus)!r}),
+        list(runs.run_distillation(
+            config, teacher=runs.load_teacher(Path({str(teacher)!r})),
+            policies=command.parse_policies("w1a1"), manifests=Path({str(corpus)!r}),
             labels=Path({str(corpus)!r}), out=Path({str(tmp_path / "two")!r}), world=world,
         ))
     """
@@ -237,7 +237,8 @@ def test_each_step_starts_from_the_last_and_learns_from_it(corpus, teacher, tmp_
     assert outcomes[0].held_out["hidden_loss"] > 0
 
 
-def test_what_lies_before_the_encoder_stays_the_teachers(corpus, teacher, tmp_path):
+def test_what_lies_before_the_encoder_stays_the_teachers(corpus, teacher, tmp_path, monkeypatch):
+    made = caught(monkeypatch)
     run(corpus, teacher, tmp_path)
     fp32 = checkpoint.load(teacher).model.state_dict()
     twin = checkpoint.load(tmp_path / "w1a1/last").model.state_dict()
@@ -246,6 +247,13 @@ def test_what_lies_before_the_encoder_stays_the_teachers(corpus, teacher, tmp_pa
     assert not [name for name in changed if name.startswith(shared)]
     assert "final_proj.weight" in changed
     assert "encoder_norm.weight" in changed
+    (trainer, start) = made[0]
+    learnt = {name for name, value in twin.items() if not torch.equal(value, start[name])}
+    for part in ("scale", "shift", "query.weight", "attention_norm.bias"):
+        assert any(name.endswith(part) for name in learnt), part
+    assert not any(
+        parameter.grad is not None for parameter in trainer.objective._teacher.parameters()
+    )
 
 
 @pytest.mark.parametrize("name", ["vanilla_nano", "conformer_nano", "squeeze_nano"])
@@ -257,6 +265,13 @@ def test_the_held_out_error_falls(corpus, tmp_path, name):
     held_out = [line for line in map(json.loads, lines) if line["event"] == "held_out"]
     assert held_out[-1]["hidden_loss"] == outcome.held_out["hidden_loss"]
     assert held_out[-1]["hidden_loss"] < 0.9 * held_out[0]["hidden_loss"]
+    # of whole utterances too, against what calibration alone leaves
+    model, twin = (checkpoint.load(path).model for path in (teacher, tmp_path / "run/w1a1/last"))
+    unseen = [torch.from_numpy(read_samples(corpus / f"valid-{index}.wav")) for index in range(3)]
+    begun = student_of(model.eval(), "w1a1")
+    calibrate(begun, unseen)
+    start, end = (hidden_errors(each, model, unseen) for each in (begun, twin))
+    assert end.mean < 0.9 * start.mean
     # labels are only looked at: at random, so neither model predicts them
     assert 0 < outcome.held_out["teacher_masked_accuracy"] < 0.5
     assert outcome.held_out["chance_loss"] < np.log(UNITS)
@@ -351,10 +366,10 @@ def test_the_papers_sizes_learn(tmp_path, name):
     checkpoint.save(tmp_path / "teacher", untrained_model(size_of(name)))
     changes = {"updates": 20, "warm_up_updates": 2, "validate_every": 20, "save_every": 20}
     changes |= {"crop_samples": 16_000, "min_samples": 16_000, "batch_samples": 32_000}
-    (outcome,) = distil_command.run_distillation(
+    (outcome,) = runs.run_distillation(
         load_distillation_config("distil", changes={**changes, "workers": 0}),
-        teacher=distil_command.load_teacher(tmp_path / "teacher"),
-        policies=distil_command.parse_policies("w1a1"),
+        teacher=runs.load_teacher(tmp_path / "teacher"),
+        policies=command.parse_policies("w1a1"),
         manifests=corpus,
         labels=None,
         out=tmp_path / "run",

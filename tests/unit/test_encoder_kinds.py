@@ -37,9 +37,9 @@ from superbit.upstreams.quantization.policy import (
     policy_from_dict,
     read_policy,
 )
+from superbit.upstreams.training.command import parse_policies
 from superbit.upstreams.training.distil import DistillationBatch, distillation_losses
-from superbit.upstreams.training.distil_command import parse_policies
-from superbit.upstreams.training.distil_training import student_of
+from superbit.upstreams.training.distil_objective import student_of
 from superbit.upstreams.training.objective import Pretrainer, dropped_layers
 from superbit.upstreams.variant import size_of, sizes
 
@@ -287,7 +287,7 @@ def test_error_flow_and_training_take_a_new_kind(kind):
     student = student_of(pair.model, load_policy("w1a1"))
     calibrate(student, sound.waveforms)
     batch = DistillationBatch(waveforms=torch.stack(audio(8_000, 8_000)))
-    distillation_losses(student, pair.model, batch).total.backward()
+    distillation_losses(student, pair.model, batch).hidden.backward()
     assert all(
         parameter.grad.abs().sum() > 0
         for name, parameter in student.named_parameters()

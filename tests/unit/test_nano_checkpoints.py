@@ -11,9 +11,10 @@ import soundfile
 import torch
 from safetensors import safe_open
 
+from superbit.benchmark.cli import main
 from superbit.upstreams import checkpoint, expert
 from superbit.upstreams.training import nano, train
-from superbit.upstreams.training.nano_recipe import LARGEST_BYTES, Recipe, estimated_total
+from superbit.upstreams.training.nano import LARGEST_BYTES, Recipe, estimated_total
 from superbit.upstreams.variant import nanos, size_of
 
 ROOT = Path(__file__).parents[2]
@@ -64,12 +65,9 @@ def check_shipped(folder: Path) -> None:
     assert loaded.model.config.layers == size_of(size).layers
     assert (None if name == size else "w1a1") == (loaded.model.policy and loaded.model.policy.name)
     by = loaded.training["made_by"]
-    # what is shipped was made when the room was called pretraining
-    assert (
-        by["command"]
-        .replace(".pretraining.", ".training.")
-        .startswith("python -m superbit.upstreams.training.nano --seed ")
-    )
+    # what is shipped was made before there was the verb
+    before = "python -m superbit.upstreams.pretraining.nano"
+    assert by["command"].replace(before, "superbit nano").startswith("superbit nano --seed ")
     assert {"commit", "dirty", "seed", "speech", "units", "host", "date"} <= by.keys()
     assert by["speech"]["train_hours"] > 0
     stages = loaded.training["stages"]
@@ -168,7 +166,7 @@ def test_the_two_sparse_ones_differ_by_their_seed():
 
 
 def test_the_plan(capsys):
-    assert nano.main(["--speech", "s", "--work", "w", "--jobs", "2", "--dry-run"]) == 0
+    assert main(["nano", "--speech", "s", "--work", "w", "--jobs", "2", "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert said.splitlines()[0].startswith("  conformer_nano: 1000 + 700 updates and 400")
     assert "2 at a time, one thread each: about " in said
@@ -179,11 +177,21 @@ def test_the_plan(capsys):
     assert one == two
 
 
+def test_a_recipe_s_options_are_all_there_and_by_default_the_recipe_s_own(monkeypatch):
+    made = []
+    monkeypatch.setattr(nano, "make_all", lambda *given, **more: made.append((given, more)) or 0)
+    assert main(["nano", "--speech", "s", "--work", "w"]) == 0
+    recipe = Recipe(seed=7, clusters=3, layer=1, start="fresh", updates_twin=9)
+    assert main([*recipe.command().split()[1:], "--speech", "s", "--work", "w"]) == 0
+    assert [given[1] for given, _ in made] == [Recipe(), recipe]
+    assert [given[2].out for given, _ in made] == [Path(expert.__file__).parent] * 2
+
+
 def test_wrong_input(tmp_path, capsys):
-    given = ["--speech", str(tmp_path / "speech"), "--work", str(tmp_path / "work")]
-    assert nano.main([*given, "--encoders", "vanila_nano"]) == 2
+    given = ["nano", "--speech", str(tmp_path / "speech"), "--work", str(tmp_path / "work")]
+    assert main([*given, "--encoders", "vanila_nano"]) == 2
     assert "Did you mean 'vanilla_nano'?" in capsys.readouterr().err
-    assert nano.main(given) == 2
+    assert main(given) == 2
     assert "train.tsv is not there" in capsys.readouterr().err
 
 

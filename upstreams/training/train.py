@@ -37,10 +37,9 @@ from superbit.upstreams.training.configuration import (
 )
 from superbit.upstreams.training.data import Batches, MicroBatch
 from superbit.upstreams.training.distributed import World, in_parallel, synchronised
-from superbit.upstreams.training.evaluation import Meter, held_out
+from superbit.upstreams.training.evaluation import Meter, finite, held_out, sentence
 from superbit.upstreams.training.manifest import SAMPLE_RATE
 from superbit.upstreams.training.objective import Counts, Objective, dropped_layers, seed_of
-from superbit.upstreams.training.reporting import finite, sentence
 from superbit.upstreams.training.state import RunFolder, check_same_run
 
 # Updates in a row without a finite gradient after which going on makes no sense.
