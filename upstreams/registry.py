@@ -8,6 +8,7 @@ names, and :func:`put_into_hub` warns of one that is taken.
 
 from __future__ import annotations
 
+import os
 import sys
 import types
 import warnings
@@ -25,7 +26,7 @@ from superbit.upstreams.extras import how_to_install, pip_line
 from superbit.upstreams.identity import further
 from superbit.upstreams.identity.fingerprint import weights_sha256
 from superbit.upstreams.identity.further import Further
-from superbit.upstreams.spec import TWIN_POLICY, TWIN_PREFIX, UpstreamSpec
+from superbit.upstreams.spec import TWIN_POLICY, TWIN_PREFIX, UpstreamSpec, spelled
 
 if TYPE_CHECKING:
     from torch import nn
@@ -262,7 +263,11 @@ def find(name: str, *, twin: bool = False) -> UpstreamEntry:
 
 
 def load(
-    spec: str, ckpt: str | None = None, *, train: bool = False, draw_seed: int = 0
+    spec: str | os.PathLike[str] | UpstreamSpec,
+    ckpt: str | None = None,
+    *,
+    train: bool = False,
+    draw_seed: int = 0,
 ) -> nn.Module:
     """Return the upstream that ``spec`` names, ready to give hidden states.
 
@@ -290,7 +295,8 @@ def load(
 
     Args:
         spec: ``NAME[@CHECKPOINT][+untrained][+policy=POLICY]``; ``superbit list upstreams`` has
-            the names, and s3prl's and ``path/to/hubconf.py:function`` are names too.
+            the names, and s3prl's and ``path/to/hubconf.py:function`` are names too; a path object
+            or an `UpstreamSpec` says the same.
         ckpt: the checkpoint, where it is not part of ``spec``.
         train: for fine-tuning, in train mode and with gradients, as s3prl's hub gives it.
         draw_seed: seed of what somebody else's builder draws at random; superbit's own untrained
@@ -300,6 +306,7 @@ def load(
         InputError: no such upstream (the message names the nearest), or a checkpoint that does not
             fit it. The model raises it too, for waveforms that it cannot take.
     """
+    spec = spelled(spec)
     parsed = UpstreamSpec.parse(spec)
     if ckpt is not None:
         if not str(ckpt):

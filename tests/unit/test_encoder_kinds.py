@@ -26,7 +26,7 @@ from superbit.benchmark.records.store import ResultStore
 from superbit.upstreams import checkpoint, encoder_kinds, expert, registry
 from superbit.upstreams.contract import check_upstream
 from superbit.upstreams.contract import render as render_report
-from superbit.upstreams.errors import InputError
+from superbit.upstreams.errors import BrokenUpstream, InputError
 from superbit.upstreams.hubert import Hubert, untrained_model
 from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.quantization.convert import binarize_, binarized_modules, calibrate
@@ -417,11 +417,13 @@ def test_a_checkpoint_finds_its_kind_and_a_broken_package_is_named(installed, tm
     encoder_kinds._registered.clear()
     sys.modules.pop("my_gated")
     (installed / "my_gated.py").write_text("import nothing_of_that_name")
-    with pytest.raises(InputError, match=r"'gated' of my-kinds cannot be imported: ModuleNotFound"):
+    said = r"'gated' of my-kinds cannot be imported: ModuleNotFound"
+    with pytest.raises(BrokenUpstream, match=said) as caught:
         checkpoint.load(tmp_path / "gated")
+    assert isinstance(caught.value.__cause__, ModuleNotFoundError)  # for --traceback
     (installed / "my_gated.py").write_text("x = 1")
     sys.modules.pop("my_gated", None)
-    with pytest.raises(InputError, match="my_gated registers no such kind"):
+    with pytest.raises(BrokenUpstream, match="my_gated registers no such kind"):
         checkpoint.load(tmp_path / "gated")
     shutil.rmtree(installed / "my_kinds-1.0.dist-info")
     with pytest.raises(InputError, match="encoder is 'gated'; known are vanilla"):
