@@ -42,7 +42,12 @@ from superbit.upstreams.training.configuration import DistillationConfig, load_d
 from superbit.upstreams.training.distil import HiddenErrors, hidden_errors
 from superbit.upstreams.training.distil_objective import student_of
 from superbit.upstreams.training.distributed import World
-from superbit.upstreams.training.manifest import SAMPLE_RATE, Manifest, audio_samples, read_samples
+from superbit.upstreams.training.manifest import (
+    SAMPLE_RATE,
+    AudioManifest,
+    audio_samples,
+    read_samples,
+)
 from superbit.upstreams.training.state import LAST, LOG
 from superbit.upstreams.variant import size_of
 
@@ -72,7 +77,7 @@ class Speech:
     """
 
     manifests: Path
-    train: Manifest
+    train: AudioManifest
     held_out: list[Tensor]
 
     @property
@@ -106,9 +111,9 @@ def embedded_speech(paths_file: Path, manifests: Path, *, held_out: int = 12) ->
     librispeech = load_paths(paths_file).librispeech
     assert librispeech is not None
 
-    def listed(split: str, part: str, every: int = 1) -> Manifest:
+    def listed(split: str, part: str, every: int = 1) -> AudioManifest:
         found = sorted((librispeech.root / part).rglob("*.flac"))[::every]
-        manifest = Manifest(
+        manifest = AudioManifest(
             file=manifests / f"{split}.tsv",
             root=librispeech.root,
             paths=tuple(str(file.relative_to(librispeech.root)) for file in found),

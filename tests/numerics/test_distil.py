@@ -31,7 +31,7 @@ from superbit.upstreams.training.distil_objective import (
     parameter_groups,
     student_of,
 )
-from superbit.upstreams.training.objective import Counts
+from superbit.upstreams.training.objective import FrameCounts
 from superbit.upstreams.variant import size_of
 
 KINDS = ("vanilla", "conformer", "squeezeformer", "squeezeformer_faithful", "sparseformer")
@@ -289,7 +289,7 @@ def test_the_loss_of_an_update_weighs_units_by_masked_frames():
     mask = torch.zeros(2, 24, dtype=torch.bool)
     mask[0, 5:15] = mask[1, 3:7] = True
     sums = objective.module(samples, torch.zeros_like(mask, dtype=torch.long), mask)
-    counts = Counts(masked=2.0 * 14, unmasked=2.0 * (48 - 14))  # of two such micro-batches
+    counts = FrameCounts(masked=2.0 * 14, unmasked=2.0 * (48 - 14))  # of two such micro-batches
     losses = distillation_losses(
         student,
         teacher,

@@ -14,11 +14,11 @@ from safetensors import safe_open
 from superbit.benchmark.cli import main
 from superbit.upstreams import checkpoint, expert
 from superbit.upstreams.training import nano, train
-from superbit.upstreams.training.nano import LARGEST_BYTES, Recipe, estimated_total
+from superbit.upstreams.training.nano import LARGEST_BYTES, NanoRecipe, estimated_total
 from superbit.upstreams.variant import nanos, size_of
 
 ROOT = Path(__file__).parents[2]
-RECIPE = Recipe(
+RECIPE = NanoRecipe(
     seed=5, clusters=6, layer=1, layer_clusters=5, updates_1=3, updates_2=2, updates_twin=2
 )
 SMALL = {"batch_samples": 16_000, "crop_samples": 8_000, "min_samples": 4_000, "precision": "fp32"}
@@ -44,7 +44,7 @@ def speech(tmp_path_factory):
 def made(speech, tmp_path_factory):
     """One encoder and its twin, while another fails."""
     folder = tmp_path_factory.mktemp("nano")
-    places = nano.Places(speech=speech, work=folder / "work", out=folder / "out")
+    places = nano.NanoFolders(speech=speech, work=folder / "work", out=folder / "out")
     places.work.mkdir()
     (places.work / "squeeze_nano").write_text("in the way")
     failed = nano.make_all([NAME, "squeeze_nano"], RECIPE, places, jobs=1, settings=SMALL)
@@ -130,7 +130,7 @@ def test_what_is_done_is_not_done_again(made, capsys):
 
 
 def test_stopped_in_every_stage_it_gives_the_same(made, speech, tmp_path, monkeypatch):
-    places = nano.Places(speech=speech, work=tmp_path / "work", out=tmp_path / "out")
+    places = nano.NanoFolders(speech=speech, work=tmp_path / "work", out=tmp_path / "out")
     shutil.copytree(made[0].mfcc_labels, places.mfcc_labels)
     shutil.copy(made[0].mfcc_units, places.mfcc_units)
     settings = {**SMALL, "save_every": 1, "validate_every": 1}
@@ -160,7 +160,7 @@ def test_stopped_in_every_stage_it_gives_the_same(made, speech, tmp_path, monkey
 
 
 def test_the_two_sparse_ones_differ_by_their_seed():
-    seeds = [Recipe(seed=3).seed_of(name) for name in nanos()]
+    seeds = [NanoRecipe(seed=3).seed_of(name) for name in nanos()]
     assert seeds == [3, 4, 5, 6, 7]
     assert size_of("sparseformer_dn_nano") == size_of("sparseformer_sw_nano")
 
@@ -171,9 +171,9 @@ def test_the_plan(capsys):
     assert said.splitlines()[0].startswith("  conformer_nano: 1000 + 700 updates and 400")
     assert "2 at a time, one thread each: about " in said
     # at most 75 minutes on two cores is the promise; whole or in part above an hour
-    seconds = estimated_total(list(nanos()), Recipe(), jobs=2)
+    seconds = estimated_total(list(nanos()), NanoRecipe(), jobs=2)
     assert 30 * 60 < seconds < 75 * 60
-    one, two = (estimated_total(["vanilla_nano"], Recipe(), jobs=n) for n in (1, 2))
+    one, two = (estimated_total(["vanilla_nano"], NanoRecipe(), jobs=n) for n in (1, 2))
     assert one == two
 
 
@@ -181,9 +181,9 @@ def test_a_recipe_s_options_are_all_there_and_by_default_the_recipe_s_own(monkey
     made = []
     monkeypatch.setattr(nano, "make_all", lambda *given, **more: made.append((given, more)) or 0)
     assert main(["nano", "--speech", "s", "--work", "w"]) == 0
-    recipe = Recipe(seed=7, clusters=3, layer=1, start="fresh", updates_twin=9)
+    recipe = NanoRecipe(seed=7, clusters=3, layer=1, start="fresh", updates_twin=9)
     assert main([*recipe.command().split()[1:], "--speech", "s", "--work", "w"]) == 0
-    assert [given[1] for given, _ in made] == [Recipe(), recipe]
+    assert [given[1] for given, _ in made] == [NanoRecipe(), recipe]
     assert [given[2].out for given, _ in made] == [Path(expert.__file__).parent] * 2
 
 

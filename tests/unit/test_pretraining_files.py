@@ -11,7 +11,7 @@ from superbit.upstreams.training.configuration import (
     model_config,
     parse_changes,
 )
-from superbit.upstreams.training.data import Batches
+from superbit.upstreams.training.data import CropBatches
 from superbit.upstreams.training.estimate import estimate, forward_macs
 from superbit.upstreams.training.labels import Labels, crop_labels, labels_text
 from superbit.upstreams.training.manifest import list_audio, read_manifest
@@ -159,7 +159,7 @@ def test_audio_below_the_minimum_length(tmp_path):
     with pytest.raises(
         InputError, match=r"has no audio of at least 32000 samples .*; its longest file has 16000"
     ):
-        Batches(manifest, labels, load_config("phase1"), frames=lambda samples: samples // 320)
+        CropBatches(manifest, labels, load_config("phase1"), frames=lambda samples: samples // 320)
 
 
 def test_presets_hold_the_papers_values():

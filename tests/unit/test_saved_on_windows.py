@@ -23,7 +23,7 @@ from superbit.upstreams.importing.reading import _hugging_face_facts
 from superbit.upstreams.quantization.policy import read_policy
 from superbit.upstreams.training.configuration import load_config
 from superbit.upstreams.training.labels import Labels, sidecar_of
-from superbit.upstreams.training.manifest import Manifest, read_manifest
+from superbit.upstreams.training.manifest import AudioManifest, read_manifest
 from superbit.upstreams.variant import size_of
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +84,7 @@ def _manifest(folder):
 
 
 def _utterances():
-    return Manifest(
+    return AudioManifest(
         file=Path("train.tsv"), root=Path(), paths=("a", "b"), samples=np.array([1_600, 3_200])
     )
 

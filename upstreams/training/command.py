@@ -33,7 +33,7 @@ from superbit.upstreams.training.runs import (
     run_distillation,
     run_pretraining,
 )
-from superbit.upstreams.training.train import Outcome
+from superbit.upstreams.training.train import FinishedRun
 
 _NAMED_AT_MOST = 5  # files that a report of skipped ones names
 
@@ -185,7 +185,7 @@ def parse_policies(words: str) -> list[Policy]:
 
 def _pretrain(
     arguments: argparse.Namespace, config: PretrainingConfig, size: HubertConfig, world: World
-) -> Outcome:
+) -> FinishedRun:
     return run_pretraining(
         config,
         name=arguments.model,
@@ -274,7 +274,7 @@ def _tensorboard(out: Path) -> Callable[[int, dict[str, Any]], None] | None:
     return write
 
 
-def _describe(outcome: Outcome) -> str:
+def _describe(outcome: FinishedRun) -> str:
     """Return how a run went, in a sentence."""
     return (
         f"{outcome.folder / 'last'}: {outcome.update:,} updates, {outcome.audio_hours:.2f} hours "

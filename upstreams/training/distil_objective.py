@@ -26,7 +26,7 @@ from superbit.upstreams.quantization.convert import binarize_, quantizer_scales
 from superbit.upstreams.quantization.policy import Policy
 from superbit.upstreams.training.configuration import DistillationConfig
 from superbit.upstreams.training.distil import DistillationBatch, distillation_losses
-from superbit.upstreams.training.objective import UNIT_EMBEDDINGS, Counts
+from superbit.upstreams.training.objective import UNIT_EMBEDDINGS, FrameCounts
 
 PHASE = "distillation"
 # What lies before the encoder: the teacher's, and nothing is learnt in it.
@@ -123,7 +123,7 @@ class DistillationSums:
     teacher_correct: Tensor
 
     @staticmethod
-    def means(total: Mapping[str, float], counts: Counts) -> dict[str, float]:
+    def means(total: Mapping[str, float], counts: FrameCounts) -> dict[str, float]:
         """Return means of what added up over many; of labels only where there are any."""
         frames, masked = max(counts.frames, 1.0), max(counts.masked, 1.0)
         means = {
@@ -259,7 +259,7 @@ class DistillationObjective:
             for each in groups
         ]
 
-    def loss(self, sums: DistillationSums, counts: Counts) -> Tensor:
+    def loss(self, sums: DistillationSums, counts: FrameCounts) -> Tensor:
         """Return one micro-batch's part of the update's loss; the parts of all add up to it."""
         hidden = sums.hidden / counts.frames
         return hidden + self.config.unit_weight * sums.units / max(counts.masked, 1.0)

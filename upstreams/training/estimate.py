@@ -68,7 +68,7 @@ def forward_macs(config: HubertConfig, samples: int, *, front_end_only: bool = F
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class TrainingEstimate:
     """What a run takes.
 
     Attributes:
@@ -88,7 +88,7 @@ class Estimate:
 
 def estimate(
     config: TrainingConfig, size: HubertConfig, *, hardware: str, devices: int, taught: bool = False
-) -> Estimate:
+) -> TrainingEstimate:
     """Return what a run takes on so many devices of one kind, a rank on each.
 
     Args:
@@ -116,7 +116,7 @@ def estimate(
     pace = paper_operations / PAPER_SECONDS_PER_UPDATE
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in Hubert(size).parameters())
-    return Estimate(
+    return TrainingEstimate(
         parameters=parameters,
         operations=operations,
         seconds_of_audio=devices * config.accumulate * config.batch_samples / SAMPLE_RATE,

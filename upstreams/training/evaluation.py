@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from superbit.upstreams.training.data import Batches
+from superbit.upstreams.training.data import CropBatches
 from superbit.upstreams.training.distributed import World
-from superbit.upstreams.training.objective import Counts, Objective, Sums
+from superbit.upstreams.training.objective import FrameCounts, Objective, Sums
 
 
 @torch.no_grad()
 def held_out(
     objective: Objective,
-    data: Batches,
+    data: CropBatches,
     world: World,
     autocast: Callable[[], AbstractContextManager[None]],
     say: Callable[[str], None] = lambda line: None,
@@ -101,7 +101,7 @@ class Meter:
         values = self._world.total(self._sums).tolist()
         total = dict(zip((*self._keys, *_COUNTED), values, strict=True))
         self._sums = self._zeros()
-        counts = Counts(masked=total["masked"], unmasked=total["unmasked"])
+        counts = FrameCounts(masked=total["masked"], unmasked=total["unmasked"])
         return {
             **self._kind.means(total, counts),
             "samples": total["samples"],

@@ -32,7 +32,7 @@ from superbit.upstreams.training.configuration import (
     model_config,
 )
 from superbit.upstreams.training.distributed import World, joined
-from superbit.upstreams.training.features import FeatureSource, hidden_source, mfcc_source
+from superbit.upstreams.training.features import UnitFeatures, hidden_source, mfcc_source
 from superbit.upstreams.training.manifest import read_manifest
 from superbit.upstreams.training.runs import load_teacher, run_distillation, run_pretraining
 from superbit.upstreams.training.state import LAST
@@ -62,7 +62,7 @@ UNITS_SECONDS = 40.0  # of fitting units of an hour of speech, and labelling it
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class NanoRecipe:
     """What fixes the checkpoints, given the speech.
 
     Attributes:
@@ -101,8 +101,14 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Places:
-    """Where things are and go: see the module."""
+class NanoFolders:
+    """Where things are and go.
+
+    Attributes:
+        speech: folder of ``train.tsv`` and ``valid.tsv``, of ``superbit corpus speech``.
+        work: folder of units, labels and runs.
+        out: checkpoints go to ``OUT/VARIANT/NAME``.
+    """
 
     speech: Path
     work: Path
@@ -122,10 +128,10 @@ class Places:
 def nano_command(arguments: argparse.Namespace) -> int:
     """Run ``superbit nano`` and return its exit status."""
     given = vars(arguments)
-    recipe = Recipe(
+    recipe = NanoRecipe(
         **{
             field.name: given[field.name]
-            for field in fields(Recipe)
+            for field in fields(NanoRecipe)
             if given[field.name] is not None
         }
     )
@@ -134,7 +140,7 @@ def nano_command(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(plan(names, recipe, jobs))
         return 0
-    places = Places(
+    places = NanoFolders(
         speech=arguments.speech,
         work=arguments.work,
         out=arguments.out or Path(checkpoint.__file__).parent,
@@ -159,7 +165,7 @@ def parse_encoders(words: str) -> list[str]:
 
 
 def make_units(
-    source: FeatureSource,
+    source: UnitFeatures,
     *,
     speech: Path,
     clusters: int,
@@ -186,7 +192,7 @@ def make_units(
         label_manifest(job, jobs=jobs)
 
 
-def _are_of(file: Path, source: FeatureSource, clusters: int) -> bool:
+def _are_of(file: Path, source: UnitFeatures, clusters: int) -> bool:
     """Return whether a file holds so many units of just these features."""
     if not file.is_file():
         return False
@@ -197,7 +203,7 @@ def _are_of(file: Path, source: FeatureSource, clusters: int) -> bool:
 
 
 def make_encoder(
-    name: str, recipe: Recipe, places: Places, settings: dict[str, Any], device: str
+    name: str, recipe: NanoRecipe, places: NanoFolders, settings: dict[str, Any], device: str
 ) -> list[str]:
     """Train one encoder and its twin, package them, and return a sentence on each.
 
@@ -271,7 +277,7 @@ def make_encoder(
 
 
 def _make_twin(
-    recipe: Recipe,
+    recipe: NanoRecipe,
     *,
     settings: dict[str, Any],
     speech: Path,
@@ -304,8 +310,8 @@ def _begin_worker() -> None:
 
 def make_all(
     names: Sequence[str],
-    recipe: Recipe,
-    places: Places,
+    recipe: NanoRecipe,
+    places: NanoFolders,
     *,
     jobs: int,
     settings: dict[str, Any] | None = None,
@@ -442,14 +448,14 @@ def _accuracy(held_out: Mapping[str, float]) -> str:
     )
 
 
-def estimated_seconds(name: str, recipe: Recipe) -> float:
+def estimated_seconds(name: str, recipe: NanoRecipe) -> float:
     """Return how long one encoder takes on one thread, by `PACE`."""
     pretraining, distillation = PACE[name]
     pretrained = (recipe.updates_1 + recipe.updates_2) / pretraining
     return pretrained + recipe.updates_twin / distillation + UNITS_SECONDS
 
 
-def estimated_total(names: Sequence[str], recipe: Recipe, *, jobs: int) -> float:
+def estimated_total(names: Sequence[str], recipe: NanoRecipe, *, jobs: int) -> float:
     """Return how many seconds some encoders take, ``jobs`` at a time, the longest first."""
     busy = [0.0] * max(1, jobs)
     for name in longest_first(names, recipe):
@@ -457,7 +463,7 @@ def estimated_total(names: Sequence[str], recipe: Recipe, *, jobs: int) -> float
     return UNITS_SECONDS + max(busy)
 
 
-def plan(names: Sequence[str], recipe: Recipe, jobs: int) -> str:
+def plan(names: Sequence[str], recipe: NanoRecipe, jobs: int) -> str:
     """Return what will be done and about how long it takes, ``jobs`` encoders at a time."""
     lines = [
         f"  {name}: {recipe.updates_1} + {recipe.updates_2} updates and {recipe.updates_twin} of "
@@ -472,6 +478,6 @@ def plan(names: Sequence[str], recipe: Recipe, jobs: int) -> str:
     return "\n".join(lines)
 
 
-def longest_first(names: Sequence[str], recipe: Recipe) -> list[str]:
+def longest_first(names: Sequence[str], recipe: NanoRecipe) -> list[str]:
     """Return the encoders in the order in which they are begun."""
     return sorted(names, key=lambda name: -estimated_seconds(name, recipe))

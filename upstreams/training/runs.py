@@ -30,14 +30,14 @@ from superbit.upstreams.training.configuration import (
     PretrainingConfig,
     TrainingConfig,
 )
-from superbit.upstreams.training.data import Batches
+from superbit.upstreams.training.data import CropBatches
 from superbit.upstreams.training.distil_objective import DistillationObjective, student_of
 from superbit.upstreams.training.distributed import World
 from superbit.upstreams.training.labels import Labels
 from superbit.upstreams.training.manifest import read_manifest
 from superbit.upstreams.training.objective import UNIT_EMBEDDINGS, HubertObjective, Objective
 from superbit.upstreams.training.state import LAST, STATE_FILE, RunFolder, read_state
-from superbit.upstreams.training.train import Outcome, Trainer
+from superbit.upstreams.training.train import FinishedRun, Trainer
 
 QUANTIZATION_AWARE = "quantization-aware pre-training"
 
@@ -72,7 +72,7 @@ def run_pretraining(
     init: Path | None = None,
     say: Callable[[str], None] = print,
     scalars: Callable[[int, dict[str, Any]], None] | None = None,
-) -> Outcome:
+) -> FinishedRun:
     """Train one model, or go on with a run that is in ``out``.
 
     Args:
@@ -185,7 +185,7 @@ def run_distillation(
     world: World,
     say: Callable[[str], None] = print,
     scalars: Callable[[Path], Callable[[int, dict[str, Any]], None] | None] | None = None,
-) -> Iterator[Outcome]:
+) -> Iterator[FinishedRun]:
     """Train a twin of each policy, or go on with what is in ``out``, and yield how each went.
 
     Args:
@@ -331,7 +331,7 @@ def batches(
     units: int | None,
     rate: int | None,
     say: Callable[[str], None] = lambda line: None,
-) -> dict[str, Batches]:
+) -> dict[str, CropBatches]:
     """Return those of ``train``, in random order and crops, and of ``valid``, always the same.
 
     Args:
@@ -355,7 +355,7 @@ def batches(
             assert units is not None
             assert rate is not None
             known = Labels(labels / f"{split}.km", utterances, rate=rate, units=units)
-        found[split] = Batches(
+        found[split] = CropBatches(
             utterances,
             known,
             config,

@@ -30,15 +30,15 @@ from superbit.upstreams.errors import InputError
 from superbit.upstreams.machine import end_with_parent
 from superbit.upstreams.training.features import (
     MIN_SAMPLES,
-    FeatureSource,
+    UnitFeatures,
     hidden_source,
     mfcc_source,
 )
 from superbit.upstreams.training.labels import LEAST_UNITS, Variety, labels_text, sidecar_of
 from superbit.upstreams.training.manifest import (
     SAMPLE_RATE,
+    AudioManifest,
     CorruptAudio,
-    Manifest,
     read_manifest,
     read_samples,
 )
@@ -84,7 +84,7 @@ class Units:
         distance = (self.centroids**2).sum(axis=1) - 2 * features @ self.centroids.T
         return distance.argmin(axis=1)
 
-    def check_source(self, source: FeatureSource, file: Path) -> None:
+    def check_source(self, source: UnitFeatures, file: Path) -> None:
         """Raise `InputError` unless features of ``source`` are those that were clustered."""
         info = self.info
         if info.kind != source.kind or info.layer != source.layer:
@@ -100,8 +100,8 @@ class Units:
 
 
 def fit_units(
-    manifest: Manifest,
-    source: FeatureSource,
+    manifest: AudioManifest,
+    source: UnitFeatures,
     *,
     clusters: int,
     fraction: float = 1.0,
@@ -214,7 +214,7 @@ def load_units(file: str | Path) -> Units:
 
 
 def label_utterance(
-    manifest: Manifest, index: int, *, units: Units, source: FeatureSource
+    manifest: AudioManifest, index: int, *, units: Units, source: UnitFeatures
 ) -> tuple[np.ndarray, str | None]:
     """Return the units (T,) of one utterance, and why its file could not be read, if so.
 
@@ -311,7 +311,7 @@ def label_manifest(
     return _put_together(job, parts, count, units, digest, say), tuple(skipped)
 
 
-def _source(job: LabelJob, units: Units) -> FeatureSource:
+def _source(job: LabelJob, units: Units) -> UnitFeatures:
     if units.info.kind == "mfcc" and job.checkpoint is None:
         return mfcc_source()
     if job.checkpoint is None:
@@ -323,7 +323,7 @@ def _source(job: LabelJob, units: Units) -> FeatureSource:
     return hidden_source(job.checkpoint, layer=units.info.layer, device=job.device)
 
 
-def _digest(job: LabelJob, manifest: Manifest) -> str:
+def _digest(job: LabelJob, manifest: AudioManifest) -> str:
     """Return what tells these labels from those of another manifest or other units."""
     content = f"{manifest.to_text()}\n{files.sha256(job.units)}"
     return hashlib.sha256(content.encode()).hexdigest()[:12]
@@ -348,7 +348,7 @@ def _label_parts(
     parts: Path,
     missing: Sequence[int],
     jobs: int,
-    loaded: tuple[Manifest, Units, FeatureSource],
+    loaded: tuple[AudioManifest, Units, UnitFeatures],
     labelled: Callable[[int], None],
 ) -> Iterator[list[str]]:
     """Yield, for each part as it is finished, the files that could not be read."""
@@ -369,7 +369,7 @@ def _label_parts(
             pool.shutdown(cancel_futures=True)
 
 
-_loaded: dict[LabelJob, tuple[Manifest, Units, FeatureSource]] = {}
+_loaded: dict[LabelJob, tuple[AudioManifest, Units, UnitFeatures]] = {}
 
 
 def _label_part_anew(job: LabelJob, part: int, parts: Path) -> list[str]:
@@ -383,7 +383,7 @@ def _label_part_anew(job: LabelJob, part: int, parts: Path) -> list[str]:
     return _label_part(part, parts, *_loaded[job])
 
 
-def _utterances(part: int, manifest: Manifest) -> range:
+def _utterances(part: int, manifest: AudioManifest) -> range:
     first = part * PART_UTTERANCES
     return range(first, min(first + PART_UTTERANCES, len(manifest)))
 
@@ -391,9 +391,9 @@ def _utterances(part: int, manifest: Manifest) -> range:
 def _label_part(
     part: int,
     parts: Path,
-    manifest: Manifest,
+    manifest: AudioManifest,
     units: Units,
-    source: FeatureSource,
+    source: UnitFeatures,
     labelled: Callable[[int], None] = lambda count: None,
 ) -> list[str]:
     rows, skipped = [], []
