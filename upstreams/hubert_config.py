@@ -83,8 +83,9 @@ class HubertConfig:
             raise InputError(
                 f"own is {self.own!r}; {needed} is needed for the {self.encoder} encoder."
             )
-        if hasattr(self.own, "check"):
-            self.own.check(self)
+        check = getattr(self.own, "check", None)
+        if check is not None:
+            check(self)
 
     @property
     def feature_dim(self) -> int:

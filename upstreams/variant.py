@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -179,8 +179,8 @@ def _check_name(kind: str, name: str) -> None:
 
 
 def _check_settings(kind: str, settings: Any) -> None:
-    frozen = is_dataclass(settings) and settings.__dataclass_params__.frozen
-    if not isinstance(settings, type) or not frozen:
+    params = getattr(settings, "__dataclass_params__", None)
+    if not isinstance(settings, type) or params is None or not params.frozen:
         raise InputError(
             f"encoder kind {kind!r}: settings is {settings!r}; a frozen dataclass is needed."
         )

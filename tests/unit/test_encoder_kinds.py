@@ -383,7 +383,7 @@ def test_a_pair_of_a_registered_kind_names_it_and_one_of_superbits_kinds_does_no
     functions = superbit.upstreams.pair("odd_nano", size)
     assert [function.__name__ for function in functions] == ["odd_nano", "bq_odd_nano"]
     assert {"odd_nano", "bq_odd_nano"} <= set(superbit.upstreams.names())
-    assert functions[1](untrained=True).model.policy.name == "w1a1"
+    assert functions[0](untrained=True).name == "odd_nano"
     for name, said in (("vanilla_nano", "is taken"), ("bq_odd", "does not begin with 'bq_'")):
         with pytest.raises(InputError, match=said):
             superbit.upstreams.pair(name, size)
