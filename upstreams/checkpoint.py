@@ -154,8 +154,8 @@ def _read_config(file: Path) -> tuple[HubertConfig, Policy | None, dict[str, Any
         raise InputError(f"{file}: training is {training!r}; a JSON object is needed.")
     try:
         config = HubertConfig.from_dict(content.get("model", {}))
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error
+    except InputError as error:  # or its kind's package is broken, which is of this upstream alone
+        raise type(error)(f"{file}: {error}") from error
     policy = content.get("policy")
     if policy is not None:
         policy = policy_from_dict(policy, where=f"{file}, policy")

@@ -83,7 +83,7 @@ def test_installed_it_is_checked_counted_and_run(
     records = ResultStore(tmp_path / "results" / "local").read_all()
     specs = {str(record.identity.upstream) for record in records}
     assert specs == {"depthwise_nano+untrained", "depthwise_nano+untrained+policy=w1a1"}
-    assert all(record.status == "done" and 0 <= record.value <= 1 for record in records)
+    assert all(record.status == "done" and 0 <= record.value <= 100 for record in records)
     status, out, _ = superbit(
         "table", "2", "--results", "results/local", "--source", "runs", "--format", "json"
     )

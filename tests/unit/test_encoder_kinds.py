@@ -23,7 +23,7 @@ from superbit.benchmark.cli import main
 from superbit.benchmark.profiling.rendering import render
 from superbit.benchmark.profiling.table1 import table1_rows
 from superbit.benchmark.records.store import ResultStore
-from superbit.upstreams import checkpoint, encoder_kinds, expert, registry
+from superbit.upstreams import checkpoint, encoder_kinds, expert, registry, variant
 from superbit.upstreams.contract import check_upstream
 from superbit.upstreams.contract import render as render_report
 from superbit.upstreams.errors import BrokenUpstream, InputError
@@ -420,7 +420,7 @@ def test_a_checkpoint_finds_its_kind_and_a_broken_package_is_named(installed, tm
     said = r"'gated' of my-kinds cannot be imported: ModuleNotFound"
     with pytest.raises(BrokenUpstream, match=said) as caught:
         checkpoint.load(tmp_path / "gated")
-    assert isinstance(caught.value.__cause__, ModuleNotFoundError)  # for --traceback
+    assert isinstance(caught.value.__cause__.__cause__, ModuleNotFoundError)  # for --traceback
     (installed / "my_gated.py").write_text("x = 1")
     sys.modules.pop("my_gated", None)
     with pytest.raises(BrokenUpstream, match="my_gated registers no such kind"):
@@ -503,10 +503,10 @@ def test_what_could_not_be_drawn_or_loaded_is_refused():
 def test_a_kind_that_is_wrong_is_one_sentence_and_leaves_nothing(kind, roles, sizes, said):
     build = _encoder()
     build.roles = roles
-    before = sizes()
+    before = variant.sizes()
     with pytest.raises(InputError, match=said):
         superbit.upstreams.register_encoder(kind, build, sizes=sizes)
-    assert before == sizes()
+    assert before == variant.sizes()
     assert encoder_kinds.kinds() == encoder_kinds.ENCODERS
 
 
