@@ -20,7 +20,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from superbit.upstreams import checkpoint_hints, encoder_kinds, foreign, variant
+from superbit.upstreams import checkpoint_hints, encoder_kinds, foreign, hub_functions, variant
 from superbit.upstreams.errors import BrokenUpstream, InputError, did_you_mean
 from superbit.upstreams.extras import how_to_install, pip_line
 from superbit.upstreams.identity import further
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from superbit.upstreams.hubert_config import HubertConfig
 
 ENTRY_POINT_GROUP = "superbit.upstreams"
-# Marks what put_into_hub has put there, so that a second time (a module reloaded) it is replaced.
-_OURS = "_of_superbit"
 # Raised whenever the hidden states that superbit's own encoders give for the same weights change;
 # superbit.upstreams.identity.known then writes those that records stand for anew.
 OUR_REVISION = 3
@@ -125,7 +123,7 @@ def register(
         name=name, build=build, origin="registered", revision=str(revision), summary=summary
     )
     if "s3prl.hub" in sys.modules:
-        setattr(sys.modules["s3prl.hub"], name, _hub_function(_registered[name]))
+        setattr(sys.modules["s3prl.hub"], name, hub_functions.of_entry(_registered[name]))
 
 
 @contextmanager
@@ -204,7 +202,7 @@ def pair(
         _require_free(size.encoder, [name])
         variant.add_size(name, size)
         _offer_kind(size.encoder)
-    return variant.functions_of(name, size)
+    return hub_functions.of_size(name, size)
 
 
 def _require_free(kind: str, names: Iterable[str]) -> None:
@@ -221,7 +219,7 @@ def _offer_kind(kind: str) -> None:
     if "s3prl.hub" in sys.modules:
         for entry in _our_entries().values():
             if entry.kind == kind:
-                setattr(sys.modules["s3prl.hub"], entry.name, _hub_function(entry))
+                setattr(sys.modules["s3prl.hub"], entry.name, hub_functions.of_entry(entry))
 
 
 def names() -> list[str]:
@@ -356,14 +354,14 @@ def put_into_hub(hub: types.ModuleType) -> None:
     }
     for name, entry in {**points, **_registered, **_our_entries()}.items():
         present = getattr(hub, name, None)
-        if present is not None and not hasattr(present, _OURS):
+        if present is not None and not hasattr(present, hub_functions.OURS):
             warnings.warn(
                 f"upstream {name!r} is already a name of s3prl's hub: "
                 "s3prl's command line will use s3prl's.",
                 stacklevel=2,
             )
             continue
-        setattr(hub, name, _hub_function(entry))
+        setattr(hub, name, hub_functions.of_entry(entry))
 
 
 def _build(
@@ -402,25 +400,6 @@ def _ours_only(spec: UpstreamSpec, part: str, entry: UpstreamEntry) -> InputErro
         f"and {entry.name!r} comes from {entry.origin} (a kind of encoder that "
         "superbit.upstreams.register_encoder was told of has it too)."
     )
-
-
-def _hub_function(entry: UpstreamEntry) -> Callable[..., nn.Module]:
-    def build(
-        ckpt: str | None = None, model_config: str | None = None, refresh: bool = False
-    ) -> nn.Module:
-        if not entry.ours:
-            return entry.build(ckpt=ckpt, model_config=model_config, refresh=refresh)
-        if model_config is not None:
-            raise InputError(
-                f"{entry.name}: model_config={model_config!r} is not used: the sizes are in the "
-                "config.json of its checkpoint; leave it out."
-            )
-        return entry.build(ckpt=ckpt)  # nothing is downloaded that could be refreshed
-
-    build.__name__ = entry.name
-    build.__doc__ = entry.summary
-    setattr(build, _OURS, True)
-    return build
 
 
 def _our_entries() -> dict[str, UpstreamEntry]:

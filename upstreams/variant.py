@@ -19,41 +19,16 @@ from superbit.upstreams import encoder_kinds
 from superbit.upstreams.encoder_kinds import EncoderKind
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.hubert_config import HubertConfig
-from superbit.upstreams.spec import TWIN_POLICY, TWIN_PREFIX
+from superbit.upstreams.spec import TWIN_PREFIX
 
 if TYPE_CHECKING:
     from torch import nn
 
 # Folders of superbit's own, in the order of listings and of the nano checkpoints' seeds.
 VARIANTS = ("vanilla", "conformer_s", "squeeze_xs", "sparseformer_dn_s", "sparseformer_sw_s")
-_SIZE = "superbit_size"  # the attribute by which a function of a hubconf.py tells its size
+# The attribute by which a function of a hubconf.py tells its size.
+SIZE_ATTRIBUTE = "superbit_size"
 _NANO = "_nano"  # ends the names of sizes that are feasible on two CPU cores
-
-
-def functions_of(
-    name: str, size: HubertConfig
-) -> tuple[Callable[..., nn.Module], Callable[..., nn.Module]]:
-    """Return what a ``hubconf.py`` offers of one size: its function, and that of its 1-bit twin.
-
-    s3prl also passes ``model_config`` and ``refresh``, which mean nothing here.
-    """
-
-    def build(
-        ckpt: str | None = None, untrained: bool = False, policy: str | None = None, **_: object
-    ) -> nn.Module:
-        from superbit.upstreams import expert
-
-        return expert.build(name, size=size, ckpt=ckpt, untrained=untrained, policy=policy)
-
-    def build_twin(ckpt: str | None = None, untrained: bool = False, **_: object) -> nn.Module:
-        from superbit.upstreams import expert
-
-        return expert.build(name, size=size, ckpt=ckpt, untrained=untrained, policy=TWIN_POLICY)
-
-    build.__name__, build.__doc__ = name, summary(size)
-    build_twin.__name__, build_twin.__doc__ = f"{TWIN_PREFIX}{name}", twin_summary(name)
-    setattr(build, _SIZE, size)
-    return build, build_twin
 
 
 def summary(size: HubertConfig) -> str:
@@ -111,9 +86,9 @@ def _declared() -> dict[str, dict[str, HubertConfig]]:
     for folder in VARIANTS:
         offered = vars(import_module(f"{__package__}.{folder}.hubconf"))
         found[folder] = {
-            name: getattr(function, _SIZE)
+            name: getattr(function, SIZE_ATTRIBUTE)
             for name, function in offered.items()
-            if hasattr(function, _SIZE)
+            if hasattr(function, SIZE_ATTRIBUTE)
         }
     return found
 

@@ -4,8 +4,8 @@
         [--updates N] [--corpora DIR] [--out FILE]
 
 Teachers have random weights. Their twins are trained as the verb trains them, by the preset
-``distil_nano`` on short crops of embedded speech; the error is that on speakers who are in none of
-it. Appends a JSON line an encoder and start to the file, and prints it.
+``distil_nano`` on short crops of embedded speech, hardly masked; the error is that on speakers who
+are in none of it. Appends a JSON line an encoder and start to the file, and prints it.
 
 Starts: ``hubert`` is HuBERT's own, linear weights from N(0, 0.02²), with which every block adds a
 percent to what passes it by; ``fan_in``, from N(0, 1 / fan-in), lets blocks count as much as what
@@ -135,7 +135,11 @@ def embedded_speech(paths_file: Path, manifests: Path, *, held_out: int = 12) ->
 
 
 def configuration(updates: int) -> DistillationConfig:
-    """Return the settings of a run: the preset's, on short crops, for so many updates."""
+    """Return the settings of a run: the preset's, on short crops, for so many updates.
+
+    One frame of a crop is masked, the least there is: the error is measured where none is, and what
+    a teacher with random weights makes of its mask is noise.
+    """
     crop = int(CROP_SECONDS * SAMPLE_RATE)
     changes = {
         "updates": updates,
@@ -143,6 +147,7 @@ def configuration(updates: int) -> DistillationConfig:
         "crop_samples": crop,
         "min_samples": crop,
         "batch_samples": BATCH * crop,
+        **{"mask_probability": 0.0, "min_masks": 1, "mask_span": 1},
         "log_every": max(1, updates // 10),
         "validate_every": updates,
         "save_every": updates,
