@@ -57,7 +57,7 @@ demo: $(INSTALLED)
 nano: $(INSTALLED)
 	$(BIN)/superbit corpus make --out $(DEMO)/corpora --size demo
 	$(BIN)/superbit corpus speech --out $(NANO)/speech --apart-from $(DEMO)/corpora --hours 1 --jobs $(JOBS)
-	$(BIN)/python -m superbit.upstreams.training.nano --speech $(NANO)/speech --work $(NANO) \
+	$(BIN)/superbit nano --speech $(NANO)/speech --work $(NANO) \
 	  --out $(NANO_OUT) --jobs $(JOBS)
 
 # The records and tables that are committed; what is done is reused.

@@ -16,10 +16,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from superbit.upstreams import variant
 from superbit.upstreams.errors import BrokenUpstream, InputError, did_you_mean
 from superbit.upstreams.files import read_json, replaced, write_text
 from superbit.upstreams.hubert import Hubert
-from superbit.upstreams.hubert_config import NAMED_SIZES, HubertConfig
+from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.quantization.convert import binarize_, is_calibrated
 from superbit.upstreams.quantization.policy import Policy, policy_from_dict
 
@@ -75,13 +76,16 @@ def save(
     write_text(directory / CONFIG_FILE, text)
 
 
-def load(directory: str | Path, *, name: str | None = None) -> Checkpoint:
+def load(
+    directory: str | Path, *, name: str | None = None, encoder: str | None = None
+) -> Checkpoint:
     """Read the checkpoint in ``directory``.
 
     Args:
         directory: as `save` wrote it.
         name: a named size whose encoder kind the checkpoint must have; its own sizes and front end
             may differ.
+        encoder: that kind, where ``name`` is of somebody's own file.
 
     Raises:
         InputError: something is missing, unreadable, of another encoder kind, the tensors are not
@@ -96,11 +100,13 @@ def load(directory: str | Path, *, name: str | None = None) -> Checkpoint:
             f"{CONFIG_FILE}."
         )
     config, policy, training = _read_config(directory / CONFIG_FILE)
-    if name is not None and config.encoder != NAMED_SIZES[name].encoder:
+    if name is not None and encoder is None:
+        encoder = variant.size_of(name).encoder
+    if encoder not in (None, config.encoder):
         article = "an" if config.encoder[0] in "aeiou" else "a"
         raise InputError(
             f"{directory} holds {article} {config.encoder} encoder, but {name!r} was asked for, "
-            f"which is of kind {NAMED_SIZES[name].encoder!r}."
+            f"which is of kind {encoder!r}."
         )
     tensors = _read_tensors(directory / WEIGHTS_FILE)
     # without storage: the tensors read become the parameters, and no weight is drawn in vain
@@ -148,8 +154,8 @@ def _read_config(file: Path) -> tuple[HubertConfig, Policy | None, dict[str, Any
         raise InputError(f"{file}: training is {training!r}; a JSON object is needed.")
     try:
         config = HubertConfig.from_dict(content.get("model", {}))
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error
+    except InputError as error:  # or its kind's package is broken, which is of this upstream alone
+        raise type(error)(f"{file}: {error}") from error
     policy = content.get("policy")
     if policy is not None:
         policy = policy_from_dict(policy, where=f"{file}, policy")

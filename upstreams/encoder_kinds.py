@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
-from superbit.upstreams.errors import InputError, did_you_mean
+from superbit.upstreams.encoders.settings import SETTINGS, require_choice
+from superbit.upstreams.errors import BrokenUpstream, InputError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP = "superbit.encoders"
 
-SQUEEZEFORMERS = ("squeezeformer", "squeezeformer_faithful")  # some layers at half the frame rate
-WITH_CONVOLUTION = ("conformer", *SQUEEZEFORMERS)  # in every layer, beside the attention
-ENCODERS = ("vanilla", *WITH_CONVOLUTION, "sparseformer")  # superbit's own
+# superbit's own
+ENCODERS = ("vanilla", "conformer", "squeezeformer", "squeezeformer_faithful", "sparseformer")
 
 # What a module of a layer can be to a policy. A kind's class says which of its modules are what.
 ROLES = {
@@ -47,19 +47,21 @@ class EncoderKind:
     Attributes:
         build: the class, or a function like it.
         revision: raised whenever the hidden states change for the same weights.
-        sizes: the names that it brought.
+        settings: the frozen dataclass of what it has of its own in `HubertConfig.own`, if anything.
+        sizes: its upstreams by name.
     """
 
     build: Callable[[HubertConfig], nn.Module]
     revision: int
-    sizes: tuple[str, ...]
+    settings: type[Any] | None = None
+    sizes: Mapping[str, HubertConfig] = field(default_factory=dict)
 
 
 _registered: dict[str, EncoderKind] = {}
 
 
 def remember(kind: str, known: EncoderKind | None) -> None:
-    """Make a kind known, or with None forget it; `superbit.upstreams.hubert_config` checks it."""
+    """Make a kind known, or with None forget it; `superbit.upstreams.variant` checks it."""
     if known is None:
         _registered.pop(kind, None)
     else:
@@ -109,6 +111,24 @@ def registered(kind: str) -> EncoderKind | None:
     return _registered.get(kind)
 
 
+def registered_sizes() -> dict[str, HubertConfig]:
+    """Return the named sizes of every kind that was registered."""
+    return {name: size for kind in _registered.values() for name, size in kind.sizes.items()}
+
+
+def settings_of(kind: Any) -> type[Any] | None:
+    """Return the dataclass of what a kind has of its own; None if it has nothing.
+
+    Raises:
+        InputError: there is no such kind (the message names the nearest), or the package that
+            brings it is broken.
+    """
+    if not is_known(kind):
+        require_choice("encoder", kind, kinds())
+    found = _registered.get(kind)
+    return SETTINGS.get(kind) if found is None else found.settings
+
+
 def is_installed(kind: str | None) -> bool:
     """Whether an installed package brings the kind, so that every process finds it."""
     return any(point.name == kind for point in entry_points(group=ENTRY_POINT_GROUP))
@@ -128,15 +148,15 @@ def _import(point: EntryPoint) -> None:
     origin = point.dist.name if point.dist else point.value
     try:
         point.load()
-    except InputError:
-        raise
+    except InputError as error:
+        raise BrokenUpstream(str(error)) from error
     except (Exception, SystemExit) as error:
-        raise InputError(
+        raise BrokenUpstream(
             f"encoder kind {point.name!r} of {origin} cannot be imported: "
             f"{type(error).__name__}: {error}."
         ) from error
     if point.name not in _registered:
-        raise InputError(
+        raise BrokenUpstream(
             f"encoder kind {point.name!r} of {origin}: {point.value} registers no such kind; call "
             "superbit.upstreams.register_encoder when it is imported."
         )

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from superbit.upstreams import checkpoint
-from superbit.upstreams.errors import InputError, did_you_mean
+from superbit.upstreams import checkpoint, variant
+from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import Hubert, untrained_model
-from superbit.upstreams.hubert_config import NAMED_SIZES, HubertConfig
+from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.quantization.convert import binarize_, calibrate
 from superbit.upstreams.quantization.policy import Policy, load_policy, policy_names
 from superbit.upstreams.s3prl import compat
@@ -63,6 +63,7 @@ class UpstreamExpert(UpstreamBase):
 def build(
     name: str,
     *,
+    size: HubertConfig | None = None,
     ckpt: str | Path | None = None,
     untrained: bool = False,
     policy: str | None = None,
@@ -70,7 +71,8 @@ def build(
     """Return the expert of a named size.
 
     Args:
-        name: one of `NAMED_SIZES`.
+        name: of the size, one of `variant.sizes` where ``size`` is not given.
+        size: what it is.
         ckpt: a checkpoint directory; its sizes and front end apply, its encoder kind must be the
             name's. Without it, weights packaged with superbit if there are any; else the weights
             are random from a fixed seed, the expert is marked untrained, and the global random
@@ -84,11 +86,7 @@ def build(
         InputError: an unknown name or policy, both ``ckpt`` and ``untrained``, or a checkpoint
             that does not load, or holds another precision than was asked for.
     """
-    if name not in NAMED_SIZES:
-        raise InputError(
-            f"{name!r} is no encoder of superbit; there are {', '.join(NAMED_SIZES)}."
-            f"{did_you_mean(name, set(NAMED_SIZES))}"
-        )
+    size = size or variant.size_of(name)
     wanted = None if policy is None else load_policy(policy)
     if untrained:
         if ckpt is not None:
@@ -96,12 +94,12 @@ def build(
     elif ckpt is None:
         ckpt = packaged_checkpoint(name, policy=policy)
     if ckpt is not None:
-        model = checkpoint.load(ckpt, name=name).model
+        model = checkpoint.load(ckpt, name=name, encoder=size.encoder).model
         require_policy(model, wanted, asked=_twin_name(name, policy), name=name, ckpt=ckpt)
     elif wanted is None:
-        model = untrained_model(NAMED_SIZES[name])
+        model = untrained_model(size)
     else:
-        model = untrained_twin(NAMED_SIZES[name], wanted)
+        model = untrained_twin(size, wanted)
     return UpstreamExpert(model, untrained=ckpt is None, name=_twin_name(name, policy))
 
 

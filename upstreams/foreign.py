@@ -15,7 +15,7 @@ import re
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,7 +64,7 @@ def build(builder: _Builder, spec: UpstreamSpec, *, draw_seed: int) -> Built:
     A builder that names ``policy`` or ``untrained`` among its parameters is given them.
 
     Raises:
-        BrokenUpstream: it raised, or gave something else than a module.
+        BrokenUpstream: it raised, or gave something else than a module with a state.
     """
     from torch import nn
 
@@ -83,7 +83,24 @@ def build(builder: _Builder, spec: UpstreamSpec, *, draw_seed: int) -> Built:
             f"upstream {spec.typed!r}: its function returned {type(expert).__name__}; "
             "it must return a torch.nn.Module."
         )
+    _require_state(expert, spec)
     return Built(expert=expert, opened=frozenset(opened))
+
+
+def _require_state(expert: nn.Module, spec: UpstreamSpec) -> None:
+    """Raise `BrokenUpstream` where a module that is not quite one has no state to tell it by."""
+    needed = "a mapping from names to tensors is needed, by which its results are told from others'"
+    try:
+        state = expert.state_dict()
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise BrokenUpstream(
+            f"upstream {spec.typed!r}: its state_dict() raised {reason}; {needed}."
+        ) from error
+    if not isinstance(state, Mapping):
+        raise BrokenUpstream(
+            f"upstream {spec.typed!r}: its state_dict() returned {type(state).__name__}; {needed}."
+        )
 
 
 def require_checkpoint_taken(spec: UpstreamSpec, *, origin: str) -> None:

@@ -8,10 +8,11 @@ names, and :func:`put_into_hub` warns of one that is taken.
 
 from __future__ import annotations
 
+import os
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -19,13 +20,13 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from superbit.upstreams import checkpoint_hints, encoder_kinds, foreign
+from superbit.upstreams import checkpoint_hints, encoder_kinds, foreign, hub_functions, variant
 from superbit.upstreams.errors import BrokenUpstream, InputError, did_you_mean
 from superbit.upstreams.extras import how_to_install, pip_line
 from superbit.upstreams.identity import further
 from superbit.upstreams.identity.fingerprint import weights_sha256
 from superbit.upstreams.identity.further import Further
-from superbit.upstreams.spec import TWIN_POLICY, TWIN_PREFIX, UpstreamSpec
+from superbit.upstreams.spec import TWIN_POLICY, TWIN_PREFIX, UpstreamSpec, spelled
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from superbit.upstreams.hubert_config import HubertConfig
 
 ENTRY_POINT_GROUP = "superbit.upstreams"
-# Marks what put_into_hub has put there, so that a second time (a module reloaded) it is replaced.
-_OURS = "_of_superbit"
 # Raised whenever the hidden states that superbit's own encoders give for the same weights change;
 # superbit.upstreams.identity.known then writes those that records stand for anew.
 OUR_REVISION = 3
@@ -124,7 +123,7 @@ def register(
         name=name, build=build, origin="registered", revision=str(revision), summary=summary
     )
     if "s3prl.hub" in sys.modules:
-        setattr(sys.modules["s3prl.hub"], name, _hub_function(_registered[name]))
+        setattr(sys.modules["s3prl.hub"], name, hub_functions.of_entry(_registered[name]))
 
 
 @contextmanager
@@ -151,7 +150,8 @@ def register_encoder(
     kind: str,
     build: Callable[[HubertConfig], nn.Module],
     *,
-    sizes: Mapping[str, Mapping[str, Any]],
+    sizes: Mapping[str, Mapping[str, Any]] | None = None,
+    settings: type[Any] | None = None,
     revision: int = 1,
 ) -> None:
     """Make a kind of encoder known: its sizes are upstreams, and so is the 1-bit twin of each.
@@ -161,26 +161,65 @@ def register_encoder(
         build: a class (or a function) that makes of a `HubertConfig` what stands between the
             positional convolution and the hidden states; ``upstreams/README.md`` says what it
             needs. Its attribute ``roles`` says which modules of a layer a twin binarizes.
-        sizes: from names of upstreams to the fields of their `HubertConfig`, ``encoder`` left out.
+        sizes: from names of upstreams to the fields of their `HubertConfig`, ``encoder`` left out;
+            :func:`pair` names a size as well.
+        settings: a frozen dataclass of what the kind has of its own: numbers, words or None, which
+            stand beside the fields of `HubertConfig` in ``sizes`` and in ``config.json``, and in
+            `HubertConfig.own` for ``build``.
         revision: raise it whenever the hidden states change for the same weights.
 
     Raises:
-        InputError: a name that is none or is taken, a size that no model can have, or a role that
-            does not exist.
+        InputError: a name that is none or is taken, settings that are none, a size that no model
+            can have, or a role that does not exist.
     """
+    _require_free(kind, sizes or {})
+    variant.add_kind(kind, build, settings=settings, sizes=sizes or {}, revision=revision)
+    _offer_kind(kind)
+
+
+def pair(
+    name: str, size: HubertConfig
+) -> tuple[Callable[..., nn.Module], Callable[..., nn.Module]]:
+    """Return what a ``hubconf.py`` offers of one size: its function, and that of its 1-bit twin.
+
+    Of a kind that was registered the size becomes an upstream of that name, and so does its twin.
+
+    >>> from superbit.upstreams import pair
+    >>> from superbit.upstreams.hubert_config import HubertConfig
+    >>> size = HubertConfig(encoder="vanilla", layers=2, dim=64, heads=2, ffn_dim=128)
+    >>> small, bq_small = pair("small", size)
+    >>> small(untrained=True).model.config.layers
+    2
+
+    Args:
+        name: of the upstream; the twin's is ``bq_NAME``.
+        size: its sizes.
+
+    Raises:
+        InputError: of a registered kind, a name that is none or is taken.
+    """
+    if encoder_kinds.registered(size.encoder) is not None:
+        _require_free(size.encoder, [name])
+        variant.add_size(name, size)
+        _offer_kind(size.encoder)
+    return hub_functions.of_size(name, size)
+
+
+def _require_free(kind: str, names: Iterable[str]) -> None:
     taken = {**_registered, **_plugin_points()}
-    for name in sizes:
+    for name in names:
         if name in taken:
             raise InputError(
                 f"encoder kind {kind!r}: the name {name!r} is another upstream's; choose another."
             )
-    from superbit.upstreams.hubert_config import add_kind
 
-    add_kind(kind, build, sizes=sizes, revision=revision)
+
+def _offer_kind(kind: str) -> None:
+    """Put the names of a registered kind into s3prl's hub, if that is imported already."""
     if "s3prl.hub" in sys.modules:
         for entry in _our_entries().values():
             if entry.kind == kind:
-                setattr(sys.modules["s3prl.hub"], entry.name, _hub_function(entry))
+                setattr(sys.modules["s3prl.hub"], entry.name, hub_functions.of_entry(entry))
 
 
 def names() -> list[str]:
@@ -222,7 +261,11 @@ def find(name: str, *, twin: bool = False) -> UpstreamEntry:
 
 
 def load(
-    spec: str, ckpt: str | None = None, *, train: bool = False, draw_seed: int = 0
+    spec: str | os.PathLike[str] | UpstreamSpec,
+    ckpt: str | None = None,
+    *,
+    train: bool = False,
+    draw_seed: int = 0,
 ) -> nn.Module:
     """Return the upstream that ``spec`` names, ready to give hidden states.
 
@@ -250,7 +293,8 @@ def load(
 
     Args:
         spec: ``NAME[@CHECKPOINT][+untrained][+policy=POLICY]``; ``superbit list upstreams`` has
-            the names, and s3prl's and ``path/to/hubconf.py:function`` are names too.
+            the names, and s3prl's and ``path/to/hubconf.py:function`` are names too; a path object
+            or an `UpstreamSpec` says the same.
         ckpt: the checkpoint, where it is not part of ``spec``.
         train: for fine-tuning, in train mode and with gradients, as s3prl's hub gives it.
         draw_seed: seed of what somebody else's builder draws at random; superbit's own untrained
@@ -260,6 +304,7 @@ def load(
         InputError: no such upstream (the message names the nearest), or a checkpoint that does not
             fit it. The model raises it too, for waveforms that it cannot take.
     """
+    spec = spelled(spec)
     parsed = UpstreamSpec.parse(spec)
     if ckpt is not None:
         if not str(ckpt):
@@ -309,14 +354,14 @@ def put_into_hub(hub: types.ModuleType) -> None:
     }
     for name, entry in {**points, **_registered, **_our_entries()}.items():
         present = getattr(hub, name, None)
-        if present is not None and not hasattr(present, _OURS):
+        if present is not None and not hasattr(present, hub_functions.OURS):
             warnings.warn(
                 f"upstream {name!r} is already a name of s3prl's hub: "
                 "s3prl's command line will use s3prl's.",
                 stacklevel=2,
             )
             continue
-        setattr(hub, name, _hub_function(entry))
+        setattr(hub, name, hub_functions.of_entry(entry))
 
 
 def _build(
@@ -357,33 +402,13 @@ def _ours_only(spec: UpstreamSpec, part: str, entry: UpstreamEntry) -> InputErro
     )
 
 
-def _hub_function(entry: UpstreamEntry) -> Callable[..., nn.Module]:
-    def build(
-        ckpt: str | None = None, model_config: str | None = None, refresh: bool = False
-    ) -> nn.Module:
-        if not entry.ours:
-            return entry.build(ckpt=ckpt, model_config=model_config, refresh=refresh)
-        if model_config is not None:
-            raise InputError(
-                f"{entry.name}: model_config={model_config!r} is not used: the sizes are in the "
-                "config.json of its checkpoint; leave it out."
-            )
-        return entry.build(ckpt=ckpt)  # nothing is downloaded that could be refreshed
-
-    build.__name__ = entry.name
-    build.__doc__ = entry.summary
-    setattr(build, _OURS, True)
-    return build
-
-
 def _our_entries() -> dict[str, UpstreamEntry]:
     """Return superbit's own encoders in full precision, then the 1-bit twin of each.
 
     Kinds of encoder that were registered stand in the same model, and are among them.
     """
-    from superbit.upstreams.hubert_config import NAMED_SIZES
-
-    kinds = {size.encoder: encoder_kinds.registered(size.encoder) for size in NAMED_SIZES.values()}
+    sizes = variant.sizes()
+    kinds = {size.encoder: encoder_kinds.registered(size.encoder) for size in sizes.values()}
 
     def whose(size: HubertConfig) -> dict[str, Any]:
         added = kinds[size.encoder]
@@ -397,17 +422,16 @@ def _our_entries() -> dict[str, UpstreamEntry]:
             name=name,
             build=partial(_build_ours, name),
             **whose(size),
-            summary=f"{size.encoder}, {size.layers} layers × {size.dim}, {size.heads} heads, "
-            f"feed-forward {size.ffn_dim}",
+            summary=variant.summary(size),
         )
-        for name, size in NAMED_SIZES.items()
+        for name, size in sizes.items()
     }
     twins = {
         f"{TWIN_PREFIX}{name}": replace(
             entry,
             name=f"{TWIN_PREFIX}{name}",
             build=partial(_build_ours, name, policy=TWIN_POLICY),
-            summary=f"1-bit twin of {name}",
+            summary=variant.twin_summary(name),
         )
         for name, entry in plain.items()
     }

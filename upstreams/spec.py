@@ -141,6 +141,22 @@ class UpstreamSpec:
         return "".join(parts)
 
 
+def spelled(given: object) -> str:
+    """Return the words of a spec that is given as words, as a path or as an `UpstreamSpec`.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if isinstance(given, UpstreamSpec):
+        return given.typed
+    if isinstance(given, str | os.PathLike):
+        return os.fsdecode(given)
+    raise InputError(
+        f"the upstream is {given!r}; a spec is needed, {_GRAMMAR}, such as 'vanilla_nano', or a "
+        "path, 'path/to/hubconf.py:function'."
+    )
+
+
 def is_policy_file(policy: str) -> bool:
     """Return whether what stands behind ``+policy=`` is a file's path, not a policy's name."""
     return _POLICY_FILE.fullmatch(policy) is not None

@@ -25,8 +25,8 @@ def as_tensors(
         device: where arrays go.
 
     Raises:
-        InputError: something else than arrays and tensors, or an array that is not 1-D or not of
-            floating-point samples.
+        InputError: something else than arrays and tensors, samples that are not floating-point, or
+            an array that is not 1-D.
     """
     if isinstance(waveforms, Tensor | np.ndarray) and waveforms.ndim == 1:
         waveforms = [waveforms]
@@ -43,6 +43,8 @@ def as_tensors(
 
 def _tensor(waveform: object, name: str, device: torch.device | str) -> Tensor:
     if isinstance(waveform, Tensor):
+        if not waveform.is_floating_point():
+            raise _no_floats(name, str(waveform.dtype).removeprefix("torch."))
         return waveform
     if not isinstance(waveform, np.ndarray):
         raise InputError(
@@ -54,12 +56,15 @@ def _tensor(waveform: object, name: str, device: torch.device | str) -> Tensor:
             f"{name} has shape {waveform.shape}; one channel of shape (samples,) is needed."
         )
     if not np.issubdtype(waveform.dtype, np.floating):
-        scale = ": divide 16-bit samples by 32768" if waveform.dtype == np.int16 else ""
-        raise InputError(
-            f"{name} holds {waveform.dtype} samples; floating point, full scale 1.0, is "
-            f"needed{scale}."
-        )
+        raise _no_floats(name, str(waveform.dtype))
     return torch.tensor(waveform.astype(np.float32), device=device)
+
+
+def _no_floats(name: str, kind: str) -> InputError:
+    scale = ": divide 16-bit samples by 32768" if kind == "int16" else ""
+    return InputError(
+        f"{name} holds {kind} samples; floating point, full scale 1.0, is needed{scale}."
+    )
 
 
 def take_arrays(expert: nn.Module) -> None:
@@ -88,7 +93,14 @@ def _taken(expert: nn.Module, given: Any) -> list[Tensor] | None:
     several = isinstance(given, list | tuple | np.ndarray)
     if several and not len(given):
         raise InputError("the list of waveforms is empty; at least one is needed.")
-    if not alone and not (several and any(isinstance(each, np.ndarray) for each in given)):
+    if not alone and not (several and any(_is_for_us(each) for each in given)):
         return None
     first = next(expert.parameters(), None)
     return as_tensors(given, device="cpu" if first is None else first.device)
+
+
+def _is_for_us(waveform: object) -> bool:
+    """Whether no upstream takes it as it is: an array, or a tensor of integers."""
+    if isinstance(waveform, Tensor):
+        return not waveform.is_floating_point()
+    return isinstance(waveform, np.ndarray)

@@ -7,8 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import os
+
     from torch import Tensor, device, nn
 
+    from superbit.upstreams.spec import UpstreamSpec
     from superbit.upstreams.waveforms import Waveform
 
 
@@ -86,13 +89,13 @@ class Model:
         return f"<superbit.Model {self.spec}: {count:,} parameters>"
 
 
-def load(spec: str) -> Model:
+def load(spec: str | os.PathLike[str] | UpstreamSpec) -> Model:
     """Return the upstream that ``spec`` names, in eval mode, without gradients, on the CPU.
 
     Args:
         spec: ``NAME[@CHECKPOINT][+untrained][+policy=POLICY]``, as every verb takes it; NAME is
             one of ``superbit list upstreams``, a name of s3prl's hub, or
-            ``path/to/hubconf.py:function``.
+            ``path/to/hubconf.py:function``; a path object or an `UpstreamSpec` says the same.
 
     Raises:
         InputError: no such upstream (the message names the nearest), or a checkpoint that does not
@@ -107,10 +110,10 @@ def load(spec: str) -> Model:
     with in_python():
         from superbit.benchmark.progress import Reporter
         from superbit.upstreams import registry
-        from superbit.upstreams.spec import UpstreamSpec
+        from superbit.upstreams.spec import UpstreamSpec, spelled
 
     with in_python(), Reporter().quiet():
         expert = registry.load(spec)
-        found = UpstreamSpec.parse(spec).normalized()
+        found = UpstreamSpec.parse(spelled(spec)).normalized()
     untrained = found.untrained or getattr(expert, "untrained", False) is True
     return Model(str(replace(found, untrained=untrained)), expert)

@@ -1,11 +1,11 @@
-"""By how much distillation lowers a 1-bit twin's hidden-state error, for the five nano encoders.
+"""By how much ``superbit distil`` lowers a 1-bit twin's hidden-state error, for five nano encoders.
 
     python -m superbit.benchmark.bench.distillation [--encoders NAME,…] [--starts START,…]
-        [--steps N] [--corpora DIR] [--out FILE]
+        [--updates N] [--corpora DIR] [--out FILE]
 
-Teachers have random weights. Their twins are calibrated on embedded speech, then learn the hidden
-states of crops of it; the error is that on speakers who are in none of it. Appends a JSON line an
-encoder and start to the file, and prints it.
+Teachers have random weights. Their twins are trained as the verb trains them, by the preset
+``distil_nano`` on short crops of embedded speech, hardly masked; the error is that on speakers who
+are in none of it. Appends a JSON line an encoder and start to the file, and prints it.
 
 Starts: ``hubert`` is HuBERT's own, linear weights from N(0, 0.02²), with which every block adds a
 percent to what passes it by; ``fan_in``, from N(0, 1 / fan-in), lets blocks count as much as what
@@ -21,8 +21,7 @@ import json
 import shlex
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,15 +30,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from superbit.benchmark.corpora.audio import SAMPLE_RATE, read_audio
 from superbit.benchmark.corpora.embedded.make import make_corpora
 from superbit.benchmark.corpora.paths import load_paths
 from superbit.benchmark.records.provenance import collect
+from superbit.upstreams import checkpoint, files
 from superbit.upstreams.hubert import Hubert, untrained_model
-from superbit.upstreams.hubert_config import NAMED_SIZES
 from superbit.upstreams.quantization.convert import calibrate
-from superbit.upstreams.training.distil import DistillationBatch, HiddenErrors, hidden_errors
-from superbit.upstreams.training.distil_training import Progress, distil, student_of
+from superbit.upstreams.quantization.policy import load_policy
+from superbit.upstreams.training import runs
+from superbit.upstreams.training.configuration import DistillationConfig, load_distillation_config
+from superbit.upstreams.training.distil import HiddenErrors, hidden_errors
+from superbit.upstreams.training.distil_objective import student_of
+from superbit.upstreams.training.distributed import World
+from superbit.upstreams.training.manifest import (
+    SAMPLE_RATE,
+    AudioManifest,
+    audio_samples,
+    read_samples,
+)
+from superbit.upstreams.training.state import LAST, LOG
+from superbit.upstreams.variant import size_of
 
 ENCODERS = (
     "vanilla_nano",
@@ -50,23 +60,30 @@ ENCODERS = (
 )
 STARTS = ("hubert", "fan_in")
 POLICY = "w1a1"
-STEPS, BATCH, CROP_SECONDS = 200, 4, 2.0
-LR, SCALE_LR = 3e-3, 3e-3
+PRESET = "distil_nano"
+UPDATES, BATCH, CROP_SECONDS = 200, 4, 2.0
 OUT = Path("results/bench/distillation.jsonl")
 LAST_LAYERS = ("attention.output", "contract", "pointwise_out")  # of a block
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speech:
-    """Utterances of some speakers to learn from, and of others to measure on."""
+    """Utterances of some speakers to learn from, and of others to measure on.
 
-    train: list[Tensor]
+    Attributes:
+        manifests: folder of ``train.tsv`` and ``valid.tsv``.
+        train: what the first lists.
+        held_out: the utterances of the second, at 16 kHz.
+    """
+
+    manifests: Path
+    train: AudioManifest
     held_out: list[Tensor]
 
     @property
     def minutes(self) -> float:
         """Of what is learnt from."""
-        return sum(map(len, self.train)) / SAMPLE_RATE / 60
+        return 60 * self.train.hours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,44 +93,66 @@ class Gain:
     Attributes:
         without_blocks: errors of the teacher with every block's output at zero.
         calibrated: errors of the twin after calibration alone.
-        distilled: errors after the last step.
-        history: the steps.
-        seconds: of the training, without measuring.
+        distilled: errors after the last update.
+        losses: of hidden states, by the update at which they were logged; each a mean since the
+            one before.
+        seconds: of the run.
     """
 
     without_blocks: HiddenErrors
     calibrated: HiddenErrors
     distilled: HiddenErrors
-    history: list[Progress]
+    losses: dict[int, float]
     seconds: float
 
 
-def embedded_speech(paths_file: Path, *, held_out: int = 12) -> Speech:
-    """Return the read speech of embedded corpora."""
+def embedded_speech(paths_file: Path, manifests: Path, *, held_out: int = 12) -> Speech:
+    """Return the read speech of embedded corpora, listed in a folder of manifests."""
     librispeech = load_paths(paths_file).librispeech
     assert librispeech is not None
 
-    def utterances(split: str) -> list[Tensor]:
-        files = sorted((librispeech.root / split).rglob("*.flac"))
-        return [torch.from_numpy(read_audio(file)[0]) for file in files]
+    def listed(split: str, part: str, every: int = 1) -> AudioManifest:
+        found = sorted((librispeech.root / part).rglob("*.flac"))[::every]
+        manifest = AudioManifest(
+            file=manifests / f"{split}.tsv",
+            root=librispeech.root,
+            paths=tuple(str(file.relative_to(librispeech.root)) for file in found),
+            samples=np.array([audio_samples(file) for file in found]),
+        )
+        files.write_text(manifest.file, manifest.to_text())
+        return manifest
 
-    others = utterances("test-clean")
-    long_enough = CROP_SECONDS * SAMPLE_RATE
+    others = listed("valid", "test-clean")
+    others = listed("valid", "test-clean", every=len(others) // held_out)
     return Speech(
-        train=[one for one in utterances("train-clean-100") if len(one) >= long_enough],
-        held_out=others[:: len(others) // held_out][:held_out],
+        manifests=manifests,
+        train=listed("train", "train-clean-100"),
+        held_out=[
+            torch.from_numpy(read_samples(others.path(index)))
+            for index in range(min(held_out, len(others)))
+        ],
     )
 
 
-def crops(utterances: Sequence[Tensor], *, seed: int = 0) -> Iterator[DistillationBatch]:
-    """Yield batches of crops at random, for ever."""
-    random = np.random.default_rng(seed)
-    size = int(CROP_SECONDS * SAMPLE_RATE)
-    while True:
-        chosen = [utterances[i] for i in random.integers(len(utterances), size=BATCH)]
-        starts = [int(random.integers(len(one) - size + 1)) for one in chosen]
-        rows = [one[start : start + size] for one, start in zip(chosen, starts, strict=True)]
-        yield DistillationBatch(waveforms=torch.stack(rows))
+def configuration(updates: int) -> DistillationConfig:
+    """Return the settings of a run: the preset's, on short crops, for so many updates.
+
+    One frame of a crop is masked, the least there is: the error is measured where none is, and what
+    a teacher with random weights makes of its mask is noise.
+    """
+    crop = int(CROP_SECONDS * SAMPLE_RATE)
+    changes = {
+        "updates": updates,
+        "warm_up_updates": updates // 10,
+        "crop_samples": crop,
+        "min_samples": crop,
+        "batch_samples": BATCH * crop,
+        **{"mask_probability": 0.0, "min_masks": 1, "mask_span": 1},
+        "log_every": max(1, updates // 10),
+        "validate_every": updates,
+        "save_every": updates,
+    }
+    return load_distillation_config(PRESET, changes=changes)
 
 
 def _blocks(model: Hubert) -> nn.Module:
@@ -123,7 +162,7 @@ def _blocks(model: Hubert) -> nn.Module:
 @torch.no_grad()
 def random_teacher(name: str, start: str) -> Hubert:
     """Return an FP32 model with random weights, always the same for a name and a start."""
-    model = untrained_model(NAMED_SIZES[name])
+    model = untrained_model(size_of(name))
     if start == "fan_in":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
@@ -144,39 +183,62 @@ def without_blocks(name: str, start: str) -> Hubert:
     return model
 
 
-def distillation_gain(name: str, start: str, speech: Speech, *, steps: int = STEPS) -> Gain:
-    """Return what ``steps`` steps do for the twin of one encoder with random weights."""
-    teacher = random_teacher(name, start)
-    student = student_of(teacher, POLICY)
-    batches = crops(speech.train)
-    calibrate(student, list(next(batches).waveforms))
-    calibrated = hidden_errors(student, teacher, speech.held_out)
-    began = time.perf_counter()
-    history = distil(student, teacher, batches, steps=steps, lr=LR, scale_lr=SCALE_LR)
-    seconds = time.perf_counter() - began
+def distillation_gain(name: str, start: str, speech: Speech, *, updates: int = UPDATES) -> Gain:
+    """Return what ``updates`` updates do for the twin of one encoder with random weights."""
+    config, teacher = configuration(updates), random_teacher(name, start).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint.save(Path(folder) / "teacher", teacher)
+        outcomes = runs.run_distillation(
+            config,
+            teacher=runs.load_teacher(Path(folder) / "teacher"),
+            policies=[load_policy(POLICY)],
+            manifests=speech.manifests,
+            labels=None,
+            out=Path(folder),
+            world=World(rank=0, size=1, device=torch.device("cpu")),
+            say=lambda line: None,
+        )
+        (outcome,) = outcomes
+        distilled = checkpoint.load(outcome.folder / LAST).model
+        lines = (outcome.folder / LOG).read_text("utf-8").splitlines()
+    calibrated = student_of(teacher, POLICY)
+    calibrate(calibrated, _first_crops(config, teacher, speech))
     return Gain(
         without_blocks=hidden_errors(without_blocks(name, start), teacher, speech.held_out),
-        calibrated=calibrated,
-        distilled=hidden_errors(student, teacher, speech.held_out),
-        history=history,
-        seconds=seconds,
+        calibrated=hidden_errors(calibrated, teacher, speech.held_out),
+        distilled=hidden_errors(distilled, teacher, speech.held_out),
+        losses={
+            line["update"]: line["hidden_loss"]
+            for line in map(json.loads, lines)
+            if line["event"] == "update"
+        },
+        seconds=outcome.seconds,
     )
+
+
+def _first_crops(config: DistillationConfig, teacher: Hubert, speech: Speech) -> Sequence[Tensor]:
+    """What a twin is calibrated on when its run begins."""
+    batches = runs.batches(
+        config, teacher.config, manifests=speech.manifests, labels=None, units=None, rate=None
+    )
+    return list(batches["train"][0].samples)
 
 
 def record(name: str, start: str, speech: Speech, gain: Gain) -> dict[str, Any]:
     """Return the line of the results file."""
     about = collect()
-    steps = len(gain.history)
-    every = max(1, steps // 10)
+    updates = max(gain.losses)
+    config = configuration(updates)
     return {
         "bench": "distillation",
         "encoder": name,
         "teacher": f"random, start {start}",
         "policy": POLICY,
-        "steps": steps,
+        "preset": PRESET,
+        "steps": updates,
         "batch": f"{BATCH} × {CROP_SECONDS:g} s",
-        "lr": LR,
-        "scale_lr": SCALE_LR,
+        "lr": config.learning_rate,
+        "scale_lr": config.scale_learning_rate,
         "train_minutes": round(speech.minutes, 2),
         "held_out_utterances": len(speech.held_out),
         "error_without_blocks": round(gain.without_blocks.mean, 5),
@@ -187,11 +249,7 @@ def record(name: str, start: str, speech: Speech, gain: Gain) -> dict[str, Any]:
         "last_layer_calibrated": round(gain.calibrated.last, 5),
         "last_layer_distilled": round(gain.distilled.last, 5),
         "last_layer_ratio": round(gain.distilled.last / gain.calibrated.last, 4),
-        "loss_by_step": {
-            str(step.step): round(step.hidden, 5)
-            for step in gain.history
-            if step.step in (1, steps) or step.step % every == 0
-        },
+        "loss_by_step": {str(update): round(loss, 5) for update, loss in gain.losses.items()},
         "seconds": round(gain.seconds, 1),
         "threads": torch.get_num_threads(),
         "machine": f"{about.cpu}, {about.cpu_count} processors",
@@ -208,21 +266,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--encoders", default=",".join(ENCODERS), metavar="NAME,…")
     parser.add_argument("--starts", default=",".join(STARTS), metavar="START,…")
-    parser.add_argument("--steps", type=int, default=STEPS, metavar="N")
+    parser.add_argument("--updates", type=int, default=UPDATES, metavar="N")
     parser.add_argument("--corpora", type=Path, metavar="DIR", help="default: made, and deleted")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FILE")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as temporary:
-        speech = embedded_speech(make_corpora(arguments.corpora or temporary, size="tiny"))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    for start in arguments.starts.split(","):
-        for name in arguments.encoders.split(","):
-            gain = distillation_gain(name, start, speech, steps=arguments.steps)
-            line = json.dumps(record(name, start, speech, gain), ensure_ascii=False)
-            print(line, flush=True)
-            with open(arguments.out, "a", encoding="utf-8") as out:
-                out.write(line + "\n")
+    with tempfile.TemporaryDirectory() as temporary:
+        corpora = make_corpora(arguments.corpora or Path(temporary) / "corpora", size="tiny")
+        speech = embedded_speech(corpora, Path(temporary))
+        for start in arguments.starts.split(","):
+            for name in arguments.encoders.split(","):
+                gain = distillation_gain(name, start, speech, updates=arguments.updates)
+                line = json.dumps(record(name, start, speech, gain), ensure_ascii=False)
+                print(line, flush=True)
+                with open(arguments.out, "a", encoding="utf-8") as out:
+                    out.write(line + "\n")
 
 
 if __name__ == "__main__":

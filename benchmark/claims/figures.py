@@ -102,8 +102,8 @@ def our_figures(
 
 def _positional_parameters(spec: str) -> int:
     from superbit.benchmark.profiling.counting import meta_model
-    from superbit.upstreams.hubert_config import NAMED_SIZES
     from superbit.upstreams.spec import UpstreamSpec
+    from superbit.upstreams.variant import size_of
 
-    position = meta_model(NAMED_SIZES[UpstreamSpec.parse(spec).name]).position
+    position = meta_model(size_of(UpstreamSpec.parse(spec).name)).position
     return sum(parameter.numel() for parameter in position.parameters())

@@ -24,6 +24,7 @@ from superbit.benchmark.cli import (
     import_,
     list_,
     manifest,
+    nano,
     pretrain,
     profile,
     results,
@@ -40,7 +41,7 @@ from superbit.upstreams.extras import how_to_install
 # verb; what runs is imported there.
 VERBS = (
     *(list_, check, import_, corpus, sweep, status, cache),
-    *(manifest, units, pretrain, distil, curves),
+    *(manifest, units, pretrain, distil, nano, curves),
     *(profile, table, compare, claims, error_flow, results),
 )
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130

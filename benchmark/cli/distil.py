@@ -35,6 +35,6 @@ def add(verbs: Verbs) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from superbit.upstreams.training.distil_command import distil_command
+    from superbit.upstreams.training.command import distil_command
 
     return distil_command(arguments)

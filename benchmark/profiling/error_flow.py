@@ -77,9 +77,9 @@ def pair_of(spec: UpstreamSpec, *, teacher: Path | None = None) -> ModelPair:
     from superbit.upstreams import checkpoint
     from superbit.upstreams.expert import packaged_checkpoint, require_policy
     from superbit.upstreams.hubert import untrained_model
-    from superbit.upstreams.hubert_config import NAMED_SIZES
     from superbit.upstreams.quantization.convert import binarize_
     from superbit.upstreams.quantization.policy import load_policy
+    from superbit.upstreams.variant import size_of
 
     entry = registry.find(spec.name, twin=spec.policy == TWIN_POLICY)
     if not entry.ours:
@@ -120,7 +120,7 @@ def pair_of(spec: UpstreamSpec, *, teacher: Path | None = None) -> ModelPair:
     elif shipped is not None:
         model, origin = _full_precision(shipped, name), "the weights that superbit brings"
     else:
-        model, origin = untrained_model(NAMED_SIZES[name]), "random weights"
+        model, origin = untrained_model(size_of(name)), "random weights"
     none_shipped = spec.policy is not None and spec.checkpoint is None and not spec.untrained
     why = "; superbit brings no trained twin of this policy" if none_shipped else ""
     return ModelPair(

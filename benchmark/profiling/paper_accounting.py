@@ -108,7 +108,7 @@ def covers(config: HubertConfig, policy: Policy | None) -> bool:
     They know neither another kind of encoder nor relative positions, and of twins only those whose
     layers are all of 1 bit.
     """
-    if config.encoder not in KINDS or config.attention_position != "none":
+    if config.encoder not in KINDS or getattr(config.own, "attention_position", "none") != "none":
         return False
     if policy is None:
         return True

@@ -75,14 +75,14 @@ def _config(spec: UpstreamSpec, policy: Policy | None) -> tuple[HubertConfig, bo
     """
     from superbit.upstreams import checkpoint
     from superbit.upstreams.expert import packaged_checkpoint, require_policy
-    from superbit.upstreams.hubert_config import NAMED_SIZES
+    from superbit.upstreams.variant import size_of
 
     directory: str | Path | None = spec.checkpoint
     if directory is None and not spec.untrained:
         directory = packaged_checkpoint(spec.name)
     if directory is None:
-        return NAMED_SIZES[spec.name], True
+        return size_of(spec.name), True
     model = checkpoint.load(directory, name=spec.name).model
     if model.policy is not None:
         require_policy(model, policy, asked=str(spec), name=spec.name, ckpt=directory)
-    return model.config, model.config == NAMED_SIZES[spec.name]
+    return model.config, model.config == size_of(spec.name)

@@ -17,7 +17,7 @@ from superbit.upstreams.contract import (
 )
 from superbit.upstreams.expert import UpstreamExpert
 from superbit.upstreams.hubert import untrained_model
-from superbit.upstreams.hubert_config import NAMED_SIZES
+from superbit.upstreams.variant import size_of
 
 MOCKS = Path(__file__).parent / "mocks" / "hubconf.py"
 
@@ -67,7 +67,7 @@ def test_our_nano_encoders_pass_every_rule(name):
 
 
 def test_leaks_that_the_checkpoint_declares_are_a_warning_for_ours_too():
-    config = replace(NAMED_SIZES["vanilla_nano"], padding="fairseq")
+    config = replace(size_of("vanilla_nano"), padding="fairseq")
     report = check_upstream(UpstreamExpert(untrained_model(config), untrained=True), ours=True)
     assert report.ok, render(report)
     assert report.names("warn") == ("batch-invariance",)

@@ -149,10 +149,10 @@ def test_a_batch_larger_than_the_train_split(refused, tiny_paths_file, tmp_path)
 def test_checkpoints(refused, tiny_paths_file, tmp_path):
     from superbit.upstreams import checkpoint
     from superbit.upstreams.hubert import untrained_model
-    from superbit.upstreams.hubert_config import NAMED_SIZES
+    from superbit.upstreams.variant import size_of
 
     folder = tmp_path / "weights"
-    checkpoint.save(folder, untrained_model(NAMED_SIZES["sparseformer_dn_nano"]))
+    checkpoint.save(folder, untrained_model(size_of("sparseformer_dn_nano")))
     other = refused(*sweep(tiny_paths_file, upstreams=f"vanilla_nano@{folder}"))
     assert "sparseformer" in other
     assert "vanilla" in other

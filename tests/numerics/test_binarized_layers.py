@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from tiny_settings import TINY_SETTINGS
 from torch import nn
 
+from superbit.upstreams.encoder_kinds import ENCODERS
+from superbit.upstreams.encoders.settings import SparseformerSettings
 from superbit.upstreams.encoders.sparse_attention import SparseSelfAttention
 from superbit.upstreams.hubert import untrained_model
-from superbit.upstreams.hubert_config import ENCODERS, HubertConfig
+from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.quantization.convert import (
     binarize_,
     calibrate,
@@ -39,9 +42,7 @@ def tiny(encoder, **changes):
             "ffn_dim": 48,
             "conv_layers": ((16, 10, 5), (32, 8, 4)),
             "position_kernel": 16,
-            "sparse_stride": 4,
-            "sparse_expressivity": 1,
-            "depthwise_kernel": 5,
+            "own": TINY_SETTINGS.get(encoder),
             "dropout": 0.0,
             "attention_dropout": 0.0,
             "input_dropout": 0.0,
@@ -202,9 +203,8 @@ def test_frames_of_zeros_have_two_levels_at_most():
 @pytest.mark.parametrize(("stride", "expressivity"), [(4, 1), (4, 3), (4, 4), (5, 2)])
 @pytest.mark.parametrize("policy", ["w1a1", "w1a2"])
 def test_sparse_attention_is_the_dense_masked_one_with_its_gradients(policy, stride, expressivity):
-    model = twin(
-        "sparseformer", policy=policy, sparse_stride=stride, sparse_expressivity=expressivity
-    )
+    own = SparseformerSettings(sparse_stride=stride, sparse_expressivity=expressivity)
+    model = twin("sparseformer", policy=policy, own=own)
     attention = model.encoder.layers[0].attention
     assert isinstance(attention, SparseSelfAttention)
     generator = torch.Generator().manual_seed(5)

@@ -14,9 +14,10 @@ from superbit.upstreams.encoders.relative_attention import (
     distance_sinusoids,
     from_distance_to_key,
 )
+from superbit.upstreams.encoders.settings import ConformerSettings
 from superbit.upstreams.hubert import Hubert, untrained_model
-from superbit.upstreams.hubert_config import NAMED_SIZES
 from superbit.upstreams.s3prl import compat
+from superbit.upstreams.variant import size_of
 
 DIM, HEADS, FFN, KERNEL = 48, 4, 80, 7
 LENGTHS = [1, 2, 3, 9, 20]  # frames
@@ -279,7 +280,7 @@ def wrapper_parameters(dim, *, front_end, channels, groups=16, taps=128):
     ],
 )
 def test_parameters_counted_by_hand(name, total):
-    config = NAMED_SIZES[name]
+    config = size_of(name)
     nano = name.endswith("_nano")
     by_hand = config.layers * layer_parameters(config.dim, config.ffn_dim, 31)
     by_hand += wrapper_parameters(
@@ -291,9 +292,11 @@ def test_parameters_counted_by_hand(name, total):
 
 
 def test_relative_positions_are_a_choice_of_the_config():
-    config = replace(NAMED_SIZES["conformer_nano"], attention_position="relative")
+    config = replace(
+        size_of("conformer_nano"), own=ConformerSettings(attention_position="relative")
+    )
     model = untrained_model(config).eval()
-    plain = untrained_model(NAMED_SIZES["conformer_nano"])
+    plain = untrained_model(size_of("conformer_nano"))
     extra = set(model.state_dict()) - set(plain.state_dict())
     assert len(extra) == 4 * 3
     assert all(name.split(".")[-2] in ("attention", "position") for name in extra)
@@ -311,7 +314,7 @@ def test_relative_positions_are_a_choice_of_the_config():
 
 
 def test_convolutions_start_as_torch_starts_them_and_statistics_at_0_and_1():
-    model = untrained_model(NAMED_SIZES["conformer_nano"])
+    model = untrained_model(size_of("conformer_nano"))
     for layer in model.encoder.layers:
         convolution = layer.convolution
         for part, fan_in in ((convolution.pointwise_in, 128), (convolution.depthwise, 31)):

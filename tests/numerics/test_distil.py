@@ -3,7 +3,6 @@
 import copy
 import math
 from dataclasses import replace
-from itertools import repeat
 
 import numpy as np
 import pytest
@@ -12,13 +11,13 @@ import torch.nn.functional as F
 
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import untrained_model
-from superbit.upstreams.hubert_config import NAMED_SIZES
 from superbit.upstreams.quantization.convert import (
     calibrate,
     is_calibrated,
     quantization,
     quantizer_scales,
 )
+from superbit.upstreams.training.configuration import load_distillation_config
 from superbit.upstreams.training.distil import (
     DistillationBatch,
     distillation_losses,
@@ -27,13 +26,13 @@ from superbit.upstreams.training.distil import (
     hidden_state_loss,
     soft_unit_loss,
 )
-from superbit.upstreams.training.distil_training import (
-    Distiller,
-    distil,
+from superbit.upstreams.training.distil_objective import (
+    DistillationObjective,
     parameter_groups,
     student_of,
-    warm_up_and_decay,
 )
+from superbit.upstreams.training.objective import FrameCounts
+from superbit.upstreams.variant import size_of
 
 KINDS = ("vanilla", "conformer", "squeezeformer", "squeezeformer_faithful", "sparseformer")
 
@@ -41,7 +40,7 @@ KINDS = ("vanilla", "conformer", "squeezeformer", "squeezeformer_faithful", "spa
 def _config(kind="vanilla"):
     """A small one with dropout, which distillation must not see."""
     return replace(
-        NAMED_SIZES["vanilla_nano"],
+        size_of("vanilla_nano"),
         encoder=kind,
         layers=3,
         dim=32,
@@ -120,12 +119,11 @@ def test_losses_are_exactly_0_with_quantizers_off_on_both_sides(kind):
     with quantization(teacher, on=False):
         with quantization(student, on=False):
             losses = distillation_losses(student, teacher, batch, unit_embeddings=embeddings)
-        assert (losses.total, losses.hidden, losses.units) == (0.0, 0.0, 0.0)
+        assert (losses.hidden, losses.units) == (0.0, 0.0)
         # and are not where the student's are on
         losses = distillation_losses(student, teacher, batch, unit_embeddings=embeddings)
         assert losses.hidden > 1e-3
         assert losses.units > 1e-5
-        assert losses.total == losses.hidden + losses.units
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -204,13 +202,6 @@ def test_both_are_given_one_input_with_masked_frames_replaced():
 # ---- training ----
 
 
-def test_warm_up_over_a_tenth_then_linear_decay():
-    factors = [warm_up_and_decay(step, 20) for step in range(20)]
-    assert factors[:2] == [0.5, 1.0]
-    assert factors[2:] == pytest.approx(np.arange(18, 0, -1) / 18)
-    assert [warm_up_and_decay(step, 1) for step in range(1)] == [1.0]
-
-
 def test_scales_have_their_own_rate_and_only_weights_decay():
     student, _ = _pair("conformer")
     names = {id(parameter): name for name, parameter in student.named_parameters()}
@@ -262,82 +253,57 @@ def test_a_student_starts_from_an_fp32_teacher_and_from_a_twin():
             assert torch.equal(parameter, own[name]), name
             assert parameter is not own[name]
     with pytest.raises(InputError, match="never calibrated"):
-        Distiller(second, first, steps=1, lr=1e-3, scale_lr=1e-3).step(
-            DistillationBatch(waveforms=_speech(8000))
-        )
+        distillation_losses(second.eval(), first.eval(), DistillationBatch(waveforms=_speech(8000)))
 
 
-def test_distillation_lowers_the_error_and_leaves_front_end_and_teacher_alone():
+def test_hidden_errors_are_0_of_the_same_model_and_by_hand_of_another():
     student, teacher = _pair()
-    batches = repeat(DistillationBatch(waveforms=torch.stack(_speech(8000, 8000, seed=2))))
-    before = {name: value.clone() for name, value in student.state_dict().items()}
-    teachers = {name: value.clone() for name, value in teacher.state_dict().items()}
-    held_out = _speech(9000, 7000, seed=3)
-    start = hidden_errors(student, teacher, held_out)
-    seen = []
-    history = distil(
-        student, teacher, batches, steps=25, lr=3e-3, scale_lr=3e-3, on_step=seen.append
-    )
-    end = hidden_errors(student, teacher, held_out)
-
-    assert history == seen
-    assert [one.step for one in history] == list(range(1, 26))
-    assert max(one.learning_rate for one in history) == 3e-3
-    assert all(one.loss == one.hidden and one.units is None for one in history)
-    assert len(end.layers) == 3
-    assert end.mean < 0.7 * start.mean
-    assert end.last < 0.7 * start.last
-    assert history[-1].loss < 0.7 * history[0].loss
-    changed = {
-        name for name, value in student.state_dict().items() if not torch.equal(value, before[name])
-    }
-    for part in ("scale", "shift", "query.weight", "attention_norm.bias"):
-        assert any(name.endswith(part) for name in changed), part
-    assert not [n for n in changed if n.startswith(("front_end", "post_extract", "mask_emb"))]
-    assert all(torch.equal(value, teachers[n]) for n, value in teacher.state_dict().items())
-    assert not any(p.grad is not None for p in teacher.parameters())
+    waveforms = _speech(9000, 7000, seed=3)
+    same = hidden_errors(copy.deepcopy(teacher), teacher, waveforms)
+    assert same.layers == (0.0, 0.0, 0.0)
+    found = hidden_errors(student.train(), teacher, waveforms)
+    assert not student.training
+    by_hand = []
+    for waveform in waveforms:  # each counts as much as the other, whatever its length
+        with torch.no_grad():
+            own, other = (model.encode_batch([waveform])[0][1:] for model in (student, teacher))
+        pairs = zip(own, other, strict=True)
+        by_hand.append([float(((a - b) ** 2).sum() / (b**2).sum()) for a, b in pairs])
+    assert found.layers == pytest.approx(np.mean(by_hand, axis=0), rel=1e-5)
+    assert found.mean == pytest.approx(np.mean(by_hand), rel=1e-5)
+    assert found.last == found.layers[-1]
 
 
-def test_calibration_comes_first_and_units_are_learnt_too():
-    teacher = _teacher()
-    mask = torch.zeros(1, 24, dtype=torch.bool)
-    mask[:, 5:15] = True
-    batch = DistillationBatch(waveforms=_speech(8000), mask=mask)
+def _objective(student, teacher, **changes):
+    config = load_distillation_config("distil_nano", changes=changes)
     embeddings = torch.rand(10, 16, generator=torch.Generator().manual_seed(0))
-    runs = []
-    for _ in range(2):  # the teacher's dropout is off: two runs are the same to the bit
-        student = student_of(teacher.train(), "w1a1")
-        projection = student.final_proj.weight.clone()
-        history = distil(
-            student,
-            teacher,
-            [batch] * 3,
-            steps=3,
-            lr=1e-3,
-            scale_lr=1e-3,
-            calibration=_speech(8000),
-            unit_embeddings=embeddings,
-            unit_weight=0.5,
-        )
-        assert all(one.loss == pytest.approx(one.hidden + 0.5 * one.units) for one in history)
-        assert not torch.equal(projection, student.final_proj.weight)
-        assert is_calibrated(student)
-        runs.append(history)
-    assert runs[0] == runs[1]
-    assert not teacher.training
+    return DistillationObjective(
+        config, student, teacher, unit_embeddings=embeddings, units=None, record={}
+    )
 
 
-def test_bad_input():
+def test_the_loss_of_an_update_weighs_units_by_masked_frames():
     student, teacher = _pair()
-    batch = DistillationBatch(waveforms=_speech(8000))
-    with pytest.raises(InputError, match="batches ended after 1 of 2 steps"):
-        distil(student, teacher, [batch], steps=2, lr=1e-3, scale_lr=1e-3)
+    objective = _objective(student, teacher, unit_weight=0.5, relative=False)
+    samples = torch.stack(_speech(8000, 8000, seed=2))
+    mask = torch.zeros(2, 24, dtype=torch.bool)
+    mask[0, 5:15] = mask[1, 3:7] = True
+    sums = objective.module(samples, torch.zeros_like(mask, dtype=torch.long), mask)
+    counts = FrameCounts(masked=2.0 * 14, unmasked=2.0 * (48 - 14))  # of two such micro-batches
+    losses = distillation_losses(
+        student,
+        teacher,
+        DistillationBatch(waveforms=samples, mask=mask),
+        unit_embeddings=objective.module.unit_embeddings,
+    )
+    due = (losses.hidden + 0.5 * losses.units) / 2
+    assert objective.loss(sums, counts).item() == pytest.approx(due.item(), rel=1e-6)
+
+
+def test_what_does_not_belong_together_is_refused():
+    student, _ = _pair()
     with pytest.raises(InputError, match="'vanilla' cannot learn from a teacher with encoder"):
-        Distiller(student, _teacher("conformer"), steps=1, lr=1e-3, scale_lr=1e-3)
+        _objective(student, _teacher("conformer"))
     other = untrained_model(_config(), seed=1)
     with pytest.raises(InputError, match="'mask_emb' of the student is not its teacher's"):
-        Distiller(student, other, steps=1, lr=1e-3, scale_lr=1e-3)
-    with torch.no_grad():
-        student.encoder.layers[0].feed_forward.expand.bias.fill_(math.inf)
-    with pytest.raises(InputError, match=r"step 1 of the distillation .* lower learning rate"):
-        distil(student, teacher, [batch], steps=1, lr=1e-3, scale_lr=1e-3)
+        _objective(student, other)

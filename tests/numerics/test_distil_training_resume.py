@@ -17,13 +17,17 @@ import torch
 from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import untrained_model
-from superbit.upstreams.hubert_config import NAMED_SIZES, HubertConfig
-from superbit.upstreams.quantization.convert import quantizer_scales
-from superbit.upstreams.training import distil_command, train
+from superbit.upstreams.hubert_config import HubertConfig
+from superbit.upstreams.quantization.convert import calibrate, quantizer_scales
+from superbit.upstreams.training import command, runs, train
 from superbit.upstreams.training.configuration import load_config, load_distillation_config
+from superbit.upstreams.training.distil import hidden_errors
+from superbit.upstreams.training.distil_objective import student_of
 from superbit.upstreams.training.distributed import World
 from superbit.upstreams.training.evaluation import Meter
+from superbit.upstreams.training.manifest import read_samples
 from superbit.upstreams.training.state import STATE_FILE
+from superbit.upstreams.variant import size_of
 
 ONE = World(rank=0, size=1, device=torch.device("cpu"))
 UNITS = 7
@@ -65,7 +69,7 @@ def write_teacher(folder, name="vanilla_nano", *, factor=5):
     sizes |= {"conv_layers": CONVOLUTIONS, "position_kernel": 8, "position_groups": 4}
     if name == "squeeze_nano":
         sizes["layers"] = 4
-    model = untrained_model(HubertConfig.from_dict({**NAMED_SIZES[name].to_dict(), **sizes}))
+    model = untrained_model(HubertConfig.from_dict({**size_of(name).to_dict(), **sizes}))
     with torch.no_grad():
         for module in model.encoder.modules():
             if isinstance(module, torch.nn.Linear):
@@ -88,10 +92,10 @@ def teacher(tmp_path_factory):
 
 
 def run(corpus, teacher, out, *, policy="w1a1", labels=True, say=lambda line: None, **changes):
-    outcomes = distil_command.run_distillation(
+    outcomes = runs.run_distillation(
         load_distillation_config("distil_nano", changes={**MICRO, **changes}),
-        teacher=distil_command.load_teacher(Path(teacher)),
-        policies=distil_command.parse_policies(policy),
+        teacher=runs.load_teacher(Path(teacher)),
+        policies=command.parse_policies(policy),
         manifests=Path(corpus),
         labels=Path(corpus) if labels else None,
         out=Path(out),
@@ -161,13 +165,13 @@ def test_two_ranks_are_one_with_twice_the_batch(teacher, tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     program = f"""
-    with distil_command.joined("cpu") as world:
+    with command.joined("cpu") as world:
         config = load_distillation_config(
             "distil_nano", changes={{**MICRO, **{one_update!r}, "batch_samples": 19_200}}
         )
-        list(distil_command.run_distillation(
-            config, teacher=distil_command.load_teacher(Path({str(teacher)!r})),
-            policies=distil_command.parse_policies("w1a1"), manifests=Path({str(corpus)!r}),
+        list(runs.run_distillation(
+            config, teacher=runs.load_teacher(Path({str(teacher)!r})),
+            policies=command.parse_policies("w1a1"), manifests=Path({str(corpus)!r}),
             labels=Path({str(corpus)!r}), out=Path({str(tmp_path / "two")!r}), world=world,
         ))
     """
@@ -236,7 +240,8 @@ def test_each_step_starts_from_the_last_and_learns_from_it(corpus, teacher, tmp_
     assert outcomes[0].held_out["hidden_loss"] > 0
 
 
-def test_what_lies_before_the_encoder_stays_the_teachers(corpus, teacher, tmp_path):
+def test_what_lies_before_the_encoder_stays_the_teachers(corpus, teacher, tmp_path, monkeypatch):
+    made = caught(monkeypatch)
     run(corpus, teacher, tmp_path)
     fp32 = checkpoint.load(teacher).model.state_dict()
     twin = checkpoint.load(tmp_path / "w1a1/last").model.state_dict()
@@ -245,6 +250,12 @@ def test_what_lies_before_the_encoder_stays_the_teachers(corpus, teacher, tmp_pa
     assert not [name for name in changed if name.startswith(shared)]
     assert "final_proj.weight" in changed
     assert "encoder_norm.weight" in changed
+    (trainer, start) = made[0]
+    learnt = {name for name, value in twin.items() if not torch.equal(value, start[name])}
+    for part in ("scale", "shift", "query.weight", "attention_norm.bias"):
+        assert any(name.endswith(part) for name in learnt), part
+    taught_by = trainer.objective.module.beside[0]
+    assert all(parameter.grad is None for parameter in taught_by.parameters())
 
 
 @pytest.mark.parametrize("name", ["vanilla_nano", "conformer_nano", "squeeze_nano"])
@@ -259,6 +270,23 @@ def test_the_held_out_error_falls(corpus, tmp_path, name):
     # labels are only looked at: at random, so neither model predicts them
     assert 0 < outcome.held_out["teacher_masked_accuracy"] < 0.5
     assert outcome.held_out["chance_loss"] < np.log(UNITS)
+
+
+def test_where_hardly_a_frame_is_masked_the_error_of_whole_utterances_falls(corpus, tmp_path):
+    teacher = write_teacher(tmp_path / "teacher")
+    changes = {"updates": 40, "warm_up_updates": 4}
+    changes |= {"mask_probability": 0.0, "min_masks": 1, "mask_span": 1}
+    run(corpus, teacher, tmp_path / "run", **changes)
+    model, twin = (checkpoint.load(path).model for path in (teacher, tmp_path / "run/w1a1/last"))
+    seen, unseen = (
+        [torch.from_numpy(read_samples(corpus / f"{split}-{index}.wav")) for index in range(4)]
+        for split in ("train", "valid")
+    )
+    begun = student_of(model.eval(), "w1a1")
+    calibrate(begun, seen)
+    start, end = (hidden_errors(each, model, unseen) for each in (begun, twin))
+    assert end.mean < 0.9 * start.mean
+    assert end.last < 0.9 * start.last
 
 
 def test_without_labels_and_without_units(corpus, teacher, tmp_path):
@@ -347,13 +375,13 @@ def test_a_folder_of_another_run(corpus, teacher, tmp_path):
 def test_the_papers_sizes_learn(tmp_path, name):
     """Twenty updates at the true size on short crops, by the preset's own settings otherwise."""
     corpus = write_corpus(tmp_path / "corpus", lengths=(16_000,) * 4, copies=1)
-    checkpoint.save(tmp_path / "teacher", untrained_model(NAMED_SIZES[name]))
+    checkpoint.save(tmp_path / "teacher", untrained_model(size_of(name)))
     changes = {"updates": 20, "warm_up_updates": 2, "validate_every": 20, "save_every": 20}
     changes |= {"crop_samples": 16_000, "min_samples": 16_000, "batch_samples": 32_000}
-    (outcome,) = distil_command.run_distillation(
+    (outcome,) = runs.run_distillation(
         load_distillation_config("distil", changes={**changes, "workers": 0}),
-        teacher=distil_command.load_teacher(tmp_path / "teacher"),
-        policies=distil_command.parse_policies("w1a1"),
+        teacher=runs.load_teacher(tmp_path / "teacher"),
+        policies=command.parse_policies("w1a1"),
         manifests=corpus,
         labels=None,
         out=tmp_path / "run",

@@ -9,8 +9,8 @@ from superbit.benchmark.bench import distillation as bench
 
 
 @pytest.fixture(scope="module")
-def speech(tiny_paths_file):
-    return bench.embedded_speech(tiny_paths_file)
+def speech(tiny_paths_file, tmp_path_factory):
+    return bench.embedded_speech(tiny_paths_file, tmp_path_factory.mktemp("manifests"))
 
 
 @pytest.mark.slow
@@ -26,7 +26,7 @@ def speech(tiny_paths_file):
     ],
 )
 def test_distillation_halves_the_error_of_unseen_speakers(speech, name, start):
-    gain = bench.distillation_gain(name, start, speech, steps=200)
+    gain = bench.distillation_gain(name, start, speech, updates=200)
     assert gain.distilled.mean <= 0.5 * gain.calibrated.mean
     assert gain.distilled.last <= 0.5 * gain.calibrated.last
     # not by silencing the blocks, which for a start that hardly uses them would do

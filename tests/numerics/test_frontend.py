@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 from superbit.upstreams.encoders.frontend import FastConv
 from superbit.upstreams.encoders.position import PositionalConvolution
-from superbit.upstreams.hubert_config import FASTCONV, FASTCONV_NANO, NAMED_SIZES
+from superbit.upstreams.hubert_config import FASTCONV, FASTCONV_NANO
+from superbit.upstreams.variant import size_of
 
 
 def count(module):
@@ -39,7 +40,7 @@ def test_nano_fastconv_has_a_hand_counted_number_of_parameters(nano):
 
 @pytest.mark.parametrize("samples", [400, 719, 720, 800, 1040, 5003, 16_000])
 def test_frames_are_those_the_config_foretells(nano, samples):
-    frames = NAMED_SIZES["vanilla_nano"].convolution_frames(samples)
+    frames = size_of("vanilla_nano").convolution_frames(samples)
     assert nano(torch.randn(1, samples)).shape == (1, frames, 128)
 
 

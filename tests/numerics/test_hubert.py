@@ -7,11 +7,13 @@ from importlib.resources import files
 import pytest
 import torch
 
+from superbit.upstreams.encoder_kinds import ENCODERS
 from superbit.upstreams.encoders.vanilla import TransformerEncoder
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import ENCODER_CLASSES, Hubert, untrained_model
-from superbit.upstreams.hubert_config import ENCODERS, FASTCONV, NAMED_SIZES, HubertConfig
+from superbit.upstreams.hubert_config import FASTCONV, HubertConfig
 from superbit.upstreams.s3prl import compat
+from superbit.upstreams.variant import size_of, sizes
 
 TABLE1_KEYS = {
     "vanilla": "vanilla",
@@ -28,7 +30,7 @@ NANOS = [
     "sparseformer_sw_nano",
 ]
 TRANSFORMER_NANOS = [NANOS[0], *NANOS[3:]]
-FULL_RATE_NANOS = [name for name in NANOS if not NAMED_SIZES[name].half_rate_layers]
+FULL_RATE_NANOS = [name for name in NANOS if name != "squeeze_nano"]
 # 0.025 s, the shortest there is, to 2.5 s; one pair of equals
 LENGTHS = [16_000, 400, 800, 7_777, 40_000, 480, 12_345, 16_000]
 
@@ -44,7 +46,7 @@ def speechlike(samples):
 def trained_like(name):
     """A model whose biases are not 0, so that padding would show wherever it is let through."""
     torch.manual_seed(1)
-    model = untrained_model(NAMED_SIZES[name]).eval()
+    model = untrained_model(size_of(name)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 1:
@@ -54,14 +56,14 @@ def trained_like(name):
 
 @pytest.fixture(scope="module", params=NANOS)
 def nano(request):
-    return untrained_model(NAMED_SIZES[request.param]).eval()
+    return untrained_model(size_of(request.param)).eval()
 
 
 @pytest.mark.parametrize(("name", "key"), TABLE1_KEYS.items())
 def test_parameters_are_those_of_table_1_to_the_unit(name, key):
     table = json.loads(files("superbit.upstreams").joinpath("table1_configs.json").read_text())
     row = table["encoders"][key]
-    config = NAMED_SIZES[name]
+    config = size_of(name)
     with torch.device("meta"):
         model = Hubert(config)
     assert sum(parameter.numel() for parameter in model.parameters()) == row["params_total"]
@@ -116,7 +118,7 @@ def test_a_neighbours_content_changes_nothing_to_the_bit(name):
 def test_fairseq_padding_does_depend_on_the_neighbours_length():
     # what independent padding is there to prevent: were this test to fail, so would be the reason
     torch.manual_seed(0)
-    model = untrained_model(replace(NAMED_SIZES["vanilla_nano"], padding="fairseq")).eval()
+    model = untrained_model(replace(size_of("vanilla_nano"), padding="fairseq")).eval()
     mine = torch.randn(16_000)
     with torch.no_grad():
         alone, batched = model([mine])[0], model([mine, torch.randn(40_000)])[0]
@@ -193,7 +195,7 @@ def test_gradients_reach_every_weight_that_is_used(nano, samples):
 
 
 def test_untrained_weights_follow_from_the_seed_and_leave_the_global_generator_alone():
-    config = NAMED_SIZES["vanilla_nano"]
+    config = size_of("vanilla_nano")
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
@@ -208,7 +210,7 @@ def test_untrained_weights_follow_from_the_seed_and_leave_the_global_generator_a
 
 
 def test_weights_start_as_huberts_pretraining_does():
-    model = untrained_model(NAMED_SIZES["sparseformer_dn_s"])
+    model = untrained_model(size_of("sparseformer_dn_s"))
     linears = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
     assert len(linears) == 16 * 6 + 2
     for linear in linears:
@@ -393,7 +395,7 @@ def test_padding_as_in_fairseq_leaks_as_torchaudios_does():
 
 def test_true_size_vanilla_with_fairseq_padding_has_the_shapes_of_hubert_base():
     with torch.device("meta"):
-        model = Hubert(replace(NAMED_SIZES["vanilla"], padding="fairseq")).eval()
+        model = Hubert(replace(size_of("vanilla"), padding="fairseq")).eval()
         features, frames = model.features([torch.empty(160_000), torch.empty(80_000)])
         states = model.encode(model.project(features), torch.ones(2, 499, dtype=torch.bool))
     assert features.shape == (2, 499, 512)
@@ -401,10 +403,10 @@ def test_true_size_vanilla_with_fairseq_padding_has_the_shapes_of_hubert_base():
     assert [tuple(state.shape) for state in states] == [(2, 499, 768)] * 13
 
 
-@pytest.mark.parametrize("name", [name for name in NAMED_SIZES if name.endswith("_nano")])
+@pytest.mark.parametrize("name", [name for name in sizes() if name.endswith("_nano")])
 def test_bfloat16_is_float32_with_less_precision(name):
     """A convolution of oneDNN was another one in bfloat16: half-precision training lost by it."""
-    model = untrained_model(NAMED_SIZES[name]).eval()
+    model = untrained_model(size_of(name)).eval()
     waveforms = list(0.1 * torch.randn(2, 16_000))
     with torch.no_grad():
         exact = model(waveforms)

@@ -12,7 +12,7 @@ from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.training.configuration import learning_rate, load_config
 from superbit.upstreams.training.evaluation import chance
 from superbit.upstreams.training.objective import (
-    Counts,
+    FrameCounts,
     Pretrainer,
     Sums,
     dropped_layers,
@@ -59,7 +59,7 @@ def batch(frames=12, size=3):
 
 def loss_of(sums, mask, **weights):
     masked = int(mask.sum())
-    counts = Counts(masked=masked, unmasked=mask.numel() - masked)
+    counts = FrameCounts(masked=masked, unmasked=mask.numel() - masked)
     return update_loss(sums, counts, **{"unmasked_weight": 0.0, "feature_penalty": 10.0, **weights})
 
 
@@ -104,7 +104,7 @@ def test_parts_of_an_update_add_up():
     samples, units, mask = batch(size=4)
     whole = loss_of(pretrainer(samples, units, mask), mask, unmasked_weight=0.5)
     masked = int(mask.sum())
-    counts = Counts(masked=masked, unmasked=mask.numel() - masked)
+    counts = FrameCounts(masked=masked, unmasked=mask.numel() - masked)
     parts = [
         update_loss(
             pretrainer(samples[part], units[part], mask[part]),

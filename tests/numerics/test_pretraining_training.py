@@ -20,7 +20,7 @@ import yaml
 from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import Hubert
-from superbit.upstreams.training import command, train
+from superbit.upstreams.training import command, runs, train
 from superbit.upstreams.training.configuration import load_config, model_config
 from superbit.upstreams.training.distributed import World
 from superbit.upstreams.training.evaluation import Meter
@@ -116,7 +116,7 @@ def preset(tmp_path):
 
 def run(corpus, out, file, *, name="vanilla_nano", say=lambda line: None, **kwargs):
     config = load_config(file)
-    return command.run_pretraining(
+    return runs.run_pretraining(
         config,
         name=name,
         size=model_config(config, name, file),
@@ -217,7 +217,7 @@ RANK = """
 out = Path({out!r})
 with command.joined("cpu") as world:
     config = load_config({file!r})
-    command.run_pretraining(
+    runs.run_pretraining(
         config, name="vanilla_nano", size=model_config(config, "vanilla_nano", {file!r}),
         manifests=Path({corpus!r}), labels=Path({corpus!r}), out=out, world=world,
     )
@@ -290,11 +290,11 @@ def make_trainer(corpus, out, file, name="vanilla_nano"):
         def run(self):
             made.append(self)
 
-    patched, command.Trainer = command.Trainer, Caught
+    patched, runs.Trainer = runs.Trainer, Caught
     try:
         run(corpus, out, file, name=name)
     finally:
-        command.Trainer = patched
+        runs.Trainer = patched
     return made[0]
 
 
@@ -406,11 +406,11 @@ def make_trainer_from(corpus, out, file, init):
         def run(self):
             made.append(self)
 
-    patched, command.Trainer = command.Trainer, Caught
+    patched, runs.Trainer = runs.Trainer, Caught
     try:
         run(corpus, out, file, init=init)
     finally:
-        command.Trainer = patched
+        runs.Trainer = patched
     return made[0]
 
 
@@ -469,7 +469,7 @@ def test_the_papers_sizes_train(tmp_path, name_of_preset, name):
     changes = {"updates": 20, "warm_up_updates": 2, "validate_every": 20, "save_every": 20}
     changes |= {"crop_samples": 16_000, "min_samples": 16_000, "batch_samples": 32_000}
     config = load_config(name_of_preset, changes={**changes, "workers": 0})
-    outcome = command.run_pretraining(
+    outcome = runs.run_pretraining(
         config,
         name=name,
         size=model_config(config, name, name_of_preset),

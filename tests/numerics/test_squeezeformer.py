@@ -9,6 +9,7 @@ from torch import nn
 
 from superbit.upstreams.encoders.attention import SelfAttention
 from superbit.upstreams.encoders.conformer import ConformerLayer, ConvolutionModule
+from superbit.upstreams.encoders.settings import SqueezeformerSettings
 from superbit.upstreams.encoders.squeezeformer import (
     ScaleAndBias,
     SqueezeformerEncoder,
@@ -16,8 +17,10 @@ from superbit.upstreams.encoders.squeezeformer import (
     TimeReduction,
 )
 from superbit.upstreams.hubert import Hubert, untrained_model
-from superbit.upstreams.hubert_config import NAMED_SIZES, SQUEEZEFORMERS, HubertConfig
+from superbit.upstreams.hubert_config import HubertConfig
+from superbit.upstreams.variant import size_of
 
+SQUEEZEFORMERS = ("squeezeformer", "squeezeformer_faithful")
 DIM = 32
 LENGTHS = [1, 2, 3, 4, 7, 49, 50]  # frames
 VALID = torch.arange(50) < torch.tensor(LENGTHS)[:, None]  # (B, T)
@@ -31,10 +34,9 @@ def squeezeformer(kind, *, layers=16, **changes):
         dim=DIM,
         heads=4,
         ffn_dim=48,
-        depthwise_kernel=5,
+        own=SqueezeformerSettings(depthwise_kernel=5, **changes),
         dropout=0.0,
         attention_dropout=0.0,
-        **changes,
     )
     torch.manual_seed(0)
     encoder = SqueezeformerEncoder(config)
@@ -234,29 +236,29 @@ def reduction_and_recovery(dim, kernel):
 WRAPPER = 1_843_968 + (1_024 + 512 * 144 + 144) + (144 * 9 * 128 + 128 + 144) + 288
 WRAPPER += 144 + (144 * 256 + 256)
 WRAPPER_NANO = 231_808 + 256 + (128 * 8 * 128 + 128 + 128) + 256 + 128 + (128 * 256 + 256)
-FAITHFUL_3072 = replace(NAMED_SIZES["squeeze_xs_faithful"], ffn_dim=3072)
+FAITHFUL_3072 = replace(size_of("squeeze_xs_faithful"), ffn_dim=3072)
 
 
 @pytest.mark.parametrize(
     ("config", "by_hand", "total"),
     [
         (
-            NAMED_SIZES["squeeze_xs"],
+            size_of("squeeze_xs"),
             WRAPPER + 16 * seed_matched_layer(144, 3072) + reduction_and_recovery(144, 3),
             33_010_096,
         ),
         (
-            NAMED_SIZES["squeeze_xs_fair"],
+            size_of("squeeze_xs_fair"),
             WRAPPER + 16 * seed_matched_layer(144, 576) + reduction_and_recovery(144, 3),
             9_927_088,
         ),
         (
-            replace(NAMED_SIZES["squeeze_xs"], reduction_kernel=5),
+            replace(size_of("squeeze_xs"), own=SqueezeformerSettings(reduction_kernel=5)),
             WRAPPER + 16 * seed_matched_layer(144, 3072) + reduction_and_recovery(144, 5),
             33_010_384,
         ),
         (
-            NAMED_SIZES["squeeze_xs_faithful"],
+            size_of("squeeze_xs_faithful"),
             WRAPPER + 16 * faithful_layer(144, 576) + reduction_and_recovery(144, 5),
             10_360_528,
         ),
@@ -266,7 +268,7 @@ FAITHFUL_3072 = replace(NAMED_SIZES["squeeze_xs_faithful"], ffn_dim=3072)
             33_443_536,
         ),
         (
-            NAMED_SIZES["squeeze_nano"],
+            size_of("squeeze_nano"),
             WRAPPER_NANO + 4 * seed_matched_layer(128, 256) + reduction_and_recovery(128, 3),
             1_440_512,
         ),
@@ -280,7 +282,9 @@ def test_parameters_counted_by_hand(config, by_hand, total):
 
 def test_the_faithful_build_starts_with_scales_of_1_and_passes_gradients_everywhere():
     config = replace(
-        NAMED_SIZES["squeeze_nano"], encoder="squeezeformer_faithful", attention_position="relative"
+        size_of("squeeze_nano"),
+        encoder="squeezeformer_faithful",
+        own=SqueezeformerSettings(attention_position="relative"),
     )
     model = untrained_model(config)
     scales = [module for module in model.modules() if isinstance(module, ScaleAndBias)]

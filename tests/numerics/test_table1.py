@@ -16,9 +16,9 @@ from superbit.benchmark.profiling.paper_accounting import paper_cells
 from superbit.benchmark.profiling.table1 import table1_rows
 from superbit.upstreams.encoders import frontend
 from superbit.upstreams.hubert import untrained_model
-from superbit.upstreams.hubert_config import NAMED_SIZES
 from superbit.upstreams.quantization.convert import binarize_
 from superbit.upstreams.quantization.policy import parse_policy
+from superbit.upstreams.variant import size_of
 
 SAMPLES, FRAMES = 160_000, 499
 PAPER = list(
@@ -71,7 +71,7 @@ def test_storage_is_equal_to_two_decimals_in_nine_rows(rows):
 @pytest.mark.parametrize("name", [name for _, name, _ in ENCODERS])
 @pytest.mark.parametrize("twin", [False, True])
 def test_one_layer_less_moves_every_cell(name, twin):
-    config = NAMED_SIZES[name]
+    config = size_of(name)
 
     def cells(config):
         return vars(paper_cells((twin_of if twin else meta_model)(config), SAMPLES))
@@ -86,7 +86,7 @@ def test_one_layer_less_moves_every_cell(name, twin):
 @pytest.mark.parametrize(("_label", "name", "key"), ENCODERS)
 def test_the_policy_binarizes_as_many_parameters_as_the_paper(_label, name, key):
     table = json.loads(files("superbit.upstreams").joinpath("table1_configs.json").read_text())
-    found = honest_cells(twin_of(NAMED_SIZES[name]), SAMPLES).quantized_parameters
+    found = honest_cells(twin_of(size_of(name)), SAMPLES).quantized_parameters
     assert found == table["encoders"][key]["params_quantised_in_BQ_twin"]
 
 
@@ -127,7 +127,7 @@ def check(config, *, linear, convolution, attention, elements):
 def test_vanilla_by_hand():
     t, d, f, layers, heads = FRAMES, 768, 3072, 12, 12
     check(
-        NAMED_SIZES["vanilla"],
+        size_of("vanilla"),
         linear=layers * t * (4 * d * d + 2 * d * f),
         convolution=0,
         attention=layers * 2 * t * t * d,
@@ -165,7 +165,7 @@ def test_sparseformer_by_hand(name, layers, d):
     visits = visits_by_definition(t, 32, 8)
     assert 0.3 < visits / t**2 < 0.33
     check(
-        NAMED_SIZES[name],
+        size_of(name),
         linear=layers * t * (4 * d * d + 2 * d * f),
         convolution=0,
         attention=layers * 2 * visits * d,
@@ -192,7 +192,7 @@ def test_conformer_by_hand(name, f):
         16 * part for part in conformer_layer(FRAMES, 144, f)
     )
     check(
-        NAMED_SIZES[name],
+        size_of(name),
         linear=linear,
         convolution=convolution,
         attention=attention,
@@ -208,7 +208,7 @@ def test_squeezeformer_by_hand(name, f):
         8 * (whole + part) for whole, part in zip(full, reduced, strict=True)
     )
     check(
-        NAMED_SIZES[name],
+        size_of(name),
         linear=linear + FRAMES * 144 * 144,  # recovery
         convolution=convolution + half * 144 * (3 + 144),  # reduction
         attention=attention,
@@ -228,7 +228,7 @@ def test_faithful_squeezeformer_by_hand():
         8 * (whole + part) for whole, part in zip(layer(FRAMES), layer(half), strict=True)
     )
     check(
-        NAMED_SIZES["squeeze_xs_faithful"],
+        size_of("squeeze_xs_faithful"),
         linear=linear + FRAMES * d * d,
         convolution=convolution + half * d * (5 + d),
         attention=attention,
@@ -239,7 +239,7 @@ def test_faithful_squeezeformer_by_hand():
 def test_a_twin_by_hand():
     """Sparseformer-DN-S: bytes and bit operations of its 1-bit twin."""
     t, d, f, layers = FRAMES, 256, 1024, 16
-    found = honest_cells(twin_of(NAMED_SIZES["sparseformer_dn_s"]), SAMPLES)
+    found = honest_cells(twin_of(size_of("sparseformer_dn_s")), SAMPLES)
     weights = layers * (4 * d * d + 2 * d * f)
     assert found.quantized_parameters == weights
     assert found.sign_bytes == weights // 8
@@ -263,7 +263,7 @@ def test_bits_are_read_from_the_modules(bits):
         f"  input: {{bits: {input_bits}, set: signed}}\n",
         where="p.yaml",
     )
-    found = honest_cells(binarize_(meta_model(NAMED_SIZES["vanilla_nano"]), policy), SAMPLES)
+    found = honest_cells(binarize_(meta_model(size_of("vanilla_nano")), policy), SAMPLES)
     assert found.quantized_parameters == 4 * 128 * 512
     assert found.low_bit_macs == FRAMES * found.quantized_parameters
     assert found.low_bit_bop == weight_bits * input_bits * found.low_bit_macs
@@ -280,7 +280,7 @@ DENSE = ["vanilla_nano", "conformer_nano", "squeeze_nano", "squeeze_xs_faithful"
 def test_torchs_own_counter_sees_the_same_products(name, samples, monkeypatch):
     """On a real forward pass; torch counts the operations that run, ours the modules."""
     monkeypatch.setattr(frontend, "_LENGTH_STEP", 1)  # no samples beyond the waveform's end
-    config = NAMED_SIZES[name]
+    config = size_of(name)
     model = untrained_model(config).eval()
     waveform = torch.randn(samples)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -291,7 +291,7 @@ def test_torchs_own_counter_sees_the_same_products(name, samples, monkeypatch):
 def test_sparse_attention_computes_no_less_than_it_is_counted(monkeypatch):
     """The gathered form pads its blocks, so torch sees a few products more, and far from dense."""
     monkeypatch.setattr(frontend, "_LENGTH_STEP", 1)
-    config = NAMED_SIZES["sparseformer_dn_nano"]
+    config = size_of("sparseformer_dn_nano")
     counts = count_model(meta_model(config), SAMPLES)
     attention = sum(count.macs for count in counts.modules.values() if count.kind == "product")
     dense = config.layers * 2 * FRAMES**2 * config.dim
@@ -313,7 +313,7 @@ def test_deepspeed_counts_the_same(name, monkeypatch):
     """
     flops_profiler = pytest.importorskip("deepspeed.profiling.flops_profiler")
     monkeypatch.setattr(torch.Tensor, "__matmul__", torch.Tensor.__matmul__)
-    model = untrained_model(NAMED_SIZES[name]).eval()
+    model = untrained_model(size_of(name)).eval()
     flop, macs, _ = flops_profiler.get_model_profile(
         model=model,
         args=[[torch.randn(16_000)]],

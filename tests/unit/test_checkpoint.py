@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_settings import TINY_SETTINGS
 
 from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError
@@ -20,8 +21,7 @@ CONFIG = HubertConfig(
     ffn_dim=48,
     conv_layers=((16, 10, 5), (32, 8, 4)),
     position_kernel=16,
-    sparse_stride=4,
-    sparse_expressivity=1,
+    own=TINY_SETTINGS["sparseformer"],
     padding="fairseq",
 )
 

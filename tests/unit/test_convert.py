@@ -10,12 +10,14 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_settings import TINY_SETTINGS
 from torch import nn
 
 from superbit.upstreams import checkpoint, expert, registry
+from superbit.upstreams.encoder_kinds import ENCODERS
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import Hubert, untrained_model
-from superbit.upstreams.hubert_config import ENCODERS, NAMED_SIZES, HubertConfig
+from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.quantization.convert import (
     binarize_,
     binarized_modules,
@@ -28,8 +30,8 @@ from superbit.upstreams.quantization.convert import (
 from superbit.upstreams.quantization.elastic import ElasticQuantizer
 from superbit.upstreams.quantization.layers import QuantizedBits, quantized_bits
 from superbit.upstreams.quantization.policy import load_policy, parse_policy, policy_names
+from superbit.upstreams.variant import VARIANTS, size_of, sizes
 
-VARIANTS = ["vanilla", "conformer_s", "squeeze_xs", "sparseformer_dn_s", "sparseformer_sw_s"]
 # spec's table1_configs.json, keyed by the paper's short names, is package data
 IN_TABLE_1 = {
     "vanilla": "vanilla",
@@ -49,9 +51,7 @@ def tiny(encoder="vanilla"):
         ffn_dim=48,
         conv_layers=((16, 10, 5), (32, 8, 4)),
         position_kernel=16,
-        depthwise_kernel=5,
-        sparse_stride=4,
-        sparse_expressivity=1,
+        own=TINY_SETTINGS.get(encoder),
     )
 
 
@@ -109,7 +109,7 @@ def test_as_many_parameters_are_binarized_as_the_paper_counts(name):
     text = (resources.files("superbit.upstreams") / "table1_configs.json").read_text("utf-8")
     due = json.loads(text)["encoders"][IN_TABLE_1[name]]["params_quantised_in_BQ_twin"]
     with torch.device("meta"):
-        model = Hubert(NAMED_SIZES[name])
+        model = Hubert(size_of(name))
     binarize_(model, "w1a1")
     assert binarized_parameters(model) == due
     quantized = [quantized_bits(module) for module in binarized_modules(model).values()]
@@ -309,7 +309,7 @@ def test_an_untrained_twin_does_not_depend_on_how_sums_are_ordered():
     found = []
     for count in (1, 2):
         torch.set_num_threads(count)
-        found.append(expert.untrained_twin(NAMED_SIZES["conformer_nano"], "w1a1").state_dict())
+        found.append(expert.untrained_twin(size_of("conformer_nano"), "w1a1").state_dict())
     torch.set_num_threads(threads)
     assert all(torch.equal(found[0][name], tensor) for name, tensor in found[1].items())
 
@@ -317,7 +317,7 @@ def test_an_untrained_twin_does_not_depend_on_how_sums_are_ordered():
 def test_every_name_has_a_twin_in_the_lists_in_the_hub_and_in_its_folder():
     from s3prl import hub
 
-    twins = [f"bq_{name}" for name in NAMED_SIZES]
+    twins = [f"bq_{name}" for name in sizes()]
     listed = {entry.name: entry for entry in registry.entries()}
     assert set(twins) <= listed.keys()
     assert listed["bq_vanilla"].ours
@@ -330,7 +330,7 @@ def test_every_name_has_a_twin_in_the_lists_in_the_hub_and_in_its_folder():
     for variant in VARIANTS:
         module = importlib.import_module(f"superbit.upstreams.{variant}.hubconf")
         names = {name for name in vars(module) if not name.startswith(("_", "bq_"))}
-        names = {name for name in names if name in NAMED_SIZES}
+        names = {name for name in names if name in sizes()}
         assert {f"bq_{name}" for name in names} <= vars(module).keys()
 
 

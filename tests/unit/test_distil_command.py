@@ -13,9 +13,9 @@ from superbit.benchmark.cli import parser
 from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import untrained_model
-from superbit.upstreams.hubert_config import NAMED_SIZES, HubertConfig
+from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.quantization.convert import binarize_, calibrate
-from superbit.upstreams.training import command, distil_command
+from superbit.upstreams.training import command, runs
 from superbit.upstreams.training.configuration import (
     DISTILLATION_PRESETS,
     load_config,
@@ -23,6 +23,7 @@ from superbit.upstreams.training.configuration import (
 )
 from superbit.upstreams.training.estimate import estimate, forward_macs
 from superbit.upstreams.training.state import STATE_FILE
+from superbit.upstreams.variant import size_of
 
 CONVOLUTIONS = [[8, 10, 5], [8, 3, 2], [8, 3, 2], [8, 3, 2], [8, 3, 2], [8, 2, 2], [8, 2, 2]]
 MICRO = [
@@ -49,9 +50,7 @@ def corpus(tmp_path_factory):
 def micro_model():
     sizes = {"layers": 2, "dim": 32, "heads": 2, "ffn_dim": 64, "final_dim": 16}
     sizes |= {"conv_layers": CONVOLUTIONS, "position_kernel": 8, "position_groups": 4}
-    return untrained_model(
-        HubertConfig.from_dict({**NAMED_SIZES["vanilla_nano"].to_dict(), **sizes})
-    )
+    return untrained_model(HubertConfig.from_dict({**size_of("vanilla_nano").to_dict(), **sizes}))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +71,7 @@ def run(*words, **options):
     for change in MICRO:
         typed += ["--set", change]
     arguments = parser().parse_args(typed)
-    return distil_command.distil_command(arguments)
+    return command.distil_command(arguments)
 
 
 def test_the_verb(corpus, teacher, tmp_path, capsys):
@@ -105,7 +104,7 @@ def test_presets_hold_bits_values():
     for key in ("batch_samples", "crop_samples", "min_samples", "mask_probability", "mask_span"):
         assert getattr(full, key) == getattr(pretrained, key)
     for name in DISTILLATION_PRESETS:
-        text = (Path(distil_command.__file__).parent / f"presets/{name}.yaml").read_text()
+        text = (Path(command.__file__).parent / f"presets/{name}.yaml").read_text()
         commands = [line for line in text.splitlines() if "superbit" in line and " distil " in line]
         for line in commands:
             words = line.partition(" distil ")[2].split()
@@ -121,7 +120,7 @@ def test_a_dry_run_says_how_long(teacher, capsys):
 
 
 def test_a_taught_update_is_two_encoders_over_one_front_end():
-    config, size = load_distillation_config("distil"), NAMED_SIZES["vanilla"]
+    config, size = load_distillation_config("distil"), size_of("vanilla")
     crops = config.batch_samples / config.crop_samples
     front_end = forward_macs(size, config.crop_samples, front_end_only=True)
     # 1,843,968 parameters, each used once a frame of its own rate: far from nothing, not the most
@@ -151,7 +150,7 @@ def test_a_teacher_that_is_none(corpus, teacher, tmp_path):
     with pytest.raises(InputError, match=r"holds a twin of policy 'w1a2'; an FP32 model is needed"):
         run(teacher=twin, **given)
     with pytest.raises(InputError, match=r"--init .* holds a twin of policy 'w1a2'; pre-training"):
-        command._start(load_config("nano"), "vanilla_nano", NAMED_SIZES["vanilla_nano"], twin)
+        runs._start(load_config("nano"), "vanilla_nano", size_of("vanilla_nano"), twin)
     broken = tmp_path / "broken"
     checkpoint.save(broken, micro_model())
     (broken / STATE_FILE).write_bytes(b"half")
@@ -211,14 +210,14 @@ def test_a_setting_that_cannot_be(teacher, change, message):
     typed = ["distil", "--preset", "distil_nano", "--teacher", str(teacher), "--dry-run"]
     arguments = parser().parse_args([*typed, "--set", change])
     with pytest.raises(InputError, match=message):
-        distil_command.distil_command(arguments)
+        command.distil_command(arguments)
 
 
 def test_a_preset_of_pretraining(teacher, tmp_path):
     given = parser().parse_args(["distil", "--teacher", str(teacher), "--preset", "nano"])
     with pytest.raises(InputError, match=r"no preset 'nano': give distil, distil_nano or a YAML"):
-        distil_command.distil_command(given)
-    text = (Path(distil_command.__file__).parent / "presets/nano.yaml").read_text()
+        command.distil_command(given)
+    text = (Path(command.__file__).parent / "presets/nano.yaml").read_text()
     (tmp_path / "nano.yaml").write_text(text)
     with pytest.raises(InputError, match="scale_learning_rate is missing, a key of distil"):
         load_distillation_config(tmp_path / "nano.yaml")

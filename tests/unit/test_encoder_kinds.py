@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny_settings import TINY_SETTINGS
 from torch import nn
 
 import superbit.upstreams
@@ -22,12 +23,12 @@ from superbit.benchmark.profiling import error_flow
 from superbit.benchmark.profiling.rendering import render_table1
 from superbit.benchmark.profiling.table1 import table1_rows
 from superbit.benchmark.records.store import ResultStore
-from superbit.upstreams import checkpoint, encoder_kinds, expert, registry
+from superbit.upstreams import checkpoint, encoder_kinds, expert, registry, variant
 from superbit.upstreams.contract import check_upstream
 from superbit.upstreams.contract import render as render_report
-from superbit.upstreams.errors import InputError
+from superbit.upstreams.errors import BrokenUpstream, InputError
 from superbit.upstreams.hubert import Hubert, untrained_model
-from superbit.upstreams.hubert_config import NAMED_SIZES, HubertConfig
+from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.quantization.convert import binarize_, binarized_modules, calibrate
 from superbit.upstreams.quantization.error_flow import deviation
 from superbit.upstreams.quantization.policy import (
@@ -36,13 +37,14 @@ from superbit.upstreams.quantization.policy import (
     policy_from_dict,
     read_policy,
 )
+from superbit.upstreams.training.command import parse_policies
 from superbit.upstreams.training.distil import DistillationBatch, distillation_losses
-from superbit.upstreams.training.distil_command import parse_policies
-from superbit.upstreams.training.distil_training import student_of
+from superbit.upstreams.training.distil_objective import student_of
 from superbit.upstreams.training.objective import Pretrainer, dropped_layers
+from superbit.upstreams.variant import size_of, sizes
 
-README = (Path(__file__).parents[2] / "upstreams" / "README.md").read_text(encoding="utf-8")
-DEPTHWISE, MINE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[-2:]
+PLUGIN = Path(__file__).parents[1] / "plugin"
+DEPTHWISE = (PLUGIN / "my_package" / "hubconf.py").read_text(encoding="utf-8")
 
 # Gates over time in a loop, a parameter of its own, and a product outside of any module.
 GATED = """
@@ -101,15 +103,14 @@ SAMPLES, FRAMES = 16_000, 49
 @pytest.fixture
 def no_kinds(monkeypatch):
     """What is registered in a test is gone after it."""
-    monkeypatch.setattr(encoder_kinds, "_registered", {})
-    before = dict(NAMED_SIZES)
+    registered = {}
+    monkeypatch.setattr(encoder_kinds, "_registered", registered)
     yield
     if "s3prl.hub" in sys.modules:
-        for name in NAMED_SIZES.keys() - before.keys():
-            for attribute in (name, f"bq_{name}"):
-                vars(sys.modules["s3prl.hub"]).pop(attribute, None)
-    NAMED_SIZES.clear()
-    NAMED_SIZES.update(before)
+        for kind in registered.values():
+            for name in kind.sizes:
+                for attribute in (name, f"bq_{name}"):
+                    vars(sys.modules["s3prl.hub"]).pop(attribute, None)
 
 
 @pytest.fixture
@@ -163,7 +164,7 @@ def test_sizes_of_a_registered_kind_are_names_of_s3prls_hub():
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_weights_follow_from_the_seed_and_none_is_left_as_memory_was(kind):
     registry.find(f"{kind}_nano")
-    size = NAMED_SIZES[f"{kind}_nano"]
+    size = size_of(f"{kind}_nano")
     first, again, other = (untrained_model(size, seed=seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     drawn = [name for name in first if not torch.equal(first[name], other[name])]
@@ -180,7 +181,7 @@ def test_random_weights_follow_from_the_seed_and_none_is_left_as_memory_was(kind
 @pytest.mark.parametrize("policy", ["w1a1", "w1a2"])
 def test_a_twin_of_a_new_kind_is_saved_loaded_and_asked_for(kind, binarized, policy, tmp_path):
     registry.find(f"{kind}_nano")
-    model = binarize_(untrained_model(NAMED_SIZES[f"{kind}_nano"]), policy)
+    model = binarize_(untrained_model(size_of(f"{kind}_nano")), policy)
     assert [name.split(".", 3)[3] for name in binarized_modules(model)] == 2 * binarized
     if kind == "depthwise":
         assert isinstance(model.encoder.layers[1].activation, nn.ReLU)
@@ -286,7 +287,7 @@ def test_error_flow_and_training_take_a_new_kind(kind):
     student = student_of(pair.model, load_policy("w1a1"))
     calibrate(student, sound.waveforms)
     batch = DistillationBatch(waveforms=torch.stack(audio(8_000, 8_000)))
-    distillation_losses(student, pair.model, batch).total.backward()
+    distillation_losses(student, pair.model, batch).hidden.backward()
     assert all(
         parameter.grad.abs().sum() > 0
         for name, parameter in student.named_parameters()
@@ -303,16 +304,98 @@ def test_error_flow_and_training_take_a_new_kind(kind):
 
 def test_a_file_that_is_not_installed_brings_a_kind_by_its_path(no_kinds, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("kind.py").write_text(f"{DEPTHWISE}\n\n{MINE}")
-    twin = registry.load_upstream("kind.py:mine+policy=w1a1")
-    assert twin.expert.model.policy.name == "w1a1"
-    assert "+untrained" in str(twin.spec)
-    row = table1_rows(accounting="both", specs=["kind.py:mine+policy=w1a1"], seconds=1.0)[0]
-    assert row["honest_quantized_parameters"] == 2 * (64 * 31 + 2 * 64 * 128)
-    assert (row["storage_mb"], row["precision"]) == (None, "FP32-W1A1")
-    Path("plain.py").write_text(MINE.replace(", policy=None", "").replace(", policy=policy", ""))
+    Path("kind.py").write_text(DEPTHWISE)
+    for spec in ("kind.py:depthwise_nano+policy=w1a1", "kind.py:bq_depthwise_nano"):
+        twin = registry.load_upstream(spec)
+        assert twin.expert.model.policy.name == "w1a1"
+        assert "+untrained" in str(twin.spec)
+        row = table1_rows(accounting="both", specs=[spec], seconds=1.0)[0]
+        assert row["honest_quantized_parameters"] == 2 * (64 * 31 + 2 * 64 * 128)
+        assert (row["storage_mb"], row["precision"]) == (None, "FP32-W1A1")
+    Path("plain.py").write_text(PLAIN)
     with pytest.raises(InputError, match=r"'\+policy' is for superbit's own encoders"):
         registry.load("plain.py:mine+policy=w1a1")
+
+
+PLAIN = """
+from superbit.upstreams.expert import build
+
+
+def mine(ckpt=None, untrained=False, **kwargs):
+    return build("depthwise_nano", ckpt=ckpt, untrained=untrained)
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OddSettings:
+    width: int = 3
+    depthwise_kernel: int = 31  # the name of a setting of superbit's own kinds: nothing forbids it
+
+    def __post_init__(self):
+        if self.width % 2 == 0:
+            raise ValueError("width must be odd")
+
+    def check(self, config):
+        if self.width > config.dim:
+            raise InputError(f"width is {self.width}, more than dim {config.dim}.")
+
+
+@pytest.mark.usefixtures("no_kinds")
+def test_what_a_kind_has_of_its_own_is_named_checked_and_stored_flat(tmp_path):
+    own = {"odd_nano": {**SIZES["odd_nano"], "width": 5}}
+    superbit.upstreams.register_encoder("odd", _encoder(), sizes=own, settings=OddSettings)
+    size = size_of("odd_nano")
+    assert size.own == OddSettings(width=5)
+    flat = size.to_dict()
+    assert (flat["width"], flat["depthwise_kernel"], flat["sparse_stride"]) == (5, 31, 32)
+    checkpoint.save(tmp_path / "odd", untrained_model(size))
+    assert registry.load(f"odd_nano@{tmp_path / 'odd'}").model.config == size
+    for changes, said in (
+        ({"width": 4}, "OddSettings: width must be odd"),
+        ({"width": 17}, "width is 17, more than dim 16"),
+        ({"widht": 3}, "Did you mean 'width'"),
+        ({"sparse_stride": 4}, "sparse_stride is 4, which is not for the odd encoder"),
+    ):
+        with pytest.raises(InputError, match=said):
+            HubertConfig.from_dict({**flat, **changes})
+
+
+@pytest.mark.usefixtures("no_kinds")
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (make_dataclass("Loose", [("width", int, 3)]), "a frozen dataclass is needed"),
+        ({"width": 3}, "a frozen dataclass is needed"),
+        (make_dataclass("Same", [("dim", int, 3)], frozen=True), "'dim', which all encoders share"),
+    ],
+)
+def test_settings_that_are_none_are_refused(settings, said):
+    with pytest.raises(InputError, match=said):
+        superbit.upstreams.register_encoder("odd", _encoder(), settings=settings)
+    assert encoder_kinds.kinds() == encoder_kinds.ENCODERS
+
+
+@pytest.mark.usefixtures("no_kinds")
+def test_a_pair_of_a_registered_kind_names_it_and_one_of_superbits_kinds_does_not():
+    register = superbit.upstreams.register_encoder
+    register("odd", _encoder())
+    size = HubertConfig(encoder="odd", **SIZES["odd_nano"])
+    functions = superbit.upstreams.pair("odd_nano", size)
+    assert [function.__name__ for function in functions] == ["odd_nano", "bq_odd_nano"]
+    assert {"odd_nano", "bq_odd_nano"} <= set(superbit.upstreams.names())
+    assert functions[0](untrained=True).name == "odd_nano"
+    for name, said in (("vanilla_nano", "is taken"), ("bq_odd", "does not begin with 'bq_'")):
+        with pytest.raises(InputError, match=said):
+            superbit.upstreams.pair(name, size)
+    with (
+        registry.registered("mine", functions[0]),
+        pytest.raises(InputError, match="is another upstream's"),
+    ):
+        superbit.upstreams.pair("mine", size)
+    small = replace(size_of("vanilla_nano"), layers=1)
+    plain, _ = superbit.upstreams.pair("vanilla_nano", small)
+    assert len(plain(untrained=True).model.encoder.layers) == 1
+    assert size_of("vanilla_nano").layers == 4
 
 
 def test_the_command_line_checks_a_kind_of_an_installed_package(installed, capfd, monkeypatch):
@@ -327,19 +410,20 @@ def test_the_command_line_checks_a_kind_of_an_installed_package(installed, capfd
 
 def test_a_checkpoint_finds_its_kind_and_a_broken_package_is_named(installed, tmp_path):
     registry.find("gated_nano")
-    checkpoint.save(tmp_path / "gated", untrained_model(NAMED_SIZES["gated_nano"]))
+    checkpoint.save(tmp_path / "gated", untrained_model(size_of("gated_nano")))
     encoder_kinds._registered.clear()
     sys.modules.pop("my_gated")
-    NAMED_SIZES.pop("gated_nano")
     assert checkpoint.load(tmp_path / "gated").model.config.encoder == "gated"  # as distil does
     encoder_kinds._registered.clear()
     sys.modules.pop("my_gated")
     (installed / "my_gated.py").write_text("import nothing_of_that_name")
-    with pytest.raises(InputError, match=r"'gated' of my-kinds cannot be imported: ModuleNotFound"):
+    said = r"'gated' of my-kinds cannot be imported: ModuleNotFound"
+    with pytest.raises(BrokenUpstream, match=said) as caught:
         checkpoint.load(tmp_path / "gated")
+    assert isinstance(caught.value.__cause__.__cause__, ModuleNotFoundError)  # for --traceback
     (installed / "my_gated.py").write_text("x = 1")
     sys.modules.pop("my_gated", None)
-    with pytest.raises(InputError, match="my_gated registers no such kind"):
+    with pytest.raises(BrokenUpstream, match="my_gated registers no such kind"):
         checkpoint.load(tmp_path / "gated")
     shutil.rmtree(installed / "my_kinds-1.0.dist-info")
     with pytest.raises(InputError, match="encoder is 'gated'; known are vanilla"):
@@ -419,10 +503,10 @@ def test_what_could_not_be_drawn_or_loaded_is_refused():
 def test_a_kind_that_is_wrong_is_one_sentence_and_leaves_nothing(kind, roles, sizes, said):
     build = _encoder()
     build.roles = roles
-    before = dict(NAMED_SIZES)
+    before = variant.sizes()
     with pytest.raises(InputError, match=said):
         superbit.upstreams.register_encoder(kind, build, sizes=sizes)
-    assert before == NAMED_SIZES
+    assert before == variant.sizes()
     assert encoder_kinds.kinds() == encoder_kinds.ENCODERS
 
 
@@ -433,10 +517,10 @@ def test_roles_that_are_none_or_match_nothing_are_named():
     build.roles = {}
     register("odd", build, sizes=SIZES)
     with pytest.raises(InputError, match=r"kind 'odd' states no roles: nothing would be binarized"):
-        binarize_(Hubert(NAMED_SIZES["odd_nano"]), "w1a1")
+        binarize_(Hubert(size_of("odd_nano")), "w1a1")
     build.roles = {"linear": ("lin",)}
     with pytest.raises(InputError, match=r"'encoder\.layers\.\*\.lin' matches no module .* 'odd'"):
-        binarize_(Hubert(NAMED_SIZES["odd_nano"]), "w1a1")
+        binarize_(Hubert(size_of("odd_nano")), "w1a1")
 
 
 @pytest.mark.usefixtures("no_kinds")
@@ -477,7 +561,7 @@ def test_a_kind_that_is_registered_again_takes_the_place_of_the_first():
     register("odd", _encoder(), sizes=SIZES)
     wider = {"odd_wide": {**SIZES["odd_nano"], "dim": 32}}
     register("odd", _encoder(), sizes=wider, revision=2)
-    assert "odd_nano" not in NAMED_SIZES
+    assert "odd_nano" not in sizes()
     assert registry.find("odd_wide").revision.endswith("odd 2")
     with pytest.raises(InputError, match="the name 'odd_wide' is taken"):
         register("other", _encoder(), sizes=wider)
@@ -574,7 +658,7 @@ def test_a_policy_s_file_may_begin_with_a_byte_order_mark(tmp_path):
     assert read_policy(tmp_path / "p.yaml").name == "mine"
 
 
-NANOS = [name for name in NAMED_SIZES if name.endswith("_nano")]
+NANOS = [name for name in sizes() if name.endswith("_nano")]
 
 
 @pytest.mark.parametrize("name", NANOS)
@@ -629,8 +713,7 @@ def test_the_list_of_policies_says_bits_and_that_a_path_works(capsys):
 def _tiny(kind):
     return HubertConfig(
         encoder=kind, layers=2, dim=16, heads=2, ffn_dim=24, conv_layers=((8, 10, 5), (16, 8, 4)),
-        position_kernel=8, position_groups=4, depthwise_kernel=3, sparse_stride=4,
-        sparse_expressivity=1,
+        position_kernel=8, position_groups=4, own=TINY_SETTINGS.get(kind),
     )  # fmt: skip
 
 

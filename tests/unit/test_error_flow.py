@@ -19,10 +19,9 @@ from superbit.benchmark.profiling.error_flow import (
     fixed_signal,
     pair_of,
 )
-from superbit.upstreams import checkpoint, registry
+from superbit.upstreams import checkpoint, registry, variant
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import untrained_model
-from superbit.upstreams.hubert_config import NAMED_SIZES
 from superbit.upstreams.quantization.convert import binarize_, calibrate
 from superbit.upstreams.quantization.error_flow import (
     BlockFlow,
@@ -36,6 +35,7 @@ from superbit.upstreams.quantization.error_flow import (
 from superbit.upstreams.quantization.layers import BinarizedLinear
 from superbit.upstreams.quantization.policy import Binarization
 from superbit.upstreams.spec import UpstreamSpec
+from superbit.upstreams.variant import size_of
 
 SIGNED = Binarization(bits=1, set="signed")
 ATTENTION, FEED_FORWARD = "encoder.layers.0.attention", "encoder.layers.0.feed_forward"
@@ -149,7 +149,7 @@ def test_errors_of_blocks_before_are_in_b_and_not_in_a():
     ],
 )
 def test_flow_through_an_encoder(name, first, blocks):
-    config = replace(NAMED_SIZES[name], layers=2, dim=32, ffn_dim=64)
+    config = replace(size_of(name), layers=2, dim=32, ffn_dim=64)
     if name == "squeeze_nano":
         config = replace(config, layers=3)
         blocks = 12
@@ -192,8 +192,8 @@ def error_flow_verb(spec="bq_conformer_nano+untrained", **options):
 @pytest.fixture
 def small_conformer(monkeypatch):
     """Two layers of the conformer and a second of signal, so that the command is quick."""
-    small = replace(NAMED_SIZES["conformer_nano"], layers=2, dim=32, ffn_dim=64)
-    monkeypatch.setitem(NAMED_SIZES, "conformer_nano", small)
+    small = replace(size_of("conformer_nano"), layers=2, dim=32, ffn_dim=64)
+    monkeypatch.setitem(variant._declared()["conformer_s"], "conformer_nano", small)
     monkeypatch.setattr(fixed_signal, "__defaults__", (1,))
 
 
@@ -255,7 +255,7 @@ def test_bad_input(given, message):
 
 
 def test_a_twins_checkpoint_is_refused(tmp_path):
-    config = replace(NAMED_SIZES["vanilla_nano"], layers=1, dim=16, heads=2, ffn_dim=16)
+    config = replace(size_of("vanilla_nano"), layers=1, dim=16, heads=2, ffn_dim=16)
     twin = binarize_(untrained_model(config), "w1a1")
     calibrate(twin, [0.1 * torch.randn(4000)])
     checkpoint.save(tmp_path / "twin", twin)
@@ -275,7 +275,7 @@ def _saved(folder, config):
 
 
 def test_a_twins_checkpoint_is_held_against_its_teacher(tmp_path):
-    config = replace(NAMED_SIZES["vanilla_nano"], layers=1, dim=16, heads=2, ffn_dim=16)
+    config = replace(size_of("vanilla_nano"), layers=1, dim=16, heads=2, ffn_dim=16)
     teacher = _saved(tmp_path, config)
     twin = binarize_(untrained_model(config, seed=4), "w1a1")
     calibrate(twin, [0.1 * torch.randn(4000)])
@@ -325,8 +325,8 @@ def test_the_twin_that_superbit_brings_is_the_one_that_is_measured(name, capsys,
     ],
 )
 def test_where_no_twin_is_shipped_the_first_line_says_what_was_made(spec, origin, monkeypatch):
-    small = replace(NAMED_SIZES["vanilla_nano"], layers=1, dim=16, heads=2, ffn_dim=16)
-    monkeypatch.setitem(NAMED_SIZES, "small", small)
+    small = replace(size_of("vanilla_nano"), layers=1, dim=16, heads=2, ffn_dim=16)
+    monkeypatch.setitem(variant._declared()["vanilla"], "small", small)
     pair = pair_of(UpstreamSpec.parse(spec))
     assert not pair.trained
     assert origin in pair.origin

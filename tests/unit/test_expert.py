@@ -1,16 +1,16 @@
 """The s3prl expert: how it is built, and what s3prl's own Featurizer makes of it."""
 
 import importlib
+from pathlib import Path
 
 import pytest
 import torch
 
-from superbit.upstreams import checkpoint, expert
+from superbit.upstreams import checkpoint, expert, registry
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.hubert_config import NAMED_SIZES
+from superbit.upstreams.variant import VARIANTS, size_of, sizes
 
-NAMES = sorted(NAMED_SIZES)
-VARIANTS = ["vanilla", "conformer_s", "squeeze_xs", "sparseformer_dn_s", "sparseformer_sw_s"]
+NAMES = sorted(sizes())
 
 
 def hub_functions(variant):
@@ -36,13 +36,26 @@ def test_hubconfs_offer_the_named_sizes_and_nothing_else():
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_hub_functions_take_what_s3prl_gives_and_build_their_own_name(variant, monkeypatch):
     asked = []
-    module = importlib.import_module(f"superbit.upstreams.{variant}.hubconf")
-    monkeypatch.setattr(module, "_build", lambda name, **kwargs: asked.append((name, kwargs)))
+    monkeypatch.setattr(expert, "build", lambda name, **kwargs: asked.append((name, kwargs)))
     for name, function in hub_functions(variant).items():
         function(ckpt="there", model_config=None, refresh=False)
         policy = "w1a1" if name.startswith("bq_") else None
-        due = {"ckpt": "there", "untrained": False, "policy": policy}
-        assert asked.pop() == (name.removeprefix("bq_"), due)
+        plain = name.removeprefix("bq_")
+        due = {"size": size_of(plain), "ckpt": "there", "untrained": False, "policy": policy}
+        assert asked.pop() == (plain, due)
+
+
+def test_the_variants_are_the_folders_that_hold_a_hubconf():
+    folders = Path(expert.__file__).parent.glob("*/hubconf.py")
+    assert sorted(VARIANTS) == sorted(file.parent.name for file in folders)
+
+
+def test_a_name_of_a_variant_by_the_path_of_its_file_is_the_same_upstream():
+    file = Path(expert.__file__).with_name("vanilla") / "hubconf.py"
+    found = registry.load_upstream(f"{file}:bq_vanilla_nano+untrained")
+    assert (
+        found.weights_sha256 == registry.load_upstream("bq_vanilla_nano+untrained").weights_sha256
+    )
 
 
 def test_s3prls_featurizer_cuts_every_utterance_to_its_frames(nano):

@@ -3,20 +3,27 @@
 import json
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 
 import pytest
+from tiny_settings import TINY_SETTINGS
 
+from superbit.upstreams import hubert_config
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.hubert_config import FASTCONV, FASTCONV_NANO, NAMED_SIZES, HubertConfig
+from superbit.upstreams.hubert_config import FASTCONV, FASTCONV_NANO, HubertConfig
+from superbit.upstreams.variant import size_of, sizes
 
-NAMES = sorted(NAMED_SIZES)
+NAMES = sorted(sizes())
+PACKAGE = Path(hubert_config.__file__).parent
 SQUEEZE = {"encoder": "squeezeformer", "layers": 4}
+SPARSE, CONFORMER = {"encoder": "sparseformer"}, {"encoder": "conformer"}
 
 
 def small(**changes):
-    return HubertConfig(
-        **{"encoder": "vanilla", "layers": 2, "dim": 64, "heads": 4, "ffn_dim": 128, **changes}
+    """A model's config from the flat form that is on disk."""
+    return HubertConfig.from_dict(
+        {"encoder": "vanilla", "layers": 2, "dim": 64, "heads": 4, "ffn_dim": 128, **changes}
     )
 
 
@@ -28,10 +35,33 @@ def test_importing_the_config_needs_no_torch():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_named_size_survives_json(name):
-    config = NAMED_SIZES[name]
+    config = size_of(name)
     values = json.loads(json.dumps(config.to_dict()))
-    assert set(values) == {field.name for field in fields(HubertConfig)}
+    assert tuple(values) == KEYS
     assert HubertConfig.from_dict(values) == config
+
+
+# of every config.json since the format's first version, whatever the kind of encoder
+KEYS = (
+    "encoder", "layers", "dim", "heads", "ffn_dim", "conv_layers", "position_kernel",
+    "position_groups", "sparse_stride", "sparse_expressivity", "depthwise_kernel",
+    "attention_position", "reduction_kernel", "reduce_before", "recover_before", "padding",
+    "final_dim", "dropout", "attention_dropout", "activation_dropout", "input_dropout",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", sorted(PACKAGE.glob("*/*_nano")), ids=lambda each: each.name)
+def test_the_shipped_configs_are_written_again_as_they_are(folder):
+    stored = json.loads((folder / "config.json").read_text("utf-8"))["model"]
+    again = HubertConfig.from_dict(stored).to_dict()
+    assert list(again.items()) == list(stored.items())
+
+
+def test_settings_of_another_kind_are_refused_for_a_config_in_python_too():
+    with pytest.raises(InputError, match="one of SqueezeformerSettings is needed"):
+        replace(size_of("squeeze_nano"), own=TINY_SETTINGS["sparseformer"])
+    with pytest.raises(InputError, match="None is needed for the vanilla encoder"):
+        replace(size_of("sparseformer_dn_nano"), encoder="vanilla")
 
 
 def test_optional_fields_may_be_absent_from_a_dict():
@@ -56,14 +86,24 @@ def test_a_config_cannot_be_changed_in_place():
         ({"dim": 64.0}, ["dim is 64.0", "integer"]),
         ({"heads": 5}, ["heads is 5", "dim 64"]),
         ({"position_groups": 3}, ["position_groups is 3", "dim 64"]),
-        ({"sparse_stride": 1, "sparse_expressivity": 1}, ["sparse_stride is 1", "at least 2"]),
-        ({"sparse_stride": 4, "sparse_expressivity": 5}, ["sparse_expressivity is 5", "4 frames"]),
-        ({"depthwise_kernel": 30}, ["depthwise_kernel is 30", "odd"]),
-        ({"depthwise_kernel": 0}, ["depthwise_kernel is 0", "at least 1"]),
-        ({"attention_position": "relativ"}, ["attention_position", "Did you mean 'relative'"]),
+        (
+            {**SPARSE, "sparse_stride": 1, "sparse_expressivity": 1},
+            ["sparse_stride is 1", "at least 2"],
+        ),
+        (
+            {**SPARSE, "sparse_stride": 4, "sparse_expressivity": 5},
+            ["sparse_expressivity is 5", "4 frames"],
+        ),
+        ({**CONFORMER, "depthwise_kernel": 30}, ["depthwise_kernel is 30", "odd"]),
+        ({**CONFORMER, "depthwise_kernel": 0}, ["depthwise_kernel is 0", "at least 1"]),
+        (
+            {**CONFORMER, "attention_position": "relativ"},
+            ["attention_position", "Did you mean 'relative'"],
+        ),
         ({"attention_position": "relative"}, ["attention_position", "the vanilla encoder"]),
-        ({"reduction_kernel": 1}, ["reduction_kernel is 1", "at least 2"]),
+        ({**SQUEEZE, "reduction_kernel": 1}, ["reduction_kernel is 1", "at least 2"]),
         ({"reduce_before": 1}, ["reduce_before is 1", "the vanilla encoder"]),
+        ({**SQUEEZE, "sparse_stride": 8}, ["sparse_stride is 8", "it is for sparseformer"]),
         ({**SQUEEZE, "layers": 1}, ["layers of a Squeezeformer is 1", "at least 2"]),
         ({**SQUEEZE, "reduce_before": -1}, ["reduce_before is -1", "at least 0"]),
         ({**SQUEEZE, "reduce_before": "1"}, ["reduce_before is '1'", "integer"]),
@@ -85,7 +125,7 @@ def test_a_value_no_model_can_have_is_named(changes, words):
 
 
 def test_an_expressivity_of_the_whole_window_is_allowed():
-    assert small(sparse_stride=4, sparse_expressivity=4).sparse_expressivity == 4
+    assert small(**SPARSE, sparse_stride=4, sparse_expressivity=4).own.sparse_expressivity == 4
 
 
 def test_an_unknown_key_is_named_with_its_nearest():
@@ -117,13 +157,13 @@ def test_the_nano_front_end_has_the_design_pages_channels():
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("_nano")])
 def test_a_nano_is_its_encoder_at_four_layers_of_128(name):
-    config = NAMED_SIZES[name]
+    config = size_of(name)
     # two feed-forwards of half the width where a layer has two
     ffn_dim = 512 if config.encoder in ("vanilla", "sparseformer") else 256
     assert (config.layers, config.dim, config.heads, config.ffn_dim) == (4, 128, 4, ffn_dim)
     assert config.conv_layers == FASTCONV_NANO
-    vanilla = NAMED_SIZES["vanilla_nano"]
-    assert replace(vanilla, encoder=config.encoder, ffn_dim=ffn_dim) == config
+    vanilla = size_of("vanilla_nano")
+    assert replace(vanilla, encoder=config.encoder, ffn_dim=ffn_dim, own=None) == config
 
 
 @pytest.mark.parametrize(
@@ -133,24 +173,24 @@ def test_a_nano_is_its_encoder_at_four_layers_of_128(name):
 def test_a_squeezeformer_runs_the_half_of_its_layers_before_the_last_at_half_the_rate(layers, half):
     for kind in ("squeezeformer", "squeezeformer_faithful"):
         config = small(encoder=kind, layers=layers)
-        assert config.half_rate_layers == half
-        assert len(config.half_rate_layers) == layers // 2
-    assert not small(encoder="conformer", layers=layers).half_rate_layers
+        assert config.own.half_rate_layers(layers) == half
+        assert len(half) == layers // 2
 
 
 def test_where_time_is_halved_and_doubled_can_be_chosen():
     config = small(encoder="squeezeformer", layers=8, reduce_before=0, recover_before=5)
-    assert config.half_rate_layers == range(0, 5)
+    assert config.own.half_rate_layers(8) == range(0, 5)
     assert HubertConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 @pytest.mark.parametrize("encoder", ["conformer", "squeezeformer", "squeezeformer_faithful"])
 def test_relative_positions_are_for_the_encoders_with_convolutions(encoder):
-    assert small(encoder=encoder, attention_position="relative").attention_position == "relative"
+    config = small(encoder=encoder, attention_position="relative")
+    assert config.own.attention_position == "relative"
 
 
 def test_a_fair_feed_forward_is_four_times_the_width():
     for name in NAMES:
         if name.endswith(("_fair", "_faithful")):
-            assert NAMED_SIZES[name].ffn_dim == 4 * NAMED_SIZES[name].dim
-    assert NAMED_SIZES["conformer_s"].ffn_dim == NAMED_SIZES["squeeze_xs"].ffn_dim == 3072
+            assert size_of(name).ffn_dim == 4 * size_of(name).dim
+    assert size_of("conformer_s").ffn_dim == size_of("squeeze_xs").ffn_dim == 3072

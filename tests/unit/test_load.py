@@ -4,13 +4,16 @@ import doctest
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import superbit
 import superbit.upstreams
-from superbit.upstreams import InputError, registry
+from superbit.upstreams import InputError, UpstreamSpec, registry
+from superbit.upstreams.errors import BrokenUpstream
 
 RATE = 16_000
 # Draws at random in train mode, has trainable weights, and takes tensors only, as s3prl's do.
@@ -101,6 +104,9 @@ def test_arrays_and_one_waveform_alone_are_taken(spec, noise):
     [
         ([np.zeros(RATE, np.int16)], "holds int16 samples; .* divide 16-bit samples by 32768"),
         ([np.zeros(RATE, np.int64)], "holds int64 samples; floating point"),
+        ([torch.zeros(RATE, dtype=torch.int16)], "waveform 0 of 1 holds int16 .* by 32768"),
+        (torch.zeros(RATE, dtype=torch.int16), "holds int16 samples; .* by 32768"),
+        ([torch.zeros(RATE), torch.zeros(RATE, dtype=torch.int32)], "waveform 1 of 2 holds int32"),
         ([np.zeros((RATE, 2))], r"waveform 0 of 1 has shape \(16000, 2\); one channel"),
         ([np.zeros(RATE), 0.5], "waveform 1 of 2 is float; a 1-D float array or tensor"),
     ],
@@ -209,6 +215,50 @@ def test_arrays_by_name_reach_somebody_elses_upstream(tmp_path):
     by_name, by_place = model(wavs=[wave]), model([wave])
     assert by_name["hidden_states"][0].equal(by_place["hidden_states"][0])
     assert by_name["hidden_states"][0].shape == (1, 800, 1)
+
+
+def test_a_spec_may_be_a_path_or_parsed_and_nothing_else(path_spec):
+    by_path = registry.load(Path(path_spec))
+    assert type(by_path).__name__ == "Theirs"
+    twin = registry.load(UpstreamSpec.parse("bq_vanilla_nano"))
+    assert twin.model.policy.name == "w1a1"
+    for wrong in (None, 3, ["vanilla_nano"], b"vanilla_nano"):
+        for load in (registry.load, superbit.load):
+            with pytest.raises(InputError, match="a spec is needed") as caught:
+                load(wrong)
+            assert len(str(caught.value).splitlines()) == 1
+    assert superbit.load(Path(path_spec)).spec == superbit.load(path_spec).spec
+    assert superbit.load(UpstreamSpec.parse("bq_vanilla_nano")).spec == "vanilla_nano+policy=w1a1"
+
+
+STATELESS = """
+import torch
+
+class Stateless(torch.nn.Module):
+    def get_downsample_rates(self, key):
+        return 320
+    def forward(self, wavs):
+        return {"hidden_states": [torch.zeros(len(wavs), 50, 8)]}
+    def state_dict(self, *args, **kwargs):
+        BODY
+
+def model(ckpt=None, **kwargs):
+    return Stateless()
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return None", r"its state_dict\(\) returned NoneType; a mapping from names to tensors"),
+        ("raise OSError('gone')", r"its state_dict\(\) raised OSError: gone; a mapping"),
+    ],
+)
+def test_an_upstream_without_a_state_is_one_sentence(body, said, tmp_path):
+    (tmp_path / "hubconf.py").write_text(STATELESS.replace("BODY", body))
+    for ask in (registry.load, registry.load_upstream):
+        with pytest.raises(BrokenUpstream, match=said):
+            ask(f"{tmp_path}/hubconf.py:model")
 
 
 def test_an_empty_checkpoint_is_none():

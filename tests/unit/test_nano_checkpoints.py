@@ -11,13 +11,14 @@ import soundfile
 import torch
 from safetensors import safe_open
 
+from superbit.benchmark.cli import main
 from superbit.upstreams import checkpoint, expert
-from superbit.upstreams.hubert_config import NAMED_SIZES
 from superbit.upstreams.training import nano, train
-from superbit.upstreams.training.nano_recipe import LARGEST_BYTES, VARIANTS, Recipe, estimated_total
+from superbit.upstreams.training.nano import LARGEST_BYTES, NanoRecipe, estimated_total
+from superbit.upstreams.variant import nanos, size_of
 
 ROOT = Path(__file__).parents[2]
-RECIPE = Recipe(
+RECIPE = NanoRecipe(
     seed=5, clusters=6, layer=1, layer_clusters=5, updates_1=3, updates_2=2, updates_twin=2
 )
 SMALL = {"batch_samples": 16_000, "crop_samples": 8_000, "min_samples": 4_000, "precision": "fp32"}
@@ -43,7 +44,7 @@ def speech(tmp_path_factory):
 def made(speech, tmp_path_factory):
     """One encoder and its twin, while another fails."""
     folder = tmp_path_factory.mktemp("nano")
-    places = nano.Places(speech=speech, work=folder / "work", out=folder / "out")
+    places = nano.NanoFolders(speech=speech, work=folder / "work", out=folder / "out")
     places.work.mkdir()
     (places.work / "squeeze_nano").write_text("in the way")
     failed = nano.make_all([NAME, "squeeze_nano"], RECIPE, places, jobs=1, settings=SMALL)
@@ -54,22 +55,19 @@ def check_shipped(folder: Path) -> None:
     """Check what any shipped checkpoint must be, by its folder."""
     name = folder.name
     size = name.removeprefix("bq_")
-    assert folder.parent.name == VARIANTS[size]
+    assert folder.parent.name == nanos()[size]
     assert (folder / "model.safetensors").stat().st_size <= LARGEST_BYTES
     with safe_open(folder / "model.safetensors", framework="numpy") as content:
         kinds = {content.get_slice(key).get_dtype() for key in content.keys()}  # noqa: SIM118
     assert "F32" not in kinds
     assert "F16" in kinds
     loaded = checkpoint.load(folder, name=size)
-    assert loaded.model.config.layers == NAMED_SIZES[size].layers
+    assert loaded.model.config.layers == size_of(size).layers
     assert (None if name == size else "w1a1") == (loaded.model.policy and loaded.model.policy.name)
     by = loaded.training["made_by"]
-    # what is shipped was made when the room was called pretraining
-    assert (
-        by["command"]
-        .replace(".pretraining.", ".training.")
-        .startswith("python -m superbit.upstreams.training.nano --seed ")
-    )
+    # what is shipped was made before there was the verb
+    before = "python -m superbit.upstreams.pretraining.nano"
+    assert by["command"].replace(before, "superbit nano").startswith("superbit nano --seed ")
     assert {"commit", "dirty", "seed", "speech", "units", "host", "date"} <= by.keys()
     assert by["speech"]["train_hours"] > 0
     stages = loaded.training["stages"]
@@ -101,7 +99,7 @@ def test_what_is_shipped():
     folders = [file.parent for file in (ROOT / "upstreams").glob("*/*/model.safetensors")]
     for folder in folders:
         check_shipped(folder)
-    assert len(folders) == 2 * len(VARIANTS)
+    assert len(folders) == 2 * len(nanos())
 
 
 def test_by_name(made, monkeypatch):
@@ -132,7 +130,7 @@ def test_what_is_done_is_not_done_again(made, capsys):
 
 
 def test_stopped_in_every_stage_it_gives_the_same(made, speech, tmp_path, monkeypatch):
-    places = nano.Places(speech=speech, work=tmp_path / "work", out=tmp_path / "out")
+    places = nano.NanoFolders(speech=speech, work=tmp_path / "work", out=tmp_path / "out")
     shutil.copytree(made[0].mfcc_labels, places.mfcc_labels)
     shutil.copy(made[0].mfcc_units, places.mfcc_units)
     settings = {**SMALL, "save_every": 1, "validate_every": 1}
@@ -162,28 +160,38 @@ def test_stopped_in_every_stage_it_gives_the_same(made, speech, tmp_path, monkey
 
 
 def test_the_two_sparse_ones_differ_by_their_seed():
-    seeds = [Recipe(seed=3).seed_of(name) for name in VARIANTS]
+    seeds = [NanoRecipe(seed=3).seed_of(name) for name in nanos()]
     assert seeds == [3, 4, 5, 6, 7]
-    assert NAMED_SIZES["sparseformer_dn_nano"] == NAMED_SIZES["sparseformer_sw_nano"]
+    assert size_of("sparseformer_dn_nano") == size_of("sparseformer_sw_nano")
 
 
 def test_the_plan(capsys):
-    assert nano.main(["--speech", "s", "--work", "w", "--jobs", "2", "--dry-run"]) == 0
+    assert main(["nano", "--speech", "s", "--work", "w", "--jobs", "2", "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert said.splitlines()[0].startswith("  conformer_nano: 1000 + 700 updates and 400")
     assert "2 at a time, one thread each: about " in said
     # at most 75 minutes on two cores is the promise; whole or in part above an hour
-    seconds = estimated_total(list(VARIANTS), Recipe(), jobs=2)
+    seconds = estimated_total(list(nanos()), NanoRecipe(), jobs=2)
     assert 30 * 60 < seconds < 75 * 60
-    one, two = (estimated_total(["vanilla_nano"], Recipe(), jobs=n) for n in (1, 2))
+    one, two = (estimated_total(["vanilla_nano"], NanoRecipe(), jobs=n) for n in (1, 2))
     assert one == two
 
 
+def test_a_recipe_s_options_are_all_there_and_by_default_the_recipe_s_own(monkeypatch):
+    made = []
+    monkeypatch.setattr(nano, "make_all", lambda *given, **more: made.append((given, more)) or 0)
+    assert main(["nano", "--speech", "s", "--work", "w"]) == 0
+    recipe = NanoRecipe(seed=7, clusters=3, layer=1, start="fresh", updates_twin=9)
+    assert main([*recipe.command().split()[1:], "--speech", "s", "--work", "w"]) == 0
+    assert [given[1] for given, _ in made] == [NanoRecipe(), recipe]
+    assert [given[2].out for given, _ in made] == [Path(expert.__file__).parent] * 2
+
+
 def test_wrong_input(tmp_path, capsys):
-    given = ["--speech", str(tmp_path / "speech"), "--work", str(tmp_path / "work")]
-    assert nano.main([*given, "--encoders", "vanila_nano"]) == 2
+    given = ["nano", "--speech", str(tmp_path / "speech"), "--work", str(tmp_path / "work")]
+    assert main([*given, "--encoders", "vanila_nano"]) == 2
     assert "Did you mean 'vanilla_nano'?" in capsys.readouterr().err
-    assert nano.main(given) == 2
+    assert main(given) == 2
     assert "train.tsv is not there" in capsys.readouterr().err
 
 
@@ -191,6 +199,6 @@ def test_a_wheel_carries_them():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     data = config["options.package_data"]
-    for variant in VARIANTS.values():
+    for variant in nanos().values():
         patterns = data[f"superbit.upstreams.{variant}"].split(", ")
         assert patterns == ["*/model.safetensors", "*/config.json"]

@@ -12,7 +12,7 @@ from superbit.upstreams.training.configuration import load_config
 from superbit.upstreams.training.data import (
     CROP,
     MASK,
-    Batches,
+    CropBatches,
     epoch_batches,
     equalize,
     item_stream,
@@ -142,7 +142,7 @@ def make(corpus, rate=100, at_random=True, **changes):
     config = load_config("nano", changes={**values, "label_rate": rate, **changes})
     manifest = read_manifest(corpus / "train.tsv")
     labels = Labels(corpus / f"{rate}.km", manifest, rate=rate, units=60)
-    return Batches(manifest, labels, config, frames=frames_of, crop_at_random=at_random)
+    return CropBatches(manifest, labels, config, frames=frames_of, crop_at_random=at_random)
 
 
 @pytest.mark.parametrize("rate", [50, 100])

@@ -5,17 +5,17 @@ import pytest
 import soundfile
 
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.hubert_config import NAMED_SIZES
 from superbit.upstreams.training.configuration import (
     PRESETS,
     load_config,
     model_config,
     parse_changes,
 )
-from superbit.upstreams.training.data import Batches
+from superbit.upstreams.training.data import CropBatches
 from superbit.upstreams.training.estimate import estimate, forward_macs
 from superbit.upstreams.training.labels import Labels, crop_labels, labels_text
 from superbit.upstreams.training.manifest import list_audio, read_manifest
+from superbit.upstreams.variant import size_of, sizes
 
 
 def write(folder, name, content):
@@ -159,7 +159,7 @@ def test_audio_below_the_minimum_length(tmp_path):
     with pytest.raises(
         InputError, match=r"has no audio of at least 32000 samples .*; its longest file has 16000"
     ):
-        Batches(manifest, labels, load_config("phase1"), frames=lambda samples: samples // 320)
+        CropBatches(manifest, labels, load_config("phase1"), frames=lambda samples: samples // 320)
 
 
 def test_presets_hold_the_papers_values():
@@ -180,7 +180,7 @@ def test_presets_hold_the_papers_values():
         assert (config.gradient_clip, config.weight_decay) == (10, 0.01)
         assert (config.crop_samples, config.min_samples) == (250_000, 32_000)
     assert nano.unmasked_weight == 1
-    assert {*first.models, *nano.models} == set(NAMED_SIZES)
+    assert {*first.models, *nano.models} == set(sizes())
     differ = {
         key for key in type(first).model_fields if getattr(first, key) != getattr(second, key)
     }
@@ -240,7 +240,7 @@ def test_a_preset_that_is_none(tmp_path):
 
 
 def test_an_estimate_is_the_operations_over_the_pace():
-    size = NAMED_SIZES["vanilla"]
+    size = size_of("vanilla")
     # by hand, for one second: 49 frames; 12 layers of 12 · 768² weights and two products of
     # attention, the projections, the positional convolution and FastConv
     frames, dim = 49, 768

@@ -14,12 +14,17 @@ from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import HubertConfig
-from superbit.upstreams.training import command, labelling
+from superbit.upstreams.training import command, units
 from superbit.upstreams.training.features import hidden_source, mfcc, mfcc_source
-from superbit.upstreams.training.labelling import LabelJob, label_manifest
 from superbit.upstreams.training.labels import Labels
 from superbit.upstreams.training.manifest import read_manifest
-from superbit.upstreams.training.units import fit_units, load_units, save_units
+from superbit.upstreams.training.units import (
+    LabelJob,
+    fit_units,
+    label_manifest,
+    load_units,
+    save_units,
+)
 
 CONVOLUTIONS = ((8, 10, 5), *((8, 3, 2),) * 4, *((8, 2, 2),) * 2)
 
@@ -132,7 +137,7 @@ def test_units_find_what_is_said(corpus, units_file, tmp_path):
 
 
 def test_shards_and_a_kill_give_the_same_file(corpus, units_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(labelling, "PART_UTTERANCES", 2)
+    monkeypatch.setattr(units, "PART_UTTERANCES", 2)
     whole = job(corpus, units_file, tmp_path / "whole.km")
     assert label_manifest(whole)[0]
     shared = job(corpus, units_file, tmp_path / "shared.km")
@@ -145,7 +150,7 @@ def test_shards_and_a_kill_give_the_same_file(corpus, units_file, tmp_path, monk
     done = {file: file.stat().st_mtime_ns for file in parts.glob("0*.km")}
     seen = []
     monkeypatch.setattr(
-        labelling,
+        units,
         "label_utterance",
         lambda m, i, **kw: seen.append(i) or original(m, i, **kw),
     )
@@ -162,14 +167,14 @@ def test_shards_and_a_kill_give_the_same_file(corpus, units_file, tmp_path, monk
         label_manifest(shared, shard=3, shards=3)
 
 
-original = labelling.label_utterance
+original = units.label_utterance
 
 
 def test_processes_give_the_same_file(corpus, units_file, tmp_path, monkeypatch):
     assert label_manifest(job(corpus, units_file, tmp_path / "one.km"))[0]
     # forked, so that the shorter parts are known to the children
-    monkeypatch.setattr(labelling, "PART_UTTERANCES", 4)
-    monkeypatch.setattr(labelling, "get_context", lambda _: multiprocessing.get_context("fork"))
+    monkeypatch.setattr(units, "PART_UTTERANCES", 4)
+    monkeypatch.setattr(units, "get_context", lambda _: multiprocessing.get_context("fork"))
     assert label_manifest(job(corpus, units_file, tmp_path / "two.km"), jobs=2)[0]
     assert (tmp_path / "one.km").read_bytes() == (tmp_path / "two.km").read_bytes()
 

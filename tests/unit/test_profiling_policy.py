@@ -4,22 +4,22 @@ import pytest
 
 from superbit.benchmark.profiling.counting import meta_model
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.hubert_config import NAMED_SIZES
 from superbit.upstreams.quantization.policy import load_policy, parse_policy, read_policy
+from superbit.upstreams.variant import size_of, sizes
 
 RULE = "{modules: [encoder.layers.*.attention.query], weight: {bits: 1, set: signed}}"
 
 
 def matches(name):
-    model = meta_model(NAMED_SIZES[name])
+    model = meta_model(size_of(name))
     return load_policy("w1a1").match(model, encoder=model.config.encoder)
 
 
-@pytest.mark.parametrize("name", sorted(NAMED_SIZES))
+@pytest.mark.parametrize("name", sorted(sizes()))
 def test_every_glob_of_w1a1_matches_in_every_encoder(name):
     found = matches(name)
     layers = {module.split(".")[2] for module in found}
-    assert layers == {str(i) for i in range(NAMED_SIZES[name].layers)}
+    assert layers == {str(i) for i in range(size_of(name).layers)}
     assert all(module.startswith("encoder.layers.") for module in found)
 
 
@@ -36,7 +36,7 @@ def test_the_sets_are_those_of_bit():
 def test_convolutions_are_binarized_where_there_are_some():
     assert not any(".convolution." in name for name in matches("vanilla_nano"))
     convolutions = [name for name in matches("squeeze_nano") if ".convolution." in name]
-    assert len(convolutions) == 3 * NAMED_SIZES["squeeze_nano"].layers
+    assert len(convolutions) == 3 * size_of("squeeze_nano").layers
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_convolutions_are_binarized_where_there_are_some():
 def test_a_policy_that_does_not_fit_the_model_is_an_error(rules, said):
     policy = parse_policy(f"name: p\nrules: [{', '.join(rules)}]", where="p.yaml")
     with pytest.raises(InputError, match=said):
-        policy.match(meta_model(NAMED_SIZES["vanilla_nano"]), encoder="vanilla")
+        policy.match(meta_model(size_of("vanilla_nano")), encoder="vanilla")
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,12 @@ from superbit.benchmark.tasks.configs import resolve
 from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import untrained_model
-from superbit.upstreams.hubert_config import NAMED_SIZES
 from superbit.upstreams.importing.reading import _hugging_face_facts
 from superbit.upstreams.quantization.policy import read_policy
 from superbit.upstreams.training.configuration import load_config
 from superbit.upstreams.training.labels import Labels, sidecar_of
-from superbit.upstreams.training.manifest import Manifest, read_manifest
+from superbit.upstreams.training.manifest import AudioManifest, read_manifest
+from superbit.upstreams.variant import size_of
 
 ROOT = Path(__file__).parents[2]
 RESULTS_V1 = Path(__file__).parent / "data" / "results_v1"
@@ -62,7 +62,7 @@ def _claims(folder):
 
 
 def _config_of_ours(folder):
-    checkpoint.save(folder / "ckpt", untrained_model(NAMED_SIZES["vanilla_nano"]))
+    checkpoint.save(folder / "ckpt", untrained_model(size_of("vanilla_nano")))
     return folder / "ckpt" / "config.json", lambda file: checkpoint.load(file.parent).model.config
 
 
@@ -84,7 +84,7 @@ def _manifest(folder):
 
 
 def _utterances():
-    return Manifest(
+    return AudioManifest(
         file=Path("train.tsv"), root=Path(), paths=("a", "b"), samples=np.array([1_600, 3_200])
     )
 

@@ -18,12 +18,12 @@ from superbit.benchmark.features.cache import CacheSettings
 from superbit.upstreams import checkpoint, registry
 from superbit.upstreams.expert import packaged_checkpoint
 from superbit.upstreams.hubert import untrained_model
-from superbit.upstreams.hubert_config import NAMED_SIZES
 from superbit.upstreams.identity import known, sources
 from superbit.upstreams.identity.fingerprint import describe, fingerprint, hidden_states
 from superbit.upstreams.identity.further import KNOWN, Further
 from superbit.upstreams.registry import load_upstream
 from superbit.upstreams.spec import UpstreamSpec
+from superbit.upstreams.variant import size_of
 
 # No weights: what is read decides. Each function reads in another way.
 HUBCONF = """
@@ -215,7 +215,7 @@ def test_another_process_in_another_folder_finds_the_same(project, tmp_path_fact
 @pytest.fixture
 def vanilla(tmp_path):
     """A checkpoint of superbit's own, small."""
-    model = untrained_model(NAMED_SIZES["vanilla_nano"])
+    model = untrained_model(size_of("vanilla_nano"))
     checkpoint.save(tmp_path / "vanilla", model, training={"note": 1})
     return tmp_path / "vanilla"
 

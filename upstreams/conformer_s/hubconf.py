@@ -1,52 +1,21 @@
-"""Conformer on FastConv, as s3prl finds an upstream: one function a name,
-and one for its 1-bit twin.
+"""Conformer on FastConv, as s3prl finds an upstream: a function a name and its twin's.
 
-Sizes are in `superbit.upstreams.hubert_config`, checkpoints and weights in
-`superbit.upstreams.expert`. s3prl also passes ``model_config`` and ``refresh``, which mean
-nothing here.
+Layers, width and heads are those of the paper's Table 1, whose Conformer was left with HuBERT's
+feed-forward of 3072; with 4 × dim, as the other encoders have it, it is "fair". Conformer is
+published with relative positions in its attention; the paper's has none.
 """
 
-from superbit.upstreams.expert import UpstreamExpert as _UpstreamExpert
-from superbit.upstreams.expert import build as _build
+from dataclasses import replace as _replace
 
+from superbit.upstreams import pair as _pair
+from superbit.upstreams.hubert_config import HubertConfig as _HubertConfig
+from superbit.upstreams.hubert_config import nano_size as _nano_size
 
-def conformer_s(
-    ckpt: str | None = None, untrained: bool = False, policy: str | None = None, **_: object
-) -> _UpstreamExpert:
-    """16 layers × 144: the FP32 Conformer of Table 1, feed-forwards of 3072."""
-    return _build("conformer_s", ckpt=ckpt, untrained=untrained, policy=policy)
+_TABLE_1 = _HubertConfig(encoder="conformer", layers=16, dim=144, heads=4, ffn_dim=3072)
 
-
-def conformer_s_fair(
-    ckpt: str | None = None, untrained: bool = False, policy: str | None = None, **_: object
-) -> _UpstreamExpert:
-    """16 layers × 144 with feed-forwards of 4 × 144."""
-    return _build("conformer_s_fair", ckpt=ckpt, untrained=untrained, policy=policy)
-
-
-def conformer_nano(
-    ckpt: str | None = None, untrained: bool = False, policy: str | None = None, **_: object
-) -> _UpstreamExpert:
-    """4 layers × 128 on a narrow front end."""
-    return _build("conformer_nano", ckpt=ckpt, untrained=untrained, policy=policy)
-
-
-def bq_conformer_s(
-    ckpt: str | None = None, untrained: bool = False, **_: object
-) -> _UpstreamExpert:
-    """The 1-bit twin of `conformer_s`."""
-    return _build("conformer_s", ckpt=ckpt, untrained=untrained, policy="w1a1")
-
-
-def bq_conformer_s_fair(
-    ckpt: str | None = None, untrained: bool = False, **_: object
-) -> _UpstreamExpert:
-    """The 1-bit twin of `conformer_s_fair`."""
-    return _build("conformer_s_fair", ckpt=ckpt, untrained=untrained, policy="w1a1")
-
-
-def bq_conformer_nano(
-    ckpt: str | None = None, untrained: bool = False, **_: object
-) -> _UpstreamExpert:
-    """The 1-bit twin of `conformer_nano`."""
-    return _build("conformer_nano", ckpt=ckpt, untrained=untrained, policy="w1a1")
+conformer_s, bq_conformer_s = _pair("conformer_s", _TABLE_1)
+conformer_s_fair, bq_conformer_s_fair = _pair(
+    "conformer_s_fair", _replace(_TABLE_1, ffn_dim=4 * 144)
+)
+# two feed-forwards a layer, each of half the width
+conformer_nano, bq_conformer_nano = _pair("conformer_nano", _nano_size("conformer", ffn_dim=256))

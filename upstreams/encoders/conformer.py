@@ -25,6 +25,8 @@ from superbit.upstreams.encoder_kinds import Roles
 from superbit.upstreams.encoders.attention import SelfAttention
 from superbit.upstreams.encoders.batch_norm import MaskedBatchNorm
 from superbit.upstreams.encoders.relative_attention import RelativeSelfAttention
+from superbit.upstreams.encoders.settings import ConformerSettings, SqueezeformerSettings
+from superbit.upstreams.encoders.stack import Stack
 from superbit.upstreams.encoders.vanilla import FeedForward, TransformerEncoder
 from superbit.upstreams.hubert_config import HubertConfig
 
@@ -111,15 +113,17 @@ class ConformerLayer(nn.Module):
 
 def make_attention(config: HubertConfig) -> SelfAttention:
     """Return one layer's attention: dense, with relative positions if the config says so."""
-    kind = RelativeSelfAttention if config.attention_position == "relative" else SelfAttention
+    own: ConformerSettings | SqueezeformerSettings = config.own
+    kind = RelativeSelfAttention if own.attention_position == "relative" else SelfAttention
     return kind(config.dim, config.heads, dropout=config.attention_dropout)
 
 
 def make_layer(config: HubertConfig) -> ConformerLayer:
     """Return one layer of the config's sizes."""
+    own: ConformerSettings | SqueezeformerSettings = config.own
     return ConformerLayer(
         make_attention(config),
-        ConvolutionModule(config.dim, kernel=config.depthwise_kernel),
+        ConvolutionModule(config.dim, kernel=own.depthwise_kernel),
         dim=config.dim,
         ffn_dim=config.ffn_dim,
         dropout=config.dropout,
@@ -127,8 +131,8 @@ def make_layer(config: HubertConfig) -> ConformerLayer:
     )
 
 
-class ConformerEncoder(nn.Module):
-    """A stack of layers that keeps what every one of them was given."""
+class ConformerEncoder(Stack):
+    """A stack of Conformer layers."""
 
     # the parts that it shares with the transformer have the same names
     roles: ClassVar[Roles] = {
@@ -141,12 +145,4 @@ class ConformerEncoder(nn.Module):
     }
 
     def __init__(self, config: HubertConfig) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(make_layer(config) for _ in range(config.layers))
-
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> list[Tensor]:
-        """Map (B, T, D) to layers + 1 states (B, T, D): every layer's input, then the output."""
-        states = [x]
-        for layer in self.layers:
-            states.append(layer(states[-1], valid))
-        return states
+        super().__init__(config, make_layer)

@@ -5,7 +5,8 @@ References:
   scaling in place of a second layer norm; details from the authors' published code.
 
 Time is halved before one layer and doubled before a later one, where what was there before comes
-back over a skip (`HubertConfig.half_rate_layers` says which). Two builds differ in their layers:
+back over a skip (`SqueezeformerSettings.half_rate_layers` says which). Two builds
+differ in their layers:
 
 - ``squeezeformer``: Conformer layers, the only content that fits the parameters of the paper's
   Table 1;
@@ -34,6 +35,7 @@ from superbit.upstreams.encoders.conformer import (
     make_attention,
     make_layer,
 )
+from superbit.upstreams.encoders.settings import SqueezeformerSettings
 from superbit.upstreams.encoders.vanilla import FeedForward
 from superbit.upstreams.hubert_config import HubertConfig
 
@@ -138,11 +140,12 @@ class SqueezeformerLayer(nn.Module):
 
 def make_faithful_layer(config: HubertConfig) -> SqueezeformerLayer:
     """Return one block as Squeezeformer's own paper has it, of the config's sizes."""
+    own: SqueezeformerSettings = config.own
     return SqueezeformerLayer(
         make_attention(config),
         ConvolutionModule(
             config.dim,
-            kernel=config.depthwise_kernel,
+            kernel=own.depthwise_kernel,
             gated=False,
             bias=True,
             momentum=FAITHFUL_BATCH_NORM_MOMENTUM,
@@ -162,12 +165,13 @@ class SqueezeformerEncoder(nn.Module):
     def __init__(self, config: HubertConfig) -> None:
         super().__init__()
         faithful = config.encoder == "squeezeformer_faithful"
-        self.half_rate_layers = config.half_rate_layers
+        own: SqueezeformerSettings = config.own
+        self.half_rate_layers = own.half_rate_layers(config.layers)
         self.layers = nn.ModuleList(
             make_faithful_layer(config) if faithful else make_layer(config)
             for _ in range(config.layers)
         )
-        self.reduction = TimeReduction(config.dim, kernel=config.reduction_kernel)
+        self.reduction = TimeReduction(config.dim, kernel=own.reduction_kernel)
         self.recovery = nn.Linear(config.dim, config.dim)
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> list[Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from superbit.upstreams.encoder_kinds import Roles
 from superbit.upstreams.encoders.attention import SelfAttention
+from superbit.upstreams.encoders.stack import Stack
 from superbit.upstreams.hubert_config import HubertConfig
 
 
@@ -66,8 +67,24 @@ class TransformerLayer(nn.Module):
         return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
 
 
-class TransformerEncoder(nn.Module):
-    """A stack of layers that keeps what every one of them was given."""
+def make_attention(config: HubertConfig) -> SelfAttention:
+    """Return one layer's attention: dense."""
+    return SelfAttention(config.dim, config.heads, dropout=config.attention_dropout)
+
+
+def make_layer(config: HubertConfig, attention: SelfAttention) -> TransformerLayer:
+    """Return one layer of the config's sizes around its attention."""
+    return TransformerLayer(
+        attention,
+        dim=config.dim,
+        ffn_dim=config.ffn_dim,
+        dropout=config.dropout,
+        activation_dropout=config.activation_dropout,
+    )
+
+
+class TransformerEncoder(Stack):
+    """A stack of dense layers."""
 
     roles: ClassVar[Roles] = {
         "linear": (
@@ -84,26 +101,4 @@ class TransformerEncoder(nn.Module):
     }
 
     def __init__(self, config: HubertConfig) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(
-            TransformerLayer(
-                self.make_attention(config),
-                dim=config.dim,
-                ffn_dim=config.ffn_dim,
-                dropout=config.dropout,
-                activation_dropout=config.activation_dropout,
-            )
-            for _ in range(config.layers)
-        )
-
-    @staticmethod
-    def make_attention(config: HubertConfig) -> SelfAttention:
-        """Return one layer's attention: dense here."""
-        return SelfAttention(config.dim, config.heads, dropout=config.attention_dropout)
-
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> list[Tensor]:
-        """Map (B, T, D) to layers + 1 states (B, T, D): every layer's input, then the output."""
-        states = [x]
-        for layer in self.layers:
-            states.append(layer(states[-1], valid))
-        return states
+        super().__init__(config, lambda config: make_layer(config, make_attention(config)))

@@ -1,6 +1,6 @@
 """From an FP32 model to its twin, in place, and from audio to the twin's scales.
 
-    model = untrained_model(NAMED_SIZES["vanilla_nano"])
+    model = untrained_model(size_of("vanilla_nano"))
     binarize_(model, "w1a1")
     calibrate(model, waveforms)
 

@@ -1,38 +1,16 @@
-"""Sparseformer, deep and narrow, as s3prl finds an upstream: one function a name,
-and one for its 1-bit twin.
+"""Sparseformer, deep and narrow, as s3prl finds an upstream: a function a name and its twin's.
 
-Sizes are in `superbit.upstreams.hubert_config`, checkpoints and weights in
-`superbit.upstreams.expert`. s3prl also passes ``model_config`` and ``refresh``, which mean
-nothing here.
+Layers, width and heads are those of the paper's Table 1.
 """
 
-from superbit.upstreams.expert import UpstreamExpert as _UpstreamExpert
-from superbit.upstreams.expert import build as _build
+from superbit.upstreams import pair as _pair
+from superbit.upstreams.hubert_config import HubertConfig as _HubertConfig
+from superbit.upstreams.hubert_config import nano_size as _nano_size
 
-
-def sparseformer_dn_s(
-    ckpt: str | None = None, untrained: bool = False, policy: str | None = None, **_: object
-) -> _UpstreamExpert:
-    """16 layers × 256: the FP32 Sparseformer-DN-S of Table 1."""
-    return _build("sparseformer_dn_s", ckpt=ckpt, untrained=untrained, policy=policy)
-
-
-def sparseformer_dn_nano(
-    ckpt: str | None = None, untrained: bool = False, policy: str | None = None, **_: object
-) -> _UpstreamExpert:
-    """4 layers × 128 on a narrow front end."""
-    return _build("sparseformer_dn_nano", ckpt=ckpt, untrained=untrained, policy=policy)
-
-
-def bq_sparseformer_dn_s(
-    ckpt: str | None = None, untrained: bool = False, **_: object
-) -> _UpstreamExpert:
-    """The 1-bit twin of `sparseformer_dn_s`."""
-    return _build("sparseformer_dn_s", ckpt=ckpt, untrained=untrained, policy="w1a1")
-
-
-def bq_sparseformer_dn_nano(
-    ckpt: str | None = None, untrained: bool = False, **_: object
-) -> _UpstreamExpert:
-    """The 1-bit twin of `sparseformer_dn_nano`."""
-    return _build("sparseformer_dn_nano", ckpt=ckpt, untrained=untrained, policy="w1a1")
+sparseformer_dn_s, bq_sparseformer_dn_s = _pair(
+    "sparseformer_dn_s",
+    _HubertConfig(encoder="sparseformer", layers=16, dim=256, heads=4, ffn_dim=1024),
+)
+sparseformer_dn_nano, bq_sparseformer_dn_nano = _pair(
+    "sparseformer_dn_nano", _nano_size("sparseformer", ffn_dim=512)
+)

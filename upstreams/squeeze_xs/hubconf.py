@@ -1,64 +1,25 @@
-"""Squeezeformer on FastConv, as s3prl finds an upstream: one function a name,
-and one for its 1-bit twin.
+"""Squeezeformer on FastConv, as s3prl finds an upstream: a function a name and its twin's.
 
-Sizes are in `superbit.upstreams.hubert_config`, checkpoints and weights in
-`superbit.upstreams.expert`. s3prl also passes ``model_config`` and ``refresh``, which mean
-nothing here.
+Layers, width and heads are those of the paper's Table 1, whose Squeezeformer was left with HuBERT's
+feed-forward of 3072; with 4 × dim it is "fair", and with the block of Squeezeformer's own paper
+"faithful". That is published with relative positions in its attention; these have none.
 """
 
-from superbit.upstreams.expert import UpstreamExpert as _UpstreamExpert
-from superbit.upstreams.expert import build as _build
+from dataclasses import replace as _replace
 
+from superbit.upstreams import pair as _pair
+from superbit.upstreams.encoders.settings import SqueezeformerSettings as _Settings
+from superbit.upstreams.hubert_config import HubertConfig as _HubertConfig
+from superbit.upstreams.hubert_config import nano_size as _nano_size
 
-def squeeze_xs(
-    ckpt: str | None = None, untrained: bool = False, policy: str | None = None, **_: object
-) -> _UpstreamExpert:
-    """16 layers × 144, 8 at half the frame rate: the FP32 Squeezeformer of Table 1."""
-    return _build("squeeze_xs", ckpt=ckpt, untrained=untrained, policy=policy)
+_TABLE_1 = _HubertConfig(encoder="squeezeformer", layers=16, dim=144, heads=4, ffn_dim=3072)
+_FAIR = _replace(_TABLE_1, ffn_dim=4 * 144)
 
-
-def squeeze_xs_fair(
-    ckpt: str | None = None, untrained: bool = False, policy: str | None = None, **_: object
-) -> _UpstreamExpert:
-    """16 layers × 144 with feed-forwards of 4 × 144."""
-    return _build("squeeze_xs_fair", ckpt=ckpt, untrained=untrained, policy=policy)
-
-
-def squeeze_xs_faithful(
-    ckpt: str | None = None, untrained: bool = False, policy: str | None = None, **_: object
-) -> _UpstreamExpert:
-    """16 layers × 144 as in Squeezeformer's own paper, feed-forwards of 4 × 144."""
-    return _build("squeeze_xs_faithful", ckpt=ckpt, untrained=untrained, policy=policy)
-
-
-def squeeze_nano(
-    ckpt: str | None = None, untrained: bool = False, policy: str | None = None, **_: object
-) -> _UpstreamExpert:
-    """4 layers × 128, 2 at half the frame rate, on a narrow front end."""
-    return _build("squeeze_nano", ckpt=ckpt, untrained=untrained, policy=policy)
-
-
-def bq_squeeze_xs(ckpt: str | None = None, untrained: bool = False, **_: object) -> _UpstreamExpert:
-    """The 1-bit twin of `squeeze_xs`."""
-    return _build("squeeze_xs", ckpt=ckpt, untrained=untrained, policy="w1a1")
-
-
-def bq_squeeze_xs_fair(
-    ckpt: str | None = None, untrained: bool = False, **_: object
-) -> _UpstreamExpert:
-    """The 1-bit twin of `squeeze_xs_fair`."""
-    return _build("squeeze_xs_fair", ckpt=ckpt, untrained=untrained, policy="w1a1")
-
-
-def bq_squeeze_xs_faithful(
-    ckpt: str | None = None, untrained: bool = False, **_: object
-) -> _UpstreamExpert:
-    """The 1-bit twin of `squeeze_xs_faithful`."""
-    return _build("squeeze_xs_faithful", ckpt=ckpt, untrained=untrained, policy="w1a1")
-
-
-def bq_squeeze_nano(
-    ckpt: str | None = None, untrained: bool = False, **_: object
-) -> _UpstreamExpert:
-    """The 1-bit twin of `squeeze_nano`."""
-    return _build("squeeze_nano", ckpt=ckpt, untrained=untrained, policy="w1a1")
+squeeze_xs, bq_squeeze_xs = _pair("squeeze_xs", _TABLE_1)
+squeeze_xs_fair, bq_squeeze_xs_fair = _pair("squeeze_xs_fair", _FAIR)
+squeeze_xs_faithful, bq_squeeze_xs_faithful = _pair(
+    "squeeze_xs_faithful",
+    _replace(_FAIR, encoder="squeezeformer_faithful", own=_Settings(reduction_kernel=5)),
+)
+# two feed-forwards a layer, each of half the width
+squeeze_nano, bq_squeeze_nano = _pair("squeeze_nano", _nano_size("squeezeformer", ffn_dim=256))

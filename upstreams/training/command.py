@@ -1,32 +1,39 @@
-"""``superbit manifest``, ``superbit units fit|label`` and ``superbit pretrain``."""
+"""The verbs that train: manifest, units fit, units label, pretrain and distil."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from superbit.upstreams import checkpoint, files
 from superbit.upstreams.counting import Counting, unseen
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.hubert import Hubert, untrained_model
 from superbit.upstreams.hubert_config import HubertConfig
+from superbit.upstreams.quantization.policy import Policy, load_policy
 from superbit.upstreams.sound import SAMPLE_RATE
 from superbit.upstreams.training.configuration import (
+    DistillationConfig,
     PretrainingConfig,
+    check_min_samples,
     load_config,
+    load_distillation_config,
     model_config,
     parse_changes,
 )
 from superbit.upstreams.training.distributed import World, joined
 from superbit.upstreams.training.estimate import HARDWARE, estimate
+from superbit.upstreams.training.evaluation import summary
 from superbit.upstreams.training.manifest import list_audio, read_manifest
-from superbit.upstreams.training.objective import HubertObjective
-from superbit.upstreams.training.running import batches, describe, in_words, tensorboard
-from superbit.upstreams.training.state import RunFolder
-from superbit.upstreams.training.train import Outcome, Trainer
+from superbit.upstreams.training.runs import (
+    Teacher,
+    load_teacher,
+    run_distillation,
+    run_pretraining,
+)
+from superbit.upstreams.training.train import FinishedRun
 
 _NAMED_AT_MOST = 5  # files that a report of skipped ones names
 
@@ -86,7 +93,7 @@ def units_fit_command(arguments: argparse.Namespace, *, counting: Counting = uns
 
 def units_label_command(arguments: argparse.Namespace, *, counting: Counting = unseen) -> int:
     """Run ``superbit units label`` and return its exit status."""
-    from superbit.upstreams.training.labelling import LabelJob, label_manifest
+    from superbit.upstreams.training.units import LabelJob, label_manifest
 
     complete, skipped = label_manifest(
         LabelJob(
@@ -123,80 +130,62 @@ def pretrain_command(arguments: argparse.Namespace) -> int:
     with joined(arguments.device) as world:
         outcome = _pretrain(arguments, config, size, world)
         if world.leads:
-            print(describe(outcome))
+            print(_describe(outcome))
     return 0
 
 
-def run_pretraining(
-    config: PretrainingConfig,
-    *,
-    name: str,
-    size: HubertConfig,
-    manifests: Path,
-    labels: Path,
-    out: Path,
-    world: World,
-    init: Path | None = None,
-    say: Callable[[str], None] = print,
-    scalars: Callable[[int, dict[str, Any]], None] | None = None,
-) -> Outcome:
-    """Train one model, or go on with a run that is in ``out``.
+def distil_command(arguments: argparse.Namespace) -> int:
+    """Run ``superbit distil`` and return its exit status."""
+    changes = parse_changes(arguments.set)
+    if arguments.loss is not None:
+        changes["loss"] = arguments.loss
+    config = load_distillation_config(arguments.preset, changes=changes)
+    policies = parse_policies(arguments.policy)
+    teacher = load_teacher(arguments.teacher)
+    check_min_samples(config, teacher.model.config, arguments.preset)
+    if arguments.dry_run:
+        print(_plan_of_twins(arguments, config, teacher, policies))
+        return 0
+    for option in ("manifests", "out"):
+        if getattr(arguments, option) is None:
+            raise InputError(f"--{option} is needed to train; only --dry-run does without.")
+    with joined(arguments.device) as world:
+        outcomes = run_distillation(
+            config,
+            teacher=teacher,
+            policies=policies,
+            manifests=arguments.manifests,
+            labels=arguments.labels,
+            out=arguments.out,
+            world=world,
+            say=_to_stderr,
+            scalars=_tensorboard if arguments.tensorboard else None,
+        )
+        for outcome in outcomes:
+            if world.leads:
+                print(_describe(outcome), flush=True)
+    return 0
 
-    Args:
-        config: the run's settings.
-        name: of the model's size, for the checkpoint's record.
-        size: the model's sizes.
-        manifests: folder of ``train.tsv`` and ``valid.tsv``.
-        labels: folder of ``train.km`` and ``valid.km``.
-        out: the run's folder.
-        world: this rank.
-        init: a checkpoint to start from, of the same sizes.
-        say: called with a line of progress.
-        scalars: called with (update, values) whenever a line is logged.
 
-    Raises:
-        InputError: something is wrong with what was given.
+def parse_policies(words: str) -> list[Policy]:
+    """Return the policies of a comma-separated list of names and of paths of files.
+
+    Raises `InputError` for an empty list, an unknown name or file, or one that occurs twice.
     """
-    data = batches(
-        config,
-        size,
-        manifests=manifests,
-        labels=labels,
-        units=config.units,
-        rate=config.label_rate,
-        say=say if world.leads else lambda line: None,
-    )
-    objective = HubertObjective(
-        config,
-        _start(config, name, size, init),
-        units=config.units,
-        phase=config.phase,
-        layer_drop=config.layer_drop_of(size.encoder),
-        record={"units": config.units, "label_rate": config.label_rate},
-    )
-    trainer = Trainer(
-        config=config,
-        objective=objective,
-        train=data["train"],
-        valid=data["valid"],
-        folder=RunFolder(out),
-        world=world,
-        facts={
-            "model": size.to_dict(),
-            "train.tsv": files.sha256(manifests / "train.tsv"),
-            "train.km": files.sha256(labels / "train.km"),
-            "init": "" if init is None else files.sha256(init / checkpoint.WEIGHTS_FILE),
-        },
-        training={"objective": "hubert", "name": name, "ranks": world.size},
-        say=say,
-        scalars=scalars,
-    )
-    return trainer.run()
+    names = [word.strip() for word in words.split(",") if word.strip()]
+    if not names:
+        raise InputError("--policy is empty: a list such as w1a2,w1a1 is needed.")
+    policies = [load_policy(name) for name in names]
+    called = [policy.name for policy in policies]  # which is that of the step's folder
+    twice = {name for name in called if called.count(name) > 1}
+    if twice:
+        raise InputError(f"--policy {words} has {min(twice)} twice; each is one step.")
+    return policies
 
 
 def _pretrain(
     arguments: argparse.Namespace, config: PretrainingConfig, size: HubertConfig, world: World
-) -> Outcome:
+) -> FinishedRun:
     return run_pretraining(
         config,
         name=arguments.model,
@@ -207,36 +196,8 @@ def _pretrain(
         world=world,
         init=None if arguments.init is None else Path(arguments.init),
         say=_to_stderr,
-        scalars=tensorboard(Path(arguments.out)) if arguments.tensorboard else None,
+        scalars=_tensorboard(Path(arguments.out)) if arguments.tensorboard else None,
     )
-
-
-def _start(config: PretrainingConfig, name: str, size: HubertConfig, init: Path | None) -> Hubert:
-    """Return the model to begin with: random from the seed, or a checkpoint's weights.
-
-    Raises `InputError` for a checkpoint of another encoder, size or later phase.
-    """
-    model = untrained_model(size, seed=config.seed)
-    if init is None:
-        return model
-    loaded = checkpoint.load(init, name=name)
-    if loaded.model.policy is not None:
-        raise InputError(
-            f"--init {init} holds a twin of policy {loaded.model.policy.name!r}; pre-training "
-            "begins with an FP32 model."
-        )
-    phase = loaded.training.get("phase", 0)
-    if isinstance(phase, int) and phase > config.phase:
-        raise InputError(
-            f"--init {init} is of phase {phase}, and phase {config.phase} comes first."
-        )
-    ours, theirs = size.to_dict(), loaded.model.config.to_dict()
-    different = [key for key in ours if ours[key] != theirs[key] and "dropout" not in key]
-    if different:
-        key = different[0]
-        raise InputError(f"--init {init} has {key} {theirs[key]}, and {name} has {ours[key]}.")
-    model.load_state_dict(loaded.model.state_dict())
-    return model
 
 
 def _plan(arguments: argparse.Namespace, config: PretrainingConfig, size: HubertConfig) -> str:
@@ -248,20 +209,83 @@ def _plan(arguments: argparse.Namespace, config: PretrainingConfig, size: Hubert
         f"{found.seconds_of_audio:,.0f} s of audio ({devices} × {config.accumulate} × "
         f"{config.batch_samples / SAMPLE_RATE:.1f} s)",
         f"{found.operations / 1e12:.3f} × 10^12 operations an update and device, by count",
-        f"{devices} × {arguments.hardware}: about {in_words(found.hours)} at "
+        f"{devices} × {arguments.hardware}: about {_in_words(found.hours)} at "
         f"{HARDWARE[arguments.hardware]:g} × 10^12 operations a second each (an assumption; "
         "communication and reading left out)",
     ]
     if arguments.hardware == "a100":
         lines.append(
             f"at the pace of the paper's cluster (8.5 hours for 100,000 updates): about "
-            f"{in_words(found.hours_at_paper_pace)}"
+            f"{_in_words(found.hours_at_paper_pace)}"
         )
     if arguments.manifests is not None:
         audio = read_manifest(Path(arguments.manifests) / "train.tsv")
         epochs = config.updates * found.seconds_of_audio / 3600 / audio.hours
         lines.append(f"{audio.file}: {audio.hours:,.2f} hours, seen about {epochs:,.1f} times")
     return "\n".join(lines)
+
+
+def _plan_of_twins(
+    arguments: argparse.Namespace,
+    config: DistillationConfig,
+    teacher: Teacher,
+    policies: Sequence[Policy],
+) -> str:
+    found = estimate(
+        config,
+        teacher.model.config,
+        hardware=arguments.hardware,
+        devices=arguments.devices,
+        taught=config.loss == "kd",
+    )
+    steps = " → ".join(policy.name for policy in policies)
+    return "\n".join(
+        [
+            f"{teacher.path} → {steps}, preset {arguments.preset}, loss {config.loss}: "
+            f"{found.parameters:,} parameters, {config.updates:,} updates a policy of "
+            f"{found.seconds_of_audio:,.0f} s of audio",
+            f"{found.operations / 1e12:.3f} × 10^12 operations an update and device, by count",
+            f"{arguments.devices} × {arguments.hardware}: about "
+            f"{_in_words(len(policies) * found.hours)} at {HARDWARE[arguments.hardware]:g} × 10^12 "
+            "operations a second each (an assumption; communication and reading left out)",
+        ]
+    )
+
+
+def _tensorboard(out: Path) -> Callable[[int, dict[str, Any]], None] | None:
+    """Return what writes scalars for TensorBoard on rank 0, None on the others.
+
+    Raises `InputError` where its package is not installed.
+    """
+    if int(os.environ.get("RANK", "0")) != 0:
+        return None
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise InputError("--tensorboard needs the package tensorboardX: pip install it.") from None
+    writer = SummaryWriter(str(out / "tensorboard"))
+
+    def write(update: int, values: dict[str, Any]) -> None:
+        for key, value in values.items():
+            if isinstance(value, float):
+                writer.add_scalar(f"{values['event']}/{key}", value, update)
+        writer.flush()
+
+    return write
+
+
+def _describe(outcome: FinishedRun) -> str:
+    """Return how a run went, in a sentence."""
+    return (
+        f"{outcome.folder / 'last'}: {outcome.update:,} updates, {outcome.audio_hours:.2f} hours "
+        f"of audio in {outcome.seconds:.0f} s; {summary(outcome.held_out)}; "
+        f"{outcome.skipped_files} files skipped, {outcome.nan_updates} NaN updates"
+    )
+
+
+def _in_words(hours: float) -> str:
+    """Return a length of time for people."""
+    return f"{hours * 60:.1f} minutes" if hours < 1 else f"{hours:,.1f} hours"
 
 
 def _to_stderr(line: str) -> None:

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, TypeVar
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
-from superbit.upstreams import encoder_kinds, files
+from superbit.upstreams import files, variant
 from superbit.upstreams.errors import InputError, did_you_mean
-from superbit.upstreams.hubert_config import NAMED_SIZES, SQUEEZEFORMERS, HubertConfig
+from superbit.upstreams.hubert_config import HubertConfig
 
 PRESETS = ("phase1", "phase2", "nano")
 DISTILLATION_PRESETS = ("distil", "distil_nano")
@@ -75,12 +75,12 @@ class PretrainingConfig(TrainingConfig):
     label_rate: PositiveInt  # Hz, a multiple of the 50 frames a second
     layer_drop: Annotated[float, Field(ge=0, lt=1)] = 0.05
 
-    def layer_drop_of(self, encoder: str) -> float:
+    def layer_drop_of(self, size: HubertConfig) -> float:
         """Return the probability of leaving a layer out of an update: 0 in a Squeezeformer.
 
         There a layer's place decides its frame rate, and the paper's recipe has none.
         """
-        return 0.0 if encoder in SQUEEZEFORMERS else self.layer_drop
+        return self.layer_drop if getattr(size.own, "layers_can_be_dropped", True) else 0.0
 
 
 class DistillationConfig(TrainingConfig):
@@ -217,20 +217,14 @@ def model_config(config: PretrainingConfig, name: str, preset: str | Path) -> Hu
     Raises:
         InputError: no such name, or the preset is for others.
     """
-    if name not in NAMED_SIZES:
-        encoder_kinds.import_installed()
-    if name not in NAMED_SIZES:
-        raise InputError(
-            f"{name!r} is no encoder of superbit; there are {', '.join(NAMED_SIZES)}."
-            f"{did_you_mean(name, set(NAMED_SIZES))}"
-        )
+    named = variant.size_of(name)
     if name not in config.models:
         others = [other for other in PRESETS if other != str(preset)]
         fits = [other for other in others if name in load_config(other).models]
         hint = f"; for {name} there is {' or '.join(fits)}" if fits else ""
         raise InputError(f"preset {preset} is for {', '.join(config.models)}, not {name}{hint}.")
-    size = HubertConfig.from_dict({**NAMED_SIZES[name].to_dict(), **config.model})
-    if size.encoder != NAMED_SIZES[name].encoder:
+    size = HubertConfig.from_dict({**named.to_dict(), **config.model})
+    if size.encoder != named.encoder:
         raise InputError(f"preset {preset}: model may not change the encoder of {name}.")
     check_min_samples(config, size, preset)
     return size

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.training.configuration import TrainingConfig
 from superbit.upstreams.training.labels import Labels
-from superbit.upstreams.training.manifest import CorruptAudio, Manifest, read_samples
+from superbit.upstreams.training.manifest import AudioManifest, CorruptAudio, read_samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ def epoch_batches(
     return [batches[index] for index in random.permutation(len(batches))]
 
 
-class Batches(Dataset):
+class CropBatches(Dataset):
     """Micro-batches by their number, for ever: the epochs follow each other.
 
     Args:
@@ -109,7 +109,7 @@ class Batches(Dataset):
 
     def __init__(
         self,
-        manifest: Manifest,
+        manifest: AudioManifest,
         labels: Labels | None,
         config: TrainingConfig,
         *,
@@ -228,10 +228,10 @@ class Batches(Dataset):
         return item_stream(seed=self._config.seed, epoch=epoch, item=item, purpose=purpose)
 
 
-def load(batches: Batches, numbers: range, *, workers: int, pin: bool) -> Iterator[MicroBatch]:
+def load(batches: CropBatches, numbers: range, *, workers: int, pin: bool) -> Iterator[MicroBatch]:
     """Yield the micro-batches of the numbers, in their order, read by ``workers`` processes.
 
-    Raises `InputError` as `Batches` does.
+    Raises `InputError` as `CropBatches` does.
     """
     loader = DataLoader(
         _ErrorsAsValues(batches),
@@ -249,7 +249,7 @@ def load(batches: Batches, numbers: range, *, workers: int, pin: bool) -> Iterat
 class _ErrorsAsValues(Dataset):
     """Returns an `InputError`, which would cross from a worker with its traceback as its text."""
 
-    def __init__(self, batches: Batches) -> None:
+    def __init__(self, batches: CropBatches) -> None:
         self._batches = batches
 
     def __getitem__(self, number: int) -> MicroBatch | InputError:

@@ -51,7 +51,6 @@ class Losses:
     """Of one batch, scalars.
 
     Attributes:
-        total: hidden states, and units times their weight.
         hidden: see `hidden_state_loss`.
         units: see `soft_unit_loss`; None where there are no unit embeddings.
         last_layer: relative squared error of the encoder's output, without gradient.
@@ -59,7 +58,6 @@ class Losses:
         teacher_logits: the same of the teacher.
     """
 
-    total: Tensor
     hidden: Tensor
     units: Tensor | None
     last_layer: Tensor
@@ -187,7 +185,6 @@ def distillation_losses(
     *,
     unit_embeddings: Tensor | None = None,
     temperature: float = TEMPERATURE,
-    unit_weight: float = 1.0,
     relative: bool = False,
 ) -> Losses:
     """Return the losses of one batch; they have a gradient to the student only.
@@ -198,7 +195,6 @@ def distillation_losses(
         batch: audio and mask.
         unit_embeddings: (K, E) of the teacher's units, for soft units over masked frames.
         temperature: of the teacher's logits in its pre-training, 0.1 in HuBERT's.
-        unit_weight: of the soft units, beside 1 for the hidden states.
         relative: see `hidden_state_loss`.
 
     Raises:
@@ -214,13 +210,12 @@ def distillation_losses(
     hidden = hidden_state_loss(own, target, valid, relative=relative)
     last_layer = layer_errors(own[-1:], target[-1:], valid, relative=True)[0].detach()
     if unit_embeddings is None or masked is None:
-        return Losses(total=hidden, hidden=hidden, units=None, last_layer=last_layer)
+        return Losses(hidden=hidden, units=None, last_layer=last_layer)
     with torch.no_grad():
         target_logits = unit_logits(teacher.final_proj(target[-1]), unit_embeddings, temperature)
     logits = unit_logits(student.final_proj(own[-1]), unit_embeddings, temperature)
     units = soft_unit_loss(logits, target_logits, masked)
     return Losses(
-        total=hidden + unit_weight * units,
         hidden=hidden,
         units=units,
         last_layer=last_layer,

@@ -2,7 +2,12 @@
 
 What is compared is in `superbit.upstreams.training.distil`. The teacher is frozen and in eval
 mode, the student in eval mode too: no dropout on either side, running statistics of batch norms are
-the teacher's. What lies before the encoder is the teacher's and stays as it is.
+the teacher's, so that what is trained is what runs later, whatever else is in the batch. What lies
+before the encoder is the teacher's and stays as it is.
+
+Reference: BiT, Liu et al., 2022, https://arxiv.org/abs/2205.13016, and its published code: the
+scales have a learning rate of their own and no weight decay; W32A32 → W1A2 → W1A1, where each
+student starts from, and learns from, the model before it. BiT's has dropout.
 """
 
 from __future__ import annotations
@@ -15,13 +20,84 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import Hubert
+from superbit.upstreams.quantization.convert import binarize_, quantizer_scales
+from superbit.upstreams.quantization.policy import Policy
 from superbit.upstreams.training.configuration import DistillationConfig
 from superbit.upstreams.training.distil import DistillationBatch, distillation_losses
-from superbit.upstreams.training.distil_training import parameter_groups, require_same_input
-from superbit.upstreams.training.objective import UNIT_EMBEDDINGS, Counts
+from superbit.upstreams.training.objective import UNIT_EMBEDDINGS, FrameCounts
 
 PHASE = "distillation"
+# What lies before the encoder: the teacher's, and nothing is learnt in it.
+_SHARED = ("mask_emb", "front_end.", "front_end_norm.", "post_extract_proj.")
+_NOT_INHERITED = (".scale", ".initialized")  # they belong to a policy's number of bits
+
+
+def student_of(teacher: Hubert, policy: Policy | str) -> Hubert:
+    """Return a new twin with the teacher's weights, to be calibrated.
+
+    Args:
+        teacher: an FP32 model, or the twin of a step before, whose shifts it takes over too.
+        policy: of the student.
+
+    Raises:
+        InputError: an unknown policy, or one that does not fit.
+    """
+    inherited = teacher.state_dict()
+    with torch.device("meta"):
+        student = Hubert(teacher.config)
+    student.to_empty(device=teacher.mask_emb.device).to(teacher.mask_emb.dtype)
+    student.load_state_dict({name: inherited[name] for name in student.state_dict()})
+    binarize_(student, policy)
+    own = student.state_dict()
+    student.load_state_dict(
+        {
+            name: inherited[name]
+            if name in inherited and not name.endswith(_NOT_INHERITED)
+            else value
+            for name, value in own.items()
+        }
+    )
+    return student.train(teacher.training)
+
+
+def parameter_groups(
+    student: Hubert, *, lr: float, scale_lr: float, weight_decay: float, with_units: bool = False
+) -> list[dict[str, Any]]:
+    """Return what is learnt, for an optimizer: weights, what does not decay, scales.
+
+    Weights of linear layers and convolutions decay (but for the positional one's, which are kept
+    as direction and length); biases, norms and shifts do not. The scales α have their own learning
+    rate and do not decay either.
+
+    Args:
+        student: a twin.
+        lr: of all but the scales.
+        scale_lr: of the scales.
+        weight_decay: of the weights.
+        with_units: the projection towards units is learnt too.
+    """
+    scales = {id(scale) for scale in quantizer_scales(student)}
+    decaying = {
+        id(parameter)
+        for module in student.modules()
+        if isinstance(module, nn.Linear | nn.Conv1d)
+        for name, parameter in module.named_parameters(recurse=False)
+        if name == "weight"
+    }
+    left_alone = _SHARED if with_units else (*_SHARED, "final_proj.")
+    groups: dict[str, list[nn.Parameter]] = {"weights": [], "others": [], "scales": []}
+    for name, parameter in student.named_parameters():
+        if name.startswith(left_alone):
+            continue
+        kind = "weights" if id(parameter) in decaying else "others"
+        groups["scales" if id(parameter) in scales else kind].append(parameter)
+    rates = {"weights": (lr, weight_decay), "others": (lr, 0.0), "scales": (scale_lr, 0.0)}
+    return [
+        {"name": kind, "params": groups[kind], "lr": rate, "weight_decay": decay}
+        for kind, (rate, decay) in rates.items()
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +123,7 @@ class DistillationSums:
     teacher_correct: Tensor
 
     @staticmethod
-    def means(total: Mapping[str, float], counts: Counts) -> dict[str, float]:
+    def means(total: Mapping[str, float], counts: FrameCounts) -> dict[str, float]:
         """Return means of what added up over many; of labels only where there are any."""
         frames, masked = max(counts.frames, 1.0), max(counts.masked, 1.0)
         means = {
@@ -183,7 +259,7 @@ class DistillationObjective:
             for each in groups
         ]
 
-    def loss(self, sums: DistillationSums, counts: Counts) -> Tensor:
+    def loss(self, sums: DistillationSums, counts: FrameCounts) -> Tensor:
         """Return one micro-batch's part of the update's loss; the parts of all add up to it."""
         hidden = sums.hidden / counts.frames
         return hidden + self.config.unit_weight * sums.units / max(counts.masked, 1.0)
@@ -199,3 +275,23 @@ class DistillationObjective:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Do nothing: the embeddings are the teacher's."""
+
+
+def require_same_input(student: Hubert, teacher: Hubert) -> None:
+    """Raise `InputError` unless both encoders can be given the same tensor, and states compare."""
+    for key in ("encoder", "layers", "dim"):
+        own, other = getattr(student.config, key), getattr(teacher.config, key)
+        if own != other:
+            raise InputError(
+                f"a student with {key} {own!r} cannot learn from a teacher with {key} {other!r}; "
+                "they must be of one size."
+            )
+    theirs = teacher.state_dict()
+    for name, tensor in student.state_dict().items():
+        if name.startswith(_SHARED) and not (
+            name in theirs and torch.equal(tensor, theirs[name].to(tensor))
+        ):
+            raise InputError(
+                f"{name!r} of the student is not its teacher's; a student starts from the "
+                "teacher's weights."
+            )

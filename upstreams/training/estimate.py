@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from superbit.upstreams import variant
 from superbit.upstreams.encoders.attention import MatrixProduct
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.hubert import Hubert
-from superbit.upstreams.hubert_config import NAMED_SIZES, HubertConfig
+from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.training.configuration import TrainingConfig
 from superbit.upstreams.training.manifest import SAMPLE_RATE
 
@@ -67,7 +68,7 @@ def forward_macs(config: HubertConfig, samples: int, *, front_end_only: bool = F
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class TrainingEstimate:
     """What a run takes.
 
     Attributes:
@@ -87,7 +88,7 @@ class Estimate:
 
 def estimate(
     config: TrainingConfig, size: HubertConfig, *, hardware: str, devices: int, taught: bool = False
-) -> Estimate:
+) -> TrainingEstimate:
     """Return what a run takes on so many devices of one kind, a rank on each.
 
     Args:
@@ -111,11 +112,11 @@ def estimate(
     crops = config.accumulate * config.batch_samples / config.crop_samples
     operations = _training_operations(size, config.crop_samples, taught=taught) * crops
     paper_crops = PAPER_BATCH_SAMPLES / 250_000
-    paper_operations = _training_operations(NAMED_SIZES["vanilla"], 250_000) * paper_crops
+    paper_operations = _training_operations(variant.size_of("vanilla"), 250_000) * paper_crops
     pace = paper_operations / PAPER_SECONDS_PER_UPDATE
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in Hubert(size).parameters())
-    return Estimate(
+    return TrainingEstimate(
         parameters=parameters,
         operations=operations,
         seconds_of_audio=devices * config.accumulate * config.batch_samples / SAMPLE_RATE,

@@ -34,7 +34,7 @@ _PIECE_SAMPLES = 1_600_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureSource:
+class UnitFeatures:
     """Where features come from, and what identifies them.
 
     Attributes:
@@ -52,12 +52,12 @@ class FeatureSource:
     extract: Callable[[np.ndarray], np.ndarray]
 
 
-def mfcc_source() -> FeatureSource:
+def mfcc_source() -> UnitFeatures:
     """Return 39-dimensional MFCC every 10 ms."""
-    return FeatureSource(kind="mfcc", rate=100, layer=None, checkpoint="", extract=_mfcc_array)
+    return UnitFeatures(kind="mfcc", rate=100, layer=None, checkpoint="", extract=_mfcc_array)
 
 
-def hidden_source(path: str | Path, *, layer: int, device: str | None = None) -> FeatureSource:
+def hidden_source(path: str | Path, *, layer: int, device: str | None = None) -> UnitFeatures:
     """Return the hidden states of one layer of a checkpoint, every 20 ms.
 
     Args:
@@ -91,7 +91,7 @@ def hidden_source(path: str | Path, *, layer: int, device: str | None = None) ->
             ]
         return torch.cat(states).float().cpu().numpy()
 
-    return FeatureSource(
+    return UnitFeatures(
         kind="hidden",
         rate=SAMPLE_RATE // model.config.hop,
         layer=layer,

@@ -18,7 +18,7 @@ import numpy as np
 
 from superbit.upstreams import files
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.training.manifest import SAMPLE_RATE, Manifest
+from superbit.upstreams.training.manifest import SAMPLE_RATE, AudioManifest
 
 FRAME_RATE = 50  # Hz: a frame of the front end every 320 samples
 # Windows end before the audio does; fairseq tolerates this much too.
@@ -84,7 +84,7 @@ class Labels:
             sidecar says does not fit.
     """
 
-    def __init__(self, file: str | Path, manifest: Manifest, *, rate: int, units: int) -> None:
+    def __init__(self, file: str | Path, manifest: AudioManifest, *, rate: int, units: int) -> None:
         self.file = Path(file)
         self.rate, self.units = rate, units
         self._check_sidecar()
@@ -140,7 +140,7 @@ class Labels:
                     f"{self.units} units at {self.rate} Hz are needed (is it of another phase?)."
                 )
 
-    def _check_lines(self, manifest: Manifest) -> np.ndarray:
+    def _check_lines(self, manifest: AudioManifest) -> np.ndarray:
         offsets, position = [], 0
         try:
             with open(self.file, "rb") as lines:
@@ -164,7 +164,7 @@ class Labels:
             )
         return np.asarray(offsets, dtype=np.int64)
 
-    def _check_length(self, number: int, found: int, manifest: Manifest) -> None:
+    def _check_length(self, number: int, found: int, manifest: AudioManifest) -> None:
         seconds = float(manifest.samples[number]) / SAMPLE_RATE
         if abs(found / self.rate - seconds) <= _TOLERANCE_SECONDS:
             return

@@ -80,7 +80,7 @@ _WHAT = "a manifest: the root folder, then lines of path<TAB>samples"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest:
+class AudioManifest:
     """The utterances of one ``.tsv`` file.
 
     Attributes:
@@ -113,7 +113,7 @@ class Manifest:
         return "\n".join([str(self.root), *lines]) + "\n"
 
 
-def read_manifest(file: str | Path) -> Manifest:
+def read_manifest(file: str | Path) -> AudioManifest:
     """Read a manifest.
 
     Raises:
@@ -132,7 +132,7 @@ def read_manifest(file: str | Path) -> Manifest:
         samples.append(int(count))
     if not paths:
         raise InputError(f"{file} lists no audio file: at least one line after the root is needed.")
-    return Manifest(
+    return AudioManifest(
         file=file,
         root=Path(lines[0]),
         paths=tuple(paths),
@@ -144,8 +144,8 @@ def read_manifest(file: str | Path) -> Manifest:
 class Listing:
     """What a folder of audio gave: the manifests, and the files that were left out."""
 
-    train: Manifest
-    valid: Manifest | None
+    train: AudioManifest
+    valid: AudioManifest | None
     corrupt: tuple[str, ...]
     short: tuple[str, ...]
 
@@ -240,8 +240,8 @@ def _share(unit: str, seed: int) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _write(file: Path, root: Path, kept: dict[str, int]) -> Manifest:
-    manifest = Manifest(
+def _write(file: Path, root: Path, kept: dict[str, int]) -> AudioManifest:
+    manifest = AudioManifest(
         file=file,
         root=root,
         paths=tuple(kept),

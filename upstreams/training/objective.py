@@ -80,7 +80,7 @@ class Sums:
     penalty: Tensor
 
     @staticmethod
-    def means(total: Mapping[str, float], counts: Counts) -> dict[str, float]:
+    def means(total: Mapping[str, float], counts: FrameCounts) -> dict[str, float]:
         """Return means of what added up over many: losses in nats, accuracies in 0 … 1."""
         masked, unmasked = max(counts.masked, 1.0), max(counts.unmasked, 1.0)
         return {
@@ -93,7 +93,7 @@ class Sums:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counts:
+class FrameCounts:
     """Frames of an update, over all its micro-batches and ranks."""
 
     masked: float
@@ -166,7 +166,7 @@ class Pretrainer(nn.Module):
 
 
 def update_loss(
-    sums: Sums, counts: Counts, *, unmasked_weight: float, feature_penalty: float
+    sums: Sums, counts: FrameCounts, *, unmasked_weight: float, feature_penalty: float
 ) -> Tensor:
     """Return one micro-batch's part of the update's loss; the parts of all add up to it.
 
@@ -240,7 +240,7 @@ class Objective(Protocol):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return what is learnt, as `superbit.upstreams.training.configuration` takes it."""
 
-    def loss(self, sums: Any, counts: Counts) -> Tensor:
+    def loss(self, sums: Any, counts: FrameCounts) -> Tensor:
         """Return one micro-batch's part of the update's loss; the parts of all add up to it."""
 
     def held_out_loss(self, means: Mapping[str, float]) -> float:
@@ -311,7 +311,7 @@ class HubertObjective:
             {"params": scales, "rate": self._scale_rate, "weight_decay": 0.0},
         ]
 
-    def loss(self, sums: Sums, counts: Counts) -> Tensor:
+    def loss(self, sums: Sums, counts: FrameCounts) -> Tensor:
         """Return one micro-batch's part of the update's loss; the parts of all add up to it."""
         return update_loss(
             sums,

@@ -35,12 +35,11 @@ from superbit.upstreams.training.configuration import (
     make_optimizer,
     set_learning_rate,
 )
-from superbit.upstreams.training.data import Batches, MicroBatch
+from superbit.upstreams.training.data import CropBatches, MicroBatch
 from superbit.upstreams.training.distributed import World, in_parallel, synchronised
-from superbit.upstreams.training.evaluation import Meter, held_out
+from superbit.upstreams.training.evaluation import Meter, finite, held_out, sentence
 from superbit.upstreams.training.manifest import SAMPLE_RATE
-from superbit.upstreams.training.objective import Counts, Objective, dropped_layers, seed_of
-from superbit.upstreams.training.reporting import finite, sentence
+from superbit.upstreams.training.objective import FrameCounts, Objective, dropped_layers, seed_of
 from superbit.upstreams.training.state import RunFolder, check_same_run
 
 # Updates in a row without a finite gradient after which going on makes no sense.
@@ -49,7 +48,7 @@ _DROPOUT, _LAYERS = 0, 1  # random streams of an update
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class FinishedRun:
     """How a run ended."""
 
     folder: Path
@@ -82,8 +81,8 @@ class Trainer:
         *,
         config: TrainingConfig,
         objective: Objective,
-        train: Batches,
-        valid: Batches,
+        train: CropBatches,
+        valid: CropBatches,
         folder: RunFolder,
         world: World,
         facts: dict[str, Any],
@@ -113,7 +112,7 @@ class Trainer:
             calibrate(objective.model, list(train[world.rank].samples))
         self._parallel = in_parallel(objective.module, world, find_unused=self.layer_drop > 0)
 
-    def run(self) -> Outcome:
+    def run(self) -> FinishedRun:
         """Train to the last update and return how it went.
 
         Raises:
@@ -142,7 +141,7 @@ class Trainer:
                 self._count(meter.read())
                 self.seconds = earlier + time.monotonic() - began
                 self.save()
-        return Outcome(
+        return FinishedRun(
             folder=self.folder.path,
             update=self.update,
             held_out=self._held_out,
@@ -283,10 +282,10 @@ class Trainer:
         updates = self.config.updates - self.update
         return range(first, first + updates * accumulate * size, size)
 
-    def _counts(self, micro_batches: Sequence[MicroBatch]) -> Counts:
+    def _counts(self, micro_batches: Sequence[MicroBatch]) -> FrameCounts:
         own = torch.tensor([batch.frames for batch in micro_batches], dtype=torch.float64).sum(0)
         masked, unmasked = self.world.total(own.float().to(self.world.device))
-        return Counts(masked=masked, unmasked=unmasked)
+        return FrameCounts(masked=masked, unmasked=unmasked)
 
     def _layers_left_out(self) -> AbstractContextManager[None]:
         if self.layer_drop == 0:

@@ -30,7 +30,7 @@ from superbit.benchmark.corpora.embedded.espeak import MISSING, Espeak
 from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, Speaker, draw_speakers
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.files import read_json, read_text, write_text
-from superbit.upstreams.training.manifest import Manifest
+from superbit.upstreams.training.manifest import AudioManifest
 
 # Raised whenever the same options would give other audio.
 VERSION = 1
@@ -249,7 +249,7 @@ def _finish(out: Path, shards: int) -> None:
     rows.sort()
     for split in ("train", "valid"):
         own = [row for row in rows if row[0].startswith(f"{split}/")]
-        manifest = Manifest(
+        manifest = AudioManifest(
             file=out / f"{split}.tsv",
             root=out,
             paths=tuple(path for path, _, _ in own),

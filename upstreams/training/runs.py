@@ -1,16 +1,18 @@
-"""``superbit distil``: from an FP32 checkpoint to its twin, one policy after the other.
+"""A run of training: HuBERT's pre-training, or a teacher's twins one policy after the other.
+
+What is to be trained is put together with its data and trained by
+`superbit.upstreams.training.train`; a run that was stopped goes on. Distillation has a run for each
+policy:
 
     OUT/w1a2/last      starts from the teacher, learns from the teacher
     OUT/w1a1/last      starts from w1a2, learns from w1a2
 
-Each policy's folder is a run of its own, which goes on where it was stopped. With ``--loss hubert``
-nothing is taught: each twin starts from the model before it and predicts the units of labels.
+With the loss ``hubert`` nothing is taught: each twin starts from the model before it and predicts
+the units of labels.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,22 +22,22 @@ from torch import Tensor
 
 from superbit.upstreams import checkpoint, files
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.hubert import Hubert
-from superbit.upstreams.quantization.policy import Policy, load_policy
+from superbit.upstreams.hubert import Hubert, untrained_model
+from superbit.upstreams.hubert_config import HubertConfig
+from superbit.upstreams.quantization.policy import Policy
 from superbit.upstreams.training.configuration import (
     DistillationConfig,
-    check_min_samples,
-    load_distillation_config,
-    parse_changes,
+    PretrainingConfig,
+    TrainingConfig,
 )
-from superbit.upstreams.training.distil_objective import DistillationObjective
-from superbit.upstreams.training.distil_training import student_of
-from superbit.upstreams.training.distributed import World, joined
-from superbit.upstreams.training.estimate import HARDWARE, estimate
+from superbit.upstreams.training.data import CropBatches
+from superbit.upstreams.training.distil_objective import DistillationObjective, student_of
+from superbit.upstreams.training.distributed import World
+from superbit.upstreams.training.labels import Labels
+from superbit.upstreams.training.manifest import read_manifest
 from superbit.upstreams.training.objective import UNIT_EMBEDDINGS, HubertObjective, Objective
-from superbit.upstreams.training.running import batches, describe, in_words, tensorboard
 from superbit.upstreams.training.state import LAST, STATE_FILE, RunFolder, read_state
-from superbit.upstreams.training.train import Outcome, Trainer
+from superbit.upstreams.training.train import FinishedRun, Trainer
 
 QUANTIZATION_AWARE = "quantization-aware pre-training"
 
@@ -58,53 +60,99 @@ class Teacher:
     unit_embeddings: Tensor | None
 
 
-def distil_command(arguments: argparse.Namespace) -> int:
-    """Run ``superbit distil`` and return its exit status."""
-    changes = parse_changes(arguments.set)
-    if arguments.loss is not None:
-        changes["loss"] = arguments.loss
-    config = load_distillation_config(arguments.preset, changes=changes)
-    policies = parse_policies(arguments.policy)
-    teacher = load_teacher(arguments.teacher)
-    check_min_samples(config, teacher.model.config, arguments.preset)
-    if arguments.dry_run:
-        print(_plan(arguments, config, teacher, policies))
-        return 0
-    for option in ("manifests", "out"):
-        if getattr(arguments, option) is None:
-            raise InputError(f"--{option} is needed to train; only --dry-run does without.")
-    with joined(arguments.device) as world:
-        outcomes = run_distillation(
-            config,
-            teacher=teacher,
-            policies=policies,
-            manifests=arguments.manifests,
-            labels=arguments.labels,
-            out=arguments.out,
-            world=world,
-            say=lambda line: print(line, file=sys.stderr, flush=True),
-            scalars=tensorboard if arguments.tensorboard else None,
-        )
-        for outcome in outcomes:
-            if world.leads:
-                print(describe(outcome), flush=True)
-    return 0
+def run_pretraining(
+    config: PretrainingConfig,
+    *,
+    name: str,
+    size: HubertConfig,
+    manifests: Path,
+    labels: Path,
+    out: Path,
+    world: World,
+    init: Path | None = None,
+    say: Callable[[str], None] = print,
+    scalars: Callable[[int, dict[str, Any]], None] | None = None,
+) -> FinishedRun:
+    """Train one model, or go on with a run that is in ``out``.
 
+    Args:
+        config: the run's settings.
+        name: of the model's size, for the checkpoint's record.
+        size: the model's sizes.
+        manifests: folder of ``train.tsv`` and ``valid.tsv``.
+        labels: folder of ``train.km`` and ``valid.km``.
+        out: the run's folder.
+        world: this rank.
+        init: a checkpoint to start from, of the same sizes.
+        say: called with a line of progress.
+        scalars: called with (update, values) whenever a line is logged.
 
-def parse_policies(words: str) -> list[Policy]:
-    """Return the policies of a comma-separated list of names and of paths of files.
-
-    Raises `InputError` for an empty list, an unknown name or file, or one that occurs twice.
+    Raises:
+        InputError: something is wrong with what was given.
     """
-    names = [word.strip() for word in words.split(",") if word.strip()]
-    if not names:
-        raise InputError("--policy is empty: a list such as w1a2,w1a1 is needed.")
-    policies = [load_policy(name) for name in names]
-    called = [policy.name for policy in policies]  # which is that of the step's folder
-    twice = {name for name in called if called.count(name) > 1}
-    if twice:
-        raise InputError(f"--policy {words} has {min(twice)} twice; each is one step.")
-    return policies
+    data = batches(
+        config,
+        size,
+        manifests=manifests,
+        labels=labels,
+        units=config.units,
+        rate=config.label_rate,
+        say=say if world.leads else lambda line: None,
+    )
+    objective = HubertObjective(
+        config,
+        _start(config, name, size, init),
+        units=config.units,
+        phase=config.phase,
+        layer_drop=config.layer_drop_of(size),
+        record={"units": config.units, "label_rate": config.label_rate},
+    )
+    trainer = Trainer(
+        config=config,
+        objective=objective,
+        train=data["train"],
+        valid=data["valid"],
+        folder=RunFolder(out),
+        world=world,
+        facts={
+            "model": size.to_dict(),
+            "train.tsv": files.sha256(manifests / "train.tsv"),
+            "train.km": files.sha256(labels / "train.km"),
+            "init": "" if init is None else files.sha256(init / checkpoint.WEIGHTS_FILE),
+        },
+        training={"objective": "hubert", "name": name, "ranks": world.size},
+        say=say,
+        scalars=scalars,
+    )
+    return trainer.run()
+
+
+def _start(config: PretrainingConfig, name: str, size: HubertConfig, init: Path | None) -> Hubert:
+    """Return the model to begin with: random from the seed, or a checkpoint's weights.
+
+    Raises `InputError` for a checkpoint of another encoder, size or later phase.
+    """
+    model = untrained_model(size, seed=config.seed)
+    if init is None:
+        return model
+    loaded = checkpoint.load(init, name=name)
+    if loaded.model.policy is not None:
+        raise InputError(
+            f"--init {init} holds a twin of policy {loaded.model.policy.name!r}; pre-training "
+            "begins with an FP32 model."
+        )
+    phase = loaded.training.get("phase", 0)
+    if isinstance(phase, int) and phase > config.phase:
+        raise InputError(
+            f"--init {init} is of phase {phase}, and phase {config.phase} comes first."
+        )
+    ours, theirs = size.to_dict(), loaded.model.config.to_dict()
+    different = [key for key in ours if ours[key] != theirs[key] and "dropout" not in key]
+    if different:
+        key = different[0]
+        raise InputError(f"--init {init} has {key} {theirs[key]}, and {name} has {ours[key]}.")
+    model.load_state_dict(loaded.model.state_dict())
+    return model
 
 
 def load_teacher(path: Path) -> Teacher:
@@ -137,7 +185,7 @@ def run_distillation(
     world: World,
     say: Callable[[str], None] = print,
     scalars: Callable[[Path], Callable[[int, dict[str, Any]], None] | None] | None = None,
-) -> Iterator[Outcome]:
+) -> Iterator[FinishedRun]:
     """Train a twin of each policy, or go on with what is in ``out``, and yield how each went.
 
     Args:
@@ -274,28 +322,46 @@ def _training(
     }
 
 
-def _plan(
-    arguments: argparse.Namespace,
-    config: DistillationConfig,
-    teacher: Teacher,
-    policies: Sequence[Policy],
-) -> str:
-    found = estimate(
-        config,
-        teacher.model.config,
-        hardware=arguments.hardware,
-        devices=arguments.devices,
-        taught=config.loss == "kd",
-    )
-    steps = " → ".join(policy.name for policy in policies)
-    return "\n".join(
-        [
-            f"{teacher.path} → {steps}, preset {arguments.preset}, loss {config.loss}: "
-            f"{found.parameters:,} parameters, {config.updates:,} updates a policy of "
-            f"{found.seconds_of_audio:,.0f} s of audio",
-            f"{found.operations / 1e12:.3f} × 10^12 operations an update and device, by count",
-            f"{arguments.devices} × {arguments.hardware}: about "
-            f"{in_words(len(policies) * found.hours)} at {HARDWARE[arguments.hardware]:g} × 10^12 "
-            "operations a second each (an assumption; communication and reading left out)",
-        ]
-    )
+def batches(
+    config: TrainingConfig,
+    size: HubertConfig,
+    *,
+    manifests: Path,
+    labels: Path | None,
+    units: int | None,
+    rate: int | None,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, CropBatches]:
+    """Return those of ``train``, in random order and crops, and of ``valid``, always the same.
+
+    Args:
+        config: lengths, masks and seed.
+        size: of the model.
+        manifests: folder of ``SPLIT.tsv``.
+        labels: folder of ``SPLIT.km``; None for audio alone.
+        units: K of the labels.
+        rate: of the labels, Hz.
+        say: called with what is odd about the labels.
+
+    Raises:
+        InputError: the manifest or the labels are wrong, all labels are one unit, or no utterance
+            is long enough.
+    """
+    found = {}
+    for split in ("train", "valid"):
+        utterances = read_manifest(manifests / f"{split}.tsv")
+        known = None
+        if labels is not None:
+            assert units is not None
+            assert rate is not None
+            known = Labels(labels / f"{split}.km", utterances, rate=rate, units=units)
+        found[split] = CropBatches(
+            utterances,
+            known,
+            config,
+            frames=size.convolution_frames,
+            crop_at_random=split == "train",
+        )
+        if known is not None and (few := known.check_variety()) is not None:
+            say(few)
+    return found
