@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from superbit.benchmark.features.cache import CacheSettings
-from superbit.benchmark.features.decisions import Cost, Need
-from superbit.benchmark.features.demand import Kind
+from superbit.benchmark.features.costs import Cost
+from superbit.benchmark.features.demand import Kind, Need
 from superbit.benchmark.features.extraction import Shape, Workers, extract, is_over_budget
 from superbit.benchmark.features.planning import FeaturePlan
 from superbit.benchmark.features.source import FeatureSource, UpstreamFeatures
-from superbit.benchmark.features.store import CacheError
+from superbit.benchmark.features.store import CacheError, CacheSettings
 from superbit.benchmark.features.waves import KnownFiles
 from superbit.benchmark.running.candidate import InterruptedRun
 from superbit.upstreams.errors import one_line

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from superbit.benchmark.features.mixing import WeightedSums
 from superbit.benchmark.features.source import Ahead, FeatureSource
 from superbit.benchmark.running import heads
-from superbit.benchmark.running.candidate import Progress
+from superbit.benchmark.running.candidate import TrainingPosition
 from superbit.upstreams.contract.blame import not_finite
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.rng import rng_state, set_rng_state
@@ -34,8 +34,8 @@ class Batches:
         self._epoch_rng: dict[str, Any] = {}
         self._resume_rng: dict[str, Any] | None = None
 
-    def training(self, progress: Progress) -> Iterator[Any]:
-        """One epoch's batches from :attr:`Progress.batch` on."""
+    def training(self, progress: TrainingPosition) -> Iterator[Any]:
+        """One epoch's batches from :attr:`TrainingPosition.batch` on."""
         resume_rng, self._resume_rng = self._resume_rng, None
         if resume_rng is None:
             self._epoch_rng = rng_state()

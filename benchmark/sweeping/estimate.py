@@ -119,7 +119,7 @@ def _but_rate(identity: RunIdentity) -> dict[str, Any]:
 
 def estimate_lines(found: Sequence[Estimate]) -> Iterator[str]:
     """The estimates as text, and what is not known."""
-    from superbit.benchmark.features.decisions import hours_text
+    from superbit.benchmark.features.planning import hours_text
 
     known = [each for each in found if each.known]
     if known:

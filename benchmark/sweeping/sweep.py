@@ -25,8 +25,8 @@ from superbit.upstreams.machine import cores
 from superbit.upstreams.spec import typed
 
 if TYPE_CHECKING:
-    from superbit.benchmark.features.cache import CacheSettings
     from superbit.benchmark.features.planning import FeaturePlan
+    from superbit.benchmark.features.store import CacheSettings
 
 Say = Callable[[str], None]
 # Of each task, to estimate from: reading thousands would take longer than it helps.
@@ -169,8 +169,7 @@ def _plan_features(
     waiting = [p.first for p in plan.waiting if p.first.upstream not in plan.failures]
     if settings is None or not waiting:
         return None
-    from superbit.benchmark.features.decisions import decision_lines
-    from superbit.benchmark.features.planning import plan_features
+    from superbit.benchmark.features.planning import decision_lines, plan_features
 
     features = plan_features(
         waiting,

@@ -33,7 +33,8 @@ from superbit.benchmark.scoring.chance import MARK, all_at_chance, with_chance
 from superbit.benchmark.tables.formats import Format
 from superbit.benchmark.tables.markup import html, latex, markdown
 from superbit.benchmark.tables.naming import Names, find_upstream, in_order, read_labels
-from superbit.benchmark.tasks.catalog import TASKS, TaskSpec
+from superbit.benchmark.tasks.catalog import TASKS
+from superbit.benchmark.tasks.task import Task
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.spec import typed
 
@@ -236,7 +237,7 @@ def _known(runs: Sequence[RunRecord], field: str) -> set[str]:
 
 
 def _compared(
-    task: TaskSpec, first: Sequence[RunRecord], second: Sequence[RunRecord], *, setting: str
+    task: Task, first: Sequence[RunRecord], second: Sequence[RunRecord], *, setting: str
 ) -> Comparison:
     values = [tuple(run.value or 0.0 for run in side) for side in (first, second)]
     sign = 1 if task.higher_is_better else -1

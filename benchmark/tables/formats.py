@@ -32,7 +32,8 @@ from superbit.benchmark.records.choose import Seeds
 from superbit.benchmark.records.schema import RunRecord
 from superbit.benchmark.scoring.chance import MARK, at_chance
 from superbit.benchmark.tables.markup import html, latex, markdown
-from superbit.benchmark.tasks.catalog import TASKS, TaskSpec
+from superbit.benchmark.tasks.catalog import TASKS
+from superbit.benchmark.tasks.task import Task
 from superbit.upstreams.errors import InputError, did_you_mean
 
 Format = Literal["md", "csv", "json", "latex", "html"]
@@ -40,7 +41,7 @@ Format = Literal["md", "csv", "json", "latex", "html"]
 COLUMNS = tuple(task.column for task in TASKS.values())
 HEADER = ("model", "source", "precision", *COLUMNS)
 CHOSEN_ON_TEST = "*"
-_TASK_OF_COLUMN: dict[str, TaskSpec] = {task.column: task for task in TASKS.values()}
+_TASK_OF_COLUMN: dict[str, Task] = {task.column: task for task in TASKS.values()}
 
 
 @dataclass(frozen=True, kw_only=True)

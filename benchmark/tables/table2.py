@@ -49,7 +49,8 @@ from superbit.benchmark.tables.formats import (
     require_one_of,
 )
 from superbit.benchmark.tables.naming import Names, find_upstream, in_order, read_labels
-from superbit.benchmark.tasks.catalog import TASKS, TaskSpec
+from superbit.benchmark.tasks.catalog import TASKS
+from superbit.benchmark.tasks.task import Task
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.spec import UpstreamSpec
 
@@ -277,7 +278,7 @@ class _Rows:
             group=1 + self.sets.index(first),
         )
 
-    def _cell(self, task: TaskSpec, record: RunRecord) -> Cell:
+    def _cell(self, task: Task, record: RunRecord) -> Cell:
         seeds = self.seeds.get(record.key)
         runs = seeds.runs if seeds else (record,)
         return Cell(

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from superbit.benchmark.corpora.paths import CorpusPaths
-from superbit.benchmark.records.schema import Interval
+from superbit.upstreams.files import read_text
+
+if TYPE_CHECKING:
+    from superbit.benchmark.corpora.paths import CorpusPaths
 
 Items = list[dict[str, Any]]
 Records = Mapping[str, Any]
 Section = dict[str, Any]
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Places:
+class RunPlaces:
     """Where a run's data lie.
 
     Attributes:
@@ -29,6 +31,26 @@ class Places:
     paths: CorpusPaths
     work_dir: Path
     fold: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DerivedFiles:
+    """Files of one kind that a run derives from its corpus.
+
+    Attributes:
+        folder: below the work folder, that holds them.
+        what: the kind, e.g. ``"length buckets"``.
+        unit: what is counted, e.g. ``"utterances"``.
+        count: how many of them the files at a path that was bound name.
+        measure: in place of ``count`` where the expert itself writes the files: lets it do so, from
+            the bound ``downstream_expert`` section; told (measured, in all) meanwhile.
+    """
+
+    folder: str
+    what: str
+    unit: str
+    count: Callable[[Path], int] = lambda path: len(read_text(path).splitlines())
+    measure: Callable[[Section, OnProgress], int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +66,11 @@ class Binding:
             one that selects.
         metric_scale: factor from the expert's metric to the table's unit (100 for a fraction).
         batch: keys in the ``downstream_expert`` section that lead to the training batch size.
+        batch_divisor: by which the expert divides that size before it draws a batch.
         bind: fills every path that the expert reads into a copy of that section.
-        items: the expert's records of an evaluation → one dict an item. It, ``score`` and
-            ``interval`` are ``None`` where the task's procedure scores (SD, ASV, QbE).
-        score: items → the task's value in the table's unit.
-        interval: items → the value's confidence interval.
         reinitialize_head: draw the head's weights anew from the run's seed, where the expert
             seeds with a constant of its own before it makes its head.
+        derived: what ``bind`` writes below the work folder, kind by kind.
     """
 
     dev: str = "dev"
@@ -59,13 +79,14 @@ class Binding:
     metric: str
     metric_scale: float = 1.0
     batch: tuple[str, ...]
-    bind: Callable[[Section, Places], None]
-    items: Callable[[Records], Items] | None = None
-    score: Callable[[Items], float] | None = None
-    interval: Callable[[Items], Interval | None] | None = None
+    batch_divisor: int = 1
+    bind: Callable[[Section, RunPlaces], None]
     reinitialize_head: bool = False
+    derived: tuple[DerivedFiles, ...] = ()
 
-
-def asset(name: str) -> str:
-    """Return the path of a packaged vocabulary."""
-    return str(resources.files("superbit.downstream_configs") / "assets" / name)
+    def batch_size(self, section: Section) -> int:
+        """Training batch that a ``downstream_expert`` section asks for, in utterances."""
+        size: Any = section
+        for key in self.batch:
+            size = size[key]
+        return int(size)
