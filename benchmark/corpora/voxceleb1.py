@@ -14,13 +14,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from superbit.benchmark.corpora.audio import SAMPLE_RATE, read_header
+from superbit.benchmark.corpora.audio import read_header
 from superbit.benchmark.corpora.layout import (
     CorpusFile,
     CorpusFiles,
-    CorpusReport,
+    CorpusLayout,
+    Inspection,
     Problems,
-    SplitReport,
+    refuse,
+    seconds_of,
 )
 from superbit.benchmark.corpora.paths import VoxCeleb1Paths
 from superbit.upstreams.errors import InputError
@@ -77,7 +79,7 @@ def identification_split(section: VoxCeleb1Paths) -> dict[str, tuple[str, ...]]:
         InputError: a line is malformed or names a speaker outside id10001 to id11251, or a split
             is empty.
     """
-    return _read_split(section, _raise)
+    return _read_split(section, refuse)
 
 
 def trials(section: VoxCeleb1Paths) -> tuple[Trial, ...]:
@@ -86,7 +88,7 @@ def trials(section: VoxCeleb1Paths) -> tuple[Trial, ...]:
     Raises:
         InputError: a line is malformed, or trials of the same or of different speakers lack.
     """
-    return _read_trials(section, _raise)
+    return _read_trials(section, refuse)
 
 
 def files(section: VoxCeleb1Paths) -> CorpusFiles:
@@ -99,7 +101,7 @@ def files(section: VoxCeleb1Paths) -> CorpusFiles:
             they name a file that is not there.
     """
     return CorpusFiles(
-        audio=_audio(section, _read_split(section, _raise), _read_trials(section, _raise), _raise),
+        audio=_audio(section, _read_split(section, refuse), _read_trials(section, refuse), refuse),
         text=(
             CorpusFile(key="identification_split", path=section.identification_split),
             CorpusFile(key="trials", path=section.trials),
@@ -132,13 +134,8 @@ def files_of_part(section: VoxCeleb1Paths, part: str) -> dict[str, CorpusFile]:
     return found
 
 
-def check(section: VoxCeleb1Paths, *, batch_size: int | None = None) -> CorpusReport:
-    """What is there and what is wrong, from folders, headers and lists; audio is not decoded.
-
-    Args:
-        batch_size: items a training batch; a smaller training split is a problem.
-    """
-    problems = Problems()
+def _look(section: VoxCeleb1Paths, found: Inspection) -> Iterable[str]:
+    problems = found.problems
     identification: Mapping[str, tuple[str, ...]] = {}
     of_trials: tuple[Trial, ...] = ()
     audio: dict[str, tuple[CorpusFile, ...]] = {}
@@ -154,40 +151,22 @@ def check(section: VoxCeleb1Paths, *, batch_size: int | None = None) -> CorpusRe
             samples[file.key] = read_header(file.path).samples
         except InputError as error:
             problems.add("audio", str(error))
-    splits = tuple(
-        SplitReport(
-            name=name,
+    for name, of_split in audio.items():
+        found.add_split(
+            name,
             utterances=len(of_split),
             speakers=len({_speaker(file) for file in of_split}),
-            hours=sum(samples.get(file.key, 0) for file in of_split) / SAMPLE_RATE / 3600,
-            expected_utterances=EXPECTED[name],
+            seconds=seconds_of(sum(samples.get(file.key, 0) for file in of_split)),
         )
-        for name, of_split in audio.items()
-    )
     if audio:
         _check_speakers(section, audio, problems)
         training = min(len(audio["train"]), len(audio[VERIFICATION_DEV]))
-        if batch_size is not None and training < batch_size:
-            problems.small_batch(
-                f"{section.root} has {training} training items", batch_size=batch_size
-            )
+        found.require_batch(str(section.root), training, "training items")
     speakers = {_speaker(file) for split in audio.values() for file in split}
-    return CorpusReport(
-        corpus="voxceleb1",
-        title="VoxCeleb1 (SID, ASV)",
-        root=section.root,
-        splits=splits,
-        notes=(
-            f"{len(speakers):,} speakers (SUPERB: {SPEAKERS:,})",
-            f"{len(of_trials):,} trials (SUPERB: {EXPECTED_TRIALS:,})",
-        ),
-        problems=problems.sentences(),
-        published=PUBLISHED,
+    return (
+        f"{len(speakers):,} speakers (SUPERB: {SPEAKERS:,})",
+        f"{len(of_trials):,} trials (SUPERB: {EXPECTED_TRIALS:,})",
     )
-
-
-def _raise(_kind: str, sentence: str) -> None:
-    raise InputError(sentence)
 
 
 def _read_split(
@@ -311,3 +290,13 @@ def _check_speakers(
             f"{section.root} has {speaker} in dev/wav and in the trials on test/wav; no speaker "
             "should be in both.",
         )
+
+
+CORPUS = CorpusLayout(
+    name="voxceleb1",
+    title="VoxCeleb1 (SID, ASV)",
+    expected=EXPECTED,
+    files=files,
+    look=_look,
+    published=PUBLISHED,
+)
