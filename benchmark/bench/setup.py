@@ -20,7 +20,7 @@ from superbit.benchmark.corpora.manifest import build_manifest
 from superbit.benchmark.corpora.paths import load_paths
 from superbit.benchmark.features.costs import cost_of
 from superbit.benchmark.features.demand import kind_of, training_draws
-from superbit.benchmark.features.source import BATCHES, FeatureSource
+from superbit.benchmark.features.source import BATCHES, FeatureReader
 from superbit.benchmark.features.store import CacheSettings
 from superbit.benchmark.features.supply import FeatureUse
 from superbit.benchmark.features.waves import KnownFiles
@@ -181,11 +181,11 @@ class Setup:
                 **extra,
             )
 
-    def _source(self, settings: CacheSettings) -> Callable[[Any, float], FeatureSource]:
+    def _source(self, settings: CacheSettings) -> Callable[[Any, float], FeatureReader]:
         use = FeatureUse(settings=settings, kind=self.kind, cost=self.cost)
         opened = use.open(self.upstream, work_dir=self.work_dir, device="cpu")
 
-        def source(expert: Any, rate: float) -> FeatureSource:
+        def source(expert: Any, rate: float) -> FeatureReader:
             source = opened(expert, rate)
             self.clock = Clock(source, source._upstream)
             return source

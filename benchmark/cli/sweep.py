@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from superbit.benchmark.cli.options import Verbs
     from superbit.benchmark.features.store import CacheSettings
     from superbit.benchmark.records.store import ResultStore
-    from superbit.benchmark.sweeping.launch import Outcome
+    from superbit.benchmark.sweeping.launch import SweepOutcome
 
 
 def add(verbs: Verbs) -> None:
@@ -241,7 +241,7 @@ def _rates(text: str | None) -> tuple[float, ...] | Literal["search"]:
     return tuple(rates)
 
 
-def _report(outcome: Outcome, store: ResultStore) -> int:
+def _report(outcome: SweepOutcome, store: ResultStore) -> int:
     print(f"Results are in {store.root}: {len(outcome.done)} new, {len(outcome.reused)} reused.")
     for planned in outcome.left:
         print(f"not run: {planned.label}")

@@ -13,7 +13,7 @@ from superbit.benchmark.corpora import catalog
 from superbit.benchmark.corpora.embedded.make import make_corpora
 from superbit.benchmark.corpora.embedded.pretraining_speech import make_pretraining_speech
 from superbit.benchmark.corpora.layout import CorpusReport
-from superbit.benchmark.corpora.manifest import Manifest, build_manifest
+from superbit.benchmark.corpora.manifest import CorpusManifest, build_manifest
 from superbit.benchmark.corpora.paths import CorpusPaths, load_paths
 from superbit.benchmark.progress import Reporter
 from superbit.upstreams.errors import InputError
@@ -190,7 +190,7 @@ def _print_report(report: CorpusReport) -> None:
         console.print(note)
 
 
-def _print_manifest(manifest: Manifest) -> None:
+def _print_manifest(manifest: CorpusManifest) -> None:
     made = f" ({manifest.recipe})" if manifest.recipe else ""
     console = _console()
     console.print(

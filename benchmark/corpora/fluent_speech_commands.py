@@ -45,7 +45,7 @@ _NO_VALUE = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Utterance:
+class SpokenCommand:
     """A row of a table.
 
     Attributes:
@@ -58,7 +58,7 @@ class Utterance:
     intent: tuple[str, str, str]
 
 
-def utterances(section: FluentSpeechCommandsPaths, split: str) -> tuple[Utterance, ...]:
+def utterances(section: FluentSpeechCommandsPaths, split: str) -> tuple[SpokenCommand, ...]:
     """The rows of a split's table, in its order.
 
     Raises:
@@ -93,7 +93,7 @@ def files(section: FluentSpeechCommandsPaths) -> CorpusFiles:
 
 def _look(section: FluentSpeechCommandsPaths, found: Inspection) -> Iterable[str]:
     add = found.problems.add
-    rows: dict[str, tuple[Utterance, ...]] = {}
+    rows: dict[str, tuple[SpokenCommand, ...]] = {}
     for split, of_split in found.each_split(lambda split: _read(section, split, add)):
         rows[split] = of_split
         samples = found.problems.samples(
@@ -121,7 +121,7 @@ def _table(section: FluentSpeechCommandsPaths, split: str) -> Path:
 
 def _read(
     section: FluentSpeechCommandsPaths, split: str, report: Callable[[str, str], None]
-) -> tuple[Utterance, ...]:
+) -> tuple[SpokenCommand, ...]:
     if split not in SPLITS:
         raise InputError(
             f"Fluent Speech Commands has no split {split!r}: it has {', '.join(SPLITS)}."
@@ -145,7 +145,7 @@ def _read(
             )
             continue
         intent = (row["action"], row["object"], row["location"])
-        found.append(Utterance(path=row["path"], speaker=row["speakerId"] or "", intent=intent))
+        found.append(SpokenCommand(path=row["path"], speaker=row["speakerId"] or "", intent=intent))
     if not found:
         report(f"empty {split}", f"{table} has no utterance: it should have a row for each.")
     return tuple(found)
@@ -154,7 +154,7 @@ def _read(
 def _audio(
     section: FluentSpeechCommandsPaths,
     split: str,
-    rows: tuple[Utterance, ...],
+    rows: tuple[SpokenCommand, ...],
     report: Callable[[str, str], None],
 ) -> tuple[CorpusFile, ...]:
     found = {}
@@ -172,7 +172,7 @@ def _audio(
 
 def _check_values(
     section: FluentSpeechCommandsPaths,
-    rows: Mapping[str, tuple[Utterance, ...]],
+    rows: Mapping[str, tuple[SpokenCommand, ...]],
     report: Callable[[str, str], None],
 ) -> None:
     """Each slot has an output for every value in train, and for no other."""

@@ -47,7 +47,7 @@ _LINE = re.compile(r"\[[^\]]*\]\t(\S+)\t(\S+)\t\[[^\]]*\]\s*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Utterance:
+class EmotionUtterance:
     """An utterance of one of the four classes.
 
     Attributes:
@@ -70,7 +70,7 @@ class Utterance:
         return name[:5] + name.rpartition("_")[2][:1]
 
 
-def utterances(section: IemocapPaths, session: str) -> tuple[Utterance, ...]:
+def utterances(section: IemocapPaths, session: str) -> tuple[EmotionUtterance, ...]:
     """Utterances of the four classes in ``Session1`` … ``Session5``, sorted by path.
 
     Raises:
@@ -161,7 +161,7 @@ def write_folds(section: IemocapPaths, work_dir: str | os.PathLike[str]) -> Path
     return folder
 
 
-def _meta_data(items: list[Utterance]) -> str:
+def _meta_data(items: list[EmotionUtterance]) -> str:
     rows = [
         {"path": item.path, "label": item.emotion, "speaker": item.recording}
         for item in sorted(items, key=lambda item: item.path)
@@ -183,7 +183,7 @@ def _label_files(section: IemocapPaths, session: str) -> list[Path]:
 
 def _read(
     section: IemocapPaths, session: str, report: Callable[[str, str], None]
-) -> tuple[Utterance, ...]:
+) -> tuple[EmotionUtterance, ...]:
     labels = _label_files(section, session)
     wavs = existing_folder(
         section.root / session / "sentences" / "wav", "the folder of <dialog>/<utterance>.wav"
@@ -208,7 +208,7 @@ def _read(
             if emotion is None:
                 continue
             if match[1] in paths:
-                found.append(Utterance(path=paths[match[1]], emotion=emotion))
+                found.append(EmotionUtterance(path=paths[match[1]], emotion=emotion))
             else:
                 report(
                     "absent utterance",

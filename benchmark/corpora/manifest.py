@@ -30,7 +30,7 @@ _THREADS = 4  # decoding and hashing release the interpreter lock
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest:
+class CorpusManifest:
     """What a run's data was.
 
     Attributes:
@@ -71,7 +71,7 @@ def build_manifest(
     *,
     work_dir: str | os.PathLike[str],
     on_progress: Callable[[int, int], None] | None = None,
-) -> Manifest:
+) -> CorpusManifest:
     """Hash and verify every file of a corpus.
 
     Args:
@@ -111,7 +111,7 @@ def build_manifest(
         more = f" ({len(problems) - 1:,} more such files.)" if len(problems) > 1 else ""
         raise InputError(problems[0] + more)
     made_by = recipe.of_corpus(section.root)
-    return Manifest(
+    return CorpusManifest(
         corpus=corpus_name,
         sha256=digest.hexdigest(),
         kind="synthesized" if made_by else "external",

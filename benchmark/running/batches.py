@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from superbit.benchmark.features.mixing import WeightedSums
-from superbit.benchmark.features.source import Ahead, FeatureSource
+from superbit.benchmark.features.source import Ahead, FeatureReader
 from superbit.benchmark.running import heads
 from superbit.benchmark.running.candidate import TrainingPosition
 from superbit.upstreams.contract.blame import not_finite
@@ -20,7 +20,7 @@ from superbit.upstreams.errors import InputError
 from superbit.upstreams.rng import rng_state, set_rng_state
 
 
-class Batches:
+class ExpertBatches:
     """Reads the splits of one expert.
 
     Args:
@@ -29,7 +29,7 @@ class Batches:
         limit: at most so many batches or trials an evaluation.
     """
 
-    def __init__(self, head: Any, *, source: FeatureSource | None, limit: int | None) -> None:
+    def __init__(self, head: Any, *, source: FeatureReader | None, limit: int | None) -> None:
         self._head, self._source, self._limit = head, source, limit
         self._epoch_rng: dict[str, Any] = {}
         self._resume_rng: dict[str, Any] | None = None
@@ -119,7 +119,7 @@ class Batches:
         return False
 
 
-def reading(source: FeatureSource | None) -> contextlib.AbstractContextManager[None]:
+def reading(source: FeatureReader | None) -> contextlib.AbstractContextManager[None]:
     """Within it, the datasets name what is stored instead of decoding it."""
     return source.reading() if source is not None else contextlib.nullcontext()
 
@@ -155,7 +155,7 @@ class LiveSums:
         """Nothing: gradients go through these sums by themselves."""
 
 
-class Feed:
+class FrozenUpstream:
     """What a frozen upstream gives, live or from a store.
 
     Args:
@@ -163,7 +163,7 @@ class Feed:
         source: stored features; without it the upstream runs on every batch, as in s3prl.
     """
 
-    def __init__(self, upstream: nn.Module, *, source: FeatureSource | None, device: str) -> None:
+    def __init__(self, upstream: nn.Module, *, source: FeatureReader | None, device: str) -> None:
         self.upstream, self.source, self._device = upstream, source, device
 
     def sums(self, wavs: Any, featurizers: Sequence[nn.Module]) -> WeightedSums | LiveSums:

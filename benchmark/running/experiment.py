@@ -21,9 +21,9 @@ import torch
 from torch import nn
 
 from superbit.benchmark.features.mixing import WeightedSums
-from superbit.benchmark.features.source import FeatureSource
+from superbit.benchmark.features.source import FeatureReader
 from superbit.benchmark.running import heads
-from superbit.benchmark.running.batches import Batches, Feed, LiveSums, reading
+from superbit.benchmark.running.batches import ExpertBatches, FrozenUpstream, LiveSums, reading
 from superbit.benchmark.running.candidate import (
     Candidate,
     Evaluation,
@@ -68,7 +68,7 @@ class Experiment:
         stop: Callable[[], bool] = lambda: False,
         learning_rates: Sequence[float] = (),
         reinitialize_head: bool = False,
-        feature_source: Callable[[nn.Module, float], FeatureSource] | None = None,
+        feature_source: Callable[[nn.Module, float], FeatureReader] | None = None,
     ) -> None:
         from s3prl.upstream.interfaces import Featurizer
 
@@ -78,7 +78,7 @@ class Experiment:
             upstream=self.upstream, feature_selection="hidden_states", upstream_device=device
         ).to(device)
         self.source = feature_source and feature_source(self.upstream, featurizer.downsample_rate)
-        self._feed = Feed(self.upstream, source=self.source, device=device)
+        self._frozen = FrozenUpstream(self.upstream, source=self.source, device=device)
         (name, own_config, folder), *others = at_each_rate(config, learning_rates, expdir)
         folder.mkdir(parents=True, exist_ok=True)
         with reading(self.source):  # ER reads its audio here
@@ -101,7 +101,7 @@ class Experiment:
         self.augment = heads.specaug(config)
         self.position = TrainingPosition()
         self.layer_records: list[dict[str, list[Any]]] = []
-        self._batches = Batches(head, source=self.source, limit=config.get("limit"))
+        self._batches = ExpertBatches(head, source=self.source, limit=config.get("limit"))
 
     @property
     def head(self) -> Any:
@@ -209,7 +209,7 @@ class Experiment:
         for wavs, *others in self._batches.queries(split):
             if self.stop():
                 raise InterruptedRun
-            layers = self._feed.layers(self.featurizer, wavs)
+            layers = self._frozen.layers(self.featurizer, wavs)
             while len(self.layer_records) < len(layers):
                 self.layer_records.append(defaultdict(list))
             for records, features in zip(self.layer_records, layers, strict=True):
@@ -257,7 +257,7 @@ class Experiment:
 
     def _sums(self, wavs: Any, among: Sequence[Candidate] | None = None) -> WeightedSums | LiveSums:
         acting = still_active(self.candidates, among)
-        return self._feed.sums(wavs, [each.featurizer for each in acting])
+        return self._frozen.sums(wavs, [each.featurizer for each in acting])
 
     def _evaluation_is_due(self) -> bool:
         step = self.position.step

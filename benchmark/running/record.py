@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from superbit.benchmark.corpora.manifest import Manifest
+from superbit.benchmark.corpora.manifest import CorpusManifest
 from superbit.benchmark.records import provenance, rate_search
 from superbit.benchmark.records.schema import Corpus, RunIdentity, RunRecord, Search
 from superbit.benchmark.records.store import ResultStore
@@ -36,7 +36,7 @@ class Job:
     """
 
     identities: tuple[RunIdentity, ...]
-    manifest: Manifest
+    manifest: CorpusManifest
     searched: tuple[RunIdentity, ...] = ()
 
     @property
@@ -226,7 +226,7 @@ def _search(
     return search.model_copy(update={"chosen": None}) if job.first.fold is not None else search
 
 
-def _common(identity: RunIdentity, manifest: Manifest) -> dict[str, Any]:
+def _common(identity: RunIdentity, manifest: CorpusManifest) -> dict[str, Any]:
     return {
         "key": identity.key,
         "identity": identity,
@@ -237,7 +237,7 @@ def _common(identity: RunIdentity, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _expected_items(identity: RunIdentity, manifest: Manifest, tested: Tested) -> int | None:
+def _expected_items(identity: RunIdentity, manifest: CorpusManifest, tested: Tested) -> int | None:
     """How many items the test split holds; ``None`` where a limited run cannot know."""
     split = TASKS[identity.task].binding.test_files
     if split is not None:
@@ -245,7 +245,7 @@ def _expected_items(identity: RunIdentity, manifest: Manifest, tested: Tested) -
     return None if identity.config.get("limit") else len(tested.items)
 
 
-def _corpus(manifest: Manifest) -> Corpus:
+def _corpus(manifest: CorpusManifest) -> Corpus:
     return Corpus(
         name=manifest.corpus,
         kind="synthesized" if manifest.kind == "synthesized" else "real",

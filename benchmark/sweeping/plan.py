@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from superbit.benchmark.corpora.manifest import Manifest, build_manifest
+from superbit.benchmark.corpora.manifest import CorpusManifest, build_manifest
 from superbit.benchmark.corpora.paths import CorpusPaths
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.records import rate_search
@@ -89,7 +89,7 @@ class PlannedRun:
         seed = f" seed {self.first.seed}" if self.one_of_seeds else ""
         return f"{self.first.task}{fold} × {typed(self.first.upstream)}{seed}"
 
-    def job(self, manifests: dict[str, Manifest]) -> Job:
+    def job(self, manifests: dict[str, CorpusManifest]) -> Job:
         """Return what has to be done, with what a process of its own needs for it."""
         from superbit.benchmark.running.record import Job
 
@@ -118,7 +118,7 @@ class Plan:
 
     runs: tuple[PlannedRun, ...]
     upstreams: dict[str, LoadedUpstream]
-    manifests: dict[str, Manifest]
+    manifests: dict[str, CorpusManifest]
     failures: dict[str, BaseException] = field(default_factory=dict)
 
     @property
@@ -268,7 +268,7 @@ def _run(
     seed: int,
     one_of_seeds: bool,
     configs: list[dict[str, Any]],
-    manifest: Manifest,
+    manifest: CorpusManifest,
     upstream: dict[str, Any],
 ) -> PlannedRun:
     """A run of which nobody has looked yet whether it was done.
@@ -333,7 +333,7 @@ def _batch_sizes(tasks: list[Task], configs: dict[str, dict[str, Any]]) -> dict[
 
 def _manifest(
     corpus: str, *, paths: CorpusPaths, store: ResultStore, reporter: Reporter, batch_size: int
-) -> Manifest:
+) -> CorpusManifest:
     from superbit.benchmark.corpora import catalog
 
     checked = catalog.find(corpus).check(paths.section(corpus), batch_size=batch_size)

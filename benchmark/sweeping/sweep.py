@@ -17,7 +17,7 @@ from superbit.benchmark.corpora.paths import CorpusPaths, load_paths
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.records import rate_search
 from superbit.benchmark.records.store import ResultStore
-from superbit.benchmark.sweeping.launch import Outcome, carry_out
+from superbit.benchmark.sweeping.launch import SweepOutcome, carry_out
 from superbit.benchmark.sweeping.plan import Plan, SweepRequest, make_plan, plan_lines
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.files import require_writable
@@ -46,7 +46,7 @@ class Swept:
 
     store: ResultStore
     plan: Plan
-    outcome: Outcome | None = None
+    outcome: SweepOutcome | None = None
     failures: Mapping[str, BaseException] = field(default_factory=dict)
 
 

@@ -122,10 +122,10 @@ def test_words_of_every_split_are_known_from_train(section):
 
 
 def test_commands_differ():
-    commands = embedded.Commands(np.random.default_rng(0))
+    commands = embedded.SlotCommands(np.random.default_rng(0))
     drawn = Counter(commands.draw().text for _ in range(200))
     assert len(drawn) > 100
-    other = embedded.Commands(np.random.default_rng(1))
+    other = embedded.SlotCommands(np.random.default_rng(1))
     assert [other.draw().text for _ in range(20)] != list(drawn)[:20]
 
 

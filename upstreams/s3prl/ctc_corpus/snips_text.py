@@ -1,7 +1,7 @@
 """Audio SNIPS' text, without torch: transcripts of all splits with a slot a word.
 
-``all.iob.snips.txt`` has a line ``<Speaker>-<utterance> BOS WORDS EOS<tab>O slot … intent`` for each
-utterance: a slot a word, ``O`` for none, the intent under ``EOS``.
+A line of ``all.iob.snips.txt`` is ``<Speaker>-<utterance> BOS WORDS EOS<tab>O slot … intent``: a
+slot a word, ``O`` for none, the intent under ``EOS``.
 """
 
 from __future__ import annotations
