@@ -8,8 +8,11 @@ et al., Interspeech 2021), tasks SID and ASV; corpus: Nagrani et al., Interspeec
 
 from __future__ import annotations
 
+import hashlib
 import os
+import random
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +29,7 @@ from superbit.benchmark.corpora.layout import (
 )
 from superbit.benchmark.corpora.paths import VoxCeleb1Paths
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.files import existing_folder, read_text
+from superbit.upstreams.files import existing_folder, read_text, write_text
 from superbit.upstreams.visible import is_hidden
 
 IDENTIFICATION = ("train", "dev", "test")
@@ -54,6 +57,9 @@ PUBLISHED = (
     ),
 )
 _PARTS = ("dev", "test")
+_MOST_DEV_TRIALS = 2_000
+# Raised when the same corpus would get other trials.
+_DEV_TRIALS_SEED = 1
 _FIRST_SPEAKER = 10_001
 _SPLIT_OF_NUMBER = {"1": "train", "2": "dev", "3": "test"}
 _FILE = re.compile(r"id(\d{5})/[^/]+/[^/]+\.wav")
@@ -290,6 +296,54 @@ def _check_speakers(
             f"{section.root} has {speaker} in dev/wav and in the trials on test/wav; no speaker "
             "should be in both.",
         )
+
+
+def dev_trials(section: VoxCeleb1Paths, work_dir: str | os.PathLike[str]) -> Path:
+    """Write trials over the speakers of ``dev/wav``: s3prl's verification wants some to start.
+
+    Half of them are of the same speaker, at most 2,000 in all, drawn by a fixed seed: the same
+    files give the same trials. Lines ``0|1 a.wav b.wav``, relative to ``dev/wav``. The corpus
+    itself is never written to.
+
+    Args:
+        work_dir: a folder of ours.
+
+    Raises:
+        InputError: ``dev/wav`` is missing, or has not two speakers, one of them with two files.
+    """
+    of_speaker: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(files_of_part(section, "dev")):
+        of_speaker[name.split("/")[0]].append(name)
+    number = min(_MOST_DEV_TRIALS // 2, *_pairs([len(names) for names in of_speaker.values()]))
+    if number == 0:
+        raise InputError(
+            f"{section.root / 'dev' / 'wav'} gives no trials: it should have two speakers or more "
+            "with two files or more."
+        )
+    draw = random.Random(_DEV_TRIALS_SEED)
+    several = [names for names in of_speaker.values() if len(names) > 1]
+    everyone = list(of_speaker.values())
+    drawn: dict[Trial, None] = {}
+    while len(drawn) < number:
+        drawn[Trial(True, *sorted(draw.sample(draw.choice(several), 2)))] = None
+    while len(drawn) < 2 * number:
+        pair = sorted(draw.choice(names) for names in draw.sample(everyone, 2))
+        drawn[Trial(False, *pair)] = None
+    lines = [f"{int(trial.same)} {trial.first} {trial.second}\n" for trial in drawn]
+    draw.shuffle(lines)
+    text = "".join(lines)
+    name = hashlib.sha256(text.encode()).hexdigest()[:16]
+    path = Path(work_dir) / "dev_trials" / f"voxceleb1-{name}.txt"
+    if not path.is_file():
+        write_text(path, text)
+    return path
+
+
+def _pairs(files_of_speakers: list[int]) -> tuple[int, int]:
+    """(pairs of files of one speaker, pairs of files of two speakers)."""
+    same = sum(count * (count - 1) // 2 for count in files_of_speakers)
+    every = sum(files_of_speakers)
+    return same, every * (every - 1) // 2 - same
 
 
 CORPUS = CorpusLayout(

@@ -30,8 +30,8 @@ from superbit.benchmark.features.store import CacheError, CacheSettings, said_of
 from superbit.benchmark.features.waves import SAMPLE_RATE, KnownFiles
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.records.schema import RunIdentity
-from superbit.benchmark.tasks.binding import RunPlaces
 from superbit.benchmark.tasks.catalog import TASKS
+from superbit.benchmark.tasks.task import RunPlaces
 from superbit.upstreams.contract.blame import blamed
 from superbit.upstreams.errors import InputError, one_line
 from superbit.upstreams.files import require_writable

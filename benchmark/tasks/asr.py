@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from superbit.benchmark.tasks import transcription
-from superbit.benchmark.tasks.audio_use import AudioUse
-from superbit.benchmark.tasks.binding import (
+from superbit.benchmark.tasks.task import (
+    AudioUse,
     Binding,
     DerivedFiles,
     Items,
     Records,
     RunPlaces,
     Section,
+    Task,
 )
-from superbit.benchmark.tasks.task import Task
 from superbit.upstreams.files import read_text
 
 

@@ -10,17 +10,21 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from superbit.benchmark.records.measured import Selection
-from superbit.benchmark.tasks.audio_use import ABOVE_EIGHT_SECONDS, AudioUse
 from superbit.benchmark.tasks.best_on_dev import require_equal
-from superbit.benchmark.tasks.binding import (
+from superbit.benchmark.tasks.task import (
+    ABOVE_EIGHT_SECONDS,
+    AudioUse,
     Binding,
     DerivedFiles,
     Items,
     OnProgress,
+    RateRule,
     RunPlaces,
     Section,
+    Task,
+    Tested,
+    TestedByName,
 )
-from superbit.benchmark.tasks.task import RateRule, Task, Tested, TestedByName
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.extras import pip_line
 
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def _bind(section: Section, places: RunPlaces) -> None:
-    from superbit.benchmark.corpora.voxceleb1_dev_trials import dev_trials
+    from superbit.benchmark.corpora.voxceleb1 import dev_trials
 
     corpus, datarc = places.paths.section("voxceleb1"), section["datarc"]
     lengths = places.work_dir / "trimmed_lengths"

@@ -9,8 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from superbit.benchmark.records.measured import Interval, Selection
-from superbit.benchmark.tasks.binding import Items, Records
-from superbit.benchmark.tasks.task import Tested, TestedByName
+from superbit.benchmark.tasks.task import Items, Records, Tested, TestedByName
 
 if TYPE_CHECKING:
     from superbit.benchmark.running.candidate import Candidate

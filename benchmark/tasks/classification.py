@@ -7,7 +7,7 @@ from functools import partial
 
 from superbit.benchmark.records.measured import Interval
 from superbit.benchmark.tasks.best_on_dev import BestOnDev
-from superbit.benchmark.tasks.binding import (
+from superbit.benchmark.tasks.task import (
     Binding,
     DerivedFiles,
     Items,

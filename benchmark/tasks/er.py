@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from superbit.benchmark.tasks import classification
-from superbit.benchmark.tasks.audio_use import AudioUse
-from superbit.benchmark.tasks.binding import DerivedFiles, RunPlaces, Section
-from superbit.benchmark.tasks.task import RateRule, Task
+from superbit.benchmark.tasks.task import AudioUse, DerivedFiles, RateRule, RunPlaces, Section, Task
 from superbit.upstreams.files import read_json
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from superbit.benchmark.tasks import classification
-from superbit.benchmark.tasks.audio_use import AudioUse
-from superbit.benchmark.tasks.binding import Items, Records, RunPlaces, Section
-from superbit.benchmark.tasks.task import Task
+from superbit.benchmark.tasks.task import AudioUse, Items, Records, RunPlaces, Section, Task
 
 
 def _bind(section: Section, places: RunPlaces) -> None:

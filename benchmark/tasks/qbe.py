@@ -6,9 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from superbit.benchmark.records.measured import Selection
-from superbit.benchmark.tasks.audio_use import AudioUse
-from superbit.benchmark.tasks.binding import Binding, RunPlaces, Section
-from superbit.benchmark.tasks.task import Task, Tested, TestedByName
+from superbit.benchmark.tasks.task import (
+    AudioUse,
+    Binding,
+    RunPlaces,
+    Section,
+    Task,
+    Tested,
+    TestedByName,
+)
 
 if TYPE_CHECKING:
     from superbit.benchmark.running.session import Session

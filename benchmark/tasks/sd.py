@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from superbit.benchmark.records.measured import Chance, Selection
-from superbit.benchmark.tasks.audio_use import AudioUse
 from superbit.benchmark.tasks.best_on_dev import select_on_dev
-from superbit.benchmark.tasks.binding import Binding, DerivedFiles, RunPlaces, Section
-from superbit.benchmark.tasks.task import RateRule, Task, Tested, TestedByName
+from superbit.benchmark.tasks.task import (
+    AudioUse,
+    Binding,
+    DerivedFiles,
+    RateRule,
+    RunPlaces,
+    Section,
+    Task,
+    Tested,
+    TestedByName,
+)
 from superbit.upstreams.files import read_text
 
 if TYPE_CHECKING:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from superbit.benchmark.records.measured import Interval
 from superbit.benchmark.tasks import transcription
-from superbit.benchmark.tasks.audio_use import AudioUse
 from superbit.benchmark.tasks.best_on_dev import BestOnDev
-from superbit.benchmark.tasks.binding import Binding, Items, Records, RunPlaces, Section
-from superbit.benchmark.tasks.task import Task
+from superbit.benchmark.tasks.task import (
+    AudioUse,
+    Binding,
+    Items,
+    Records,
+    RunPlaces,
+    Section,
+    Task,
+)
 
 
 def _bind(section: Section, places: RunPlaces) -> None:

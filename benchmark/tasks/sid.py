@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from superbit.benchmark.tasks import classification
-from superbit.benchmark.tasks.audio_use import ABOVE_EIGHT_SECONDS, AudioUse
-from superbit.benchmark.tasks.binding import RunPlaces, Section
-from superbit.benchmark.tasks.task import Task
+from superbit.benchmark.tasks.task import ABOVE_EIGHT_SECONDS, AudioUse, RunPlaces, Section, Task
 
 
 def _bind(section: Section, places: RunPlaces) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from superbit.benchmark.records.measured import Interval
 from superbit.benchmark.tasks.best_on_dev import BestOnDev
-from superbit.benchmark.tasks.binding import Items, Records
+from superbit.benchmark.tasks.task import Items, Records
 
 
 def asset(name: str) -> str:

@@ -7,9 +7,8 @@ import pytest
 import superbit
 from superbit.benchmark import listing
 from superbit.benchmark.tasks import classification, configs
-from superbit.benchmark.tasks.audio_use import AudioUse
 from superbit.benchmark.tasks.catalog import TASKS
-from superbit.benchmark.tasks.task import Task
+from superbit.benchmark.tasks.task import AudioUse, Task
 
 SMALL = {"runner": {"total_steps": 4, "eval_step": 2, "save_step": 2, "eval_dataloaders": ["dev"]}}
 

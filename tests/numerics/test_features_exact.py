@@ -21,9 +21,9 @@ from superbit.benchmark.features.store import CacheSettings
 from superbit.benchmark.features.supply import FeatureUse
 from superbit.benchmark.features.waves import KnownFiles
 from superbit.benchmark.running import experiment
-from superbit.benchmark.tasks.binding import RunPlaces
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.configs import resolve
+from superbit.benchmark.tasks.task import RunPlaces
 from superbit.upstreams.expert import UpstreamExpert
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import HubertConfig

@@ -19,7 +19,7 @@ from superbit.benchmark.corpora.audio import read_audio
 from superbit.benchmark.corpora.embedded import sizes
 from superbit.benchmark.corpora.manifest import build_manifest
 from superbit.benchmark.corpora.paths import load_paths
-from superbit.benchmark.corpora.voxceleb1_dev_trials import dev_trials
+from superbit.benchmark.corpora.voxceleb1 import dev_trials
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.s3prl import compat
 
