@@ -34,14 +34,14 @@ class ExpertBatches:
         self._epoch_rng: dict[str, Any] = {}
         self._resume_rng: dict[str, Any] | None = None
 
-    def training(self, progress: TrainingPosition) -> Iterator[Any]:
+    def training(self, position: TrainingPosition) -> Iterator[Any]:
         """One epoch's batches from :attr:`TrainingPosition.batch` on."""
         resume_rng, self._resume_rng = self._resume_rng, None
         if resume_rng is None:
             self._epoch_rng = rng_state()
         else:
             set_rng_state(self._epoch_rng)
-        loader = self._training_loader(progress.epoch)
+        loader = self._training_loader(position.epoch)
         if len(loader) == 0:
             raise InputError(
                 "the train split has fewer items than one batch; lower the batch size "
@@ -52,9 +52,9 @@ class ExpertBatches:
             ahead = self._ahead(loader, batches)
             if resume_rng is not None:
                 if ahead is not None:
-                    ahead.skip(progress.batch)
+                    ahead.skip(position.batch)
                 else:
-                    _skip(loader, batches, progress.batch)
+                    _skip(loader, batches, position.batch)
                 set_rng_state(resume_rng)
         return self._read(batches) if ahead is None else iter(ahead)
 

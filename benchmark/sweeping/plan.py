@@ -184,7 +184,8 @@ def make_plan(
                     upstream = upstreams[name] = Unbuilt(spec=upstream.spec, error=reason)
             # It can only be recorded as failed.
             run = _run(task, upstream=_unknown(upstream), **asked)
-            runs.append(replace(run, states=("cannot run",) * len(run.identities)))
+            never: tuple[State, ...] = tuple("cannot run" for _ in run.identities)
+            runs.append(replace(run, states=never))
     by_spec = {str(upstream.spec): upstream for upstream in upstreams.values()}
     return Plan(
         runs=tuple(runs),
