@@ -28,12 +28,12 @@ def add(verbs: Verbs) -> None:
 
 
 def run_ls(arguments: argparse.Namespace) -> int:
-    from superbit.benchmark.features.store import list_command
+    from superbit.benchmark.features.commands import list_command
 
     return list_command(arguments)
 
 
 def run_prune(arguments: argparse.Namespace) -> int:
-    from superbit.benchmark.features.store import prune_command
+    from superbit.benchmark.features.commands import prune_command
 
     return prune_command(arguments)

@@ -11,19 +11,16 @@ writes it to a shard of its own; of two entries for one waveform the newer count
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import hashlib
 import json
 import os
 import re
-import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,10 +30,9 @@ from numpy.typing import NDArray
 
 from superbit.benchmark.records.schema import canonical_json
 from superbit.upstreams import files
-from superbit.upstreams.errors import InputError, did_you_mean
+from superbit.upstreams.errors import InputError
 from superbit.upstreams.files import PARTIAL, replaced
 from superbit.upstreams.quantization.policy import Policy
-from superbit.upstreams.spec import UpstreamSpec, typed
 
 if TYPE_CHECKING:
     from superbit.upstreams.registry import LoadedUpstream
@@ -401,61 +397,3 @@ def size_text(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.2f} TB"
-
-
-# --- superbit cache ls, superbit cache prune ------------------------------------------------------
-
-
-def list_command(arguments: argparse.Namespace) -> int:
-    """Print one line an upstream: bytes, last write, name, folder."""
-    found = cached_folders(_asked_folder(arguments))
-    for folder, upstream, size, written in found:
-        when = datetime.fromtimestamp(written, UTC).strftime("%Y-%m-%d %H:%M")
-        print(f"{size_text(size):>9}  {when}  {typed(upstream)}  {folder.name}")
-    print(f"{size_text(sum(size for _, _, size, _ in found)):>9}  in {_asked_folder(arguments)}")
-    return 0
-
-
-def prune_command(arguments: argparse.Namespace) -> int:
-    """Delete whole upstreams' features; what a sweep is extracting right now is left alone."""
-    found = sorted(cached_folders(_asked_folder(arguments)), key=lambda each: each[3])
-    if arguments.upstream is not None:
-        wanted = str(UpstreamSpec.parse(arguments.upstream).normalized())
-        names = sorted({name for _, name, _, _ in found})
-        if wanted not in names:
-            shown = [typed(name) for name in names]
-            raise InputError(
-                f"--upstream: no features of {typed(wanted)!r} are stored; there are "
-                f"{', '.join(shown) or 'none at all'}.{did_you_mean(typed(wanted), shown)}"
-            )
-        found = [each for each in found if each[1] == wanted]
-    left = sum(size for _, _, size, _ in found)
-    keep = parse_size(arguments.to, option="--to") if arguments.to is not None else -1
-    freed = 0
-    for folder, upstream, size, _ in found:
-        if left <= keep:
-            break
-        with locked(folder, stop=lambda: True) as ours:
-            if not ours:
-                print(f"in use, left alone: {typed(upstream)} ({folder.name})")
-                continue
-            # Under its own name no reader may find what is about to go.
-            doomed = folder.with_name(f".{folder.name}.{os.getpid()}.deleted")
-            folder.rename(doomed)
-            shutil.rmtree(doomed)
-        left, freed = left - size, freed + size
-        print(f"deleted: {typed(upstream)} ({size_text(size)})")
-    print(f"{size_text(freed)} freed.")
-    return 0
-
-
-def _asked_folder(arguments: argparse.Namespace) -> Path:
-    given: Path | None = arguments.cache_dir
-    if given is None:
-        from superbit.benchmark.records.store import ResultStore
-
-        ResultStore(arguments.results).require_folder()
-        return arguments.results / "work" / "features"
-    if not given.exists():
-        raise InputError(f"--cache-dir: {given} does not exist: give the folder of the features.")
-    return given
