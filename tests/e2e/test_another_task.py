@@ -65,9 +65,9 @@ def test_it_is_listed_planned_run_and_chosen_among_rates(another, tiny_paths_fil
     )  # fmt: skip
     rows = results.to_pandas()
     assert rows[["task", "status"]].values.tolist() == [["WC", "done"]] * len(rows)
-    assert len(rows) >= 1
     record = results.records[0]
     assert record.chance.value > 0
     assert record.interval.low <= record.value <= record.interval.high
-    assert record.selection.rule
-    assert record.provenance.features["stored"] > 0
+    assert record.search.rule == "best on dev"
+    assert [each.learning_rate for each in record.search.tried] == [1e-3, 1e-2]
+    assert record.search.chosen in (1e-3, 1e-2)
