@@ -95,7 +95,7 @@ def search_among(task: str, candidates: Sequence[Tried]) -> Search:
         if each.score is not None and each.diverged is None
     )
     return Search(
-        rule=rule.words,
+        rule=rule.description,
         selected_on=rule.split,
         tried=sorted(candidates, key=lambda each: each.learning_rate),
         chosen=ranked[0][1] if ranked else None,

@@ -190,7 +190,7 @@ TASK = Task(
     procedure=lowest_eer_of_checkpoints,
     # There are no held-out speakers besides those of the test: every speaker of the development
     # part is trained on.
-    rates=RateRule(words="lowest test EER", split="test"),
+    rates=RateRule(description="lowest test EER", split="test"),
     chance="score",
     # about a tenth of the audio is silence that the task trims
     audio=AudioUse(

@@ -42,7 +42,7 @@ TASK = Task(
     protocol="mean of 5 folds",
     procedure=classification.best_accuracy(),
     folds=5,
-    rates=RateRule(words="one rate for all folds, best mean on dev"),
+    rates=RateRule(description="one rate for all folds, best mean on dev"),
     # about 4.5 s an utterance, all five sessions
     audio=AudioUse(
         splits={"train": (3_548, 4.4), "dev": (887, 1.1), "test": (1_106, 1.4)},

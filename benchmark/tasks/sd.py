@@ -128,7 +128,7 @@ TASK = Task(
     ),
     protocol="lowest test DER",
     procedure=best_head_then_lowest_der,
-    rates=RateRule(words="best frame accuracy on dev", higher_is_better=True),
+    rates=RateRule(description="best frame accuracy on dev", higher_is_better=True),
     chance="activity",
     # about 15 s a mixture (16 kHz max), read in chunks of a number of frames
     audio=AudioUse(

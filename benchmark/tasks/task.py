@@ -176,12 +176,12 @@ class RateRule:
     """What learning rates of one search are compared by.
 
     Attributes:
-        words: the same for people to read.
+        description: the same for people to read.
         split: that decides.
         higher_is_better: of the score; ``None`` where it is the task's own metric.
     """
 
-    words: str
+    description: str
     split: Literal["dev", "test"] = "dev"
     higher_is_better: bool | None = None
 
@@ -245,7 +245,7 @@ class Task:
     protocol: str = "best on dev"
     procedure: Callable[[Session], TestedByName]
     folds: int = 0
-    rates: RateRule | None = RateRule(words="best on dev")
+    rates: RateRule | None = RateRule(description="best on dev")
     chance: ChanceRule = "label"
     audio: AudioUse
     revision: int = 1

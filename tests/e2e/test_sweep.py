@@ -219,7 +219,7 @@ def test_a_run_leaves_the_processs_arithmetic_as_it_was(sweep, hubconf):
 def test_a_task_or_an_upstream_that_is_named_twice_is_run_once(sweep, hubconf, monkeypatch):
     monkeypatch.chdir(hubconf.parent)
     _, out, _ = sweep("hubconf.py:energies", "KS,ks", "--dry-run")
-    assert "1 runs: 1 to run" in out
+    assert "1 run: 1 to run" in out
     status, _, err = sweep(f"./hubconf.py:energies,{hubconf}:energies", "KS", "--dry-run")
     assert status == 2
     assert "name it once" in err
