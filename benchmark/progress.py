@@ -13,6 +13,8 @@ from typing import Any, TextIO, TypeVar
 T = TypeVar("T")
 # Seconds between two lines where there is no terminal to draw a bar on.
 _LINE_INTERVAL = 10.0
+# So many steps tell a pace, or a tenth of all where those are few.
+_TELLING_STEPS, _TELLING_SHARE = 10, 0.1
 
 
 @functools.cache
@@ -119,10 +121,12 @@ class RunsProgress:
     def __init__(self, reporter, *, labels, steps, bar) -> None:
         self._reporter: Reporter = reporter
         self._labels, self._steps, self._bar = list(labels), list(steps), bar
-        self._began = self._last_line = time.monotonic()
+        self._last_line = time.monotonic()
+        # Of the first step: what a first run does before it says nothing of the steps.
+        self._began: float | None = None
         self._beside = 0.0
         self._run_began: dict[int, float] = {}
-        self._resumed_at: dict[int, int] = {}
+        self._counted_from: dict[int, int] = {}
         self._at: dict[int, int] = {}
         self._rows: dict[int, object] = {}
 
@@ -135,12 +139,13 @@ class RunsProgress:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Within the block no run goes on: its time says nothing of theirs."""
+        """Within the block no run is at work: its time says nothing of theirs."""
         began = time.monotonic()
         try:
             yield
         finally:
-            self._beside += time.monotonic() - began
+            if self._began is not None:
+                self._beside += time.monotonic() - began
 
     def start(self, index: int) -> None:
         """Run number ``index`` begins."""
@@ -152,10 +157,12 @@ class RunsProgress:
             self._rows[index] = self._bar.add_task(title, total=self._steps[index], note="")
 
     def step(self, index: int, step: int, what: str) -> None:
-        """``step`` optimizer steps of run ``index`` are done; ``what`` goes on now."""
+        """``step`` optimizer steps of run ``index`` are done; ``what`` is being done now."""
         if index not in self._run_began:
             return
-        self._resumed_at.setdefault(index, step - 1)
+        if self._began is None:
+            self._began = time.monotonic()
+        self._counted_from.setdefault(index, step)
         self._at[index] = step
         note = f"{what}, {self._time_left()}"
         if self._bar is not None:
@@ -176,10 +183,11 @@ class RunsProgress:
         self.line(text)
 
     def _time_left(self) -> str:
-        elapsed = time.monotonic() - self._began - self._beside
-        done = sum(step - self._resumed_at.get(index, 0) for index, step in self._at.items())
-        if done <= 0 or elapsed < 2.0:
+        done = sum(step - self._counted_from.get(index, 0) for index, step in self._at.items())
+        telling = min(_TELLING_STEPS, _TELLING_SHARE * sum(self._steps))
+        if self._began is None or done <= 0 or done < telling:
             return "time left unknown"
+        elapsed = time.monotonic() - self._began - self._beside
         left = sum(self._steps) - sum(self._at.values())
         return f"about {_clock(left * elapsed / done)} left for runs"
 

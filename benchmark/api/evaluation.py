@@ -77,7 +77,7 @@ def evaluate(
     from superbit.messages import in_python
 
     with in_python():
-        from superbit.benchmark.features.cache import cache_settings
+        from superbit.benchmark.features.store import cache_settings
         from superbit.benchmark.progress import Reporter
         from superbit.benchmark.sweeping.plan import SweepRequest
         from superbit.benchmark.sweeping.sweep import require_sound, sweep

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from superbit.benchmark.features.source import FeatureSource, UpstreamFeatures
+from superbit.benchmark.features.source import FeatureReader, UpstreamFeatures
 from superbit.benchmark.progress import Reporter
 
 now = time.perf_counter
@@ -46,7 +46,7 @@ class EvaluationTime:
 class Clock:
     """How long a source reads batches, gathers features and runs the upstream."""
 
-    def __init__(self, source: FeatureSource, upstream: UpstreamFeatures) -> None:
+    def __init__(self, source: FeatureReader, upstream: UpstreamFeatures) -> None:
         self._spent = dict.fromkeys(("loading", "gathering", "upstream"), 0.0)
         reading = source.reading
 

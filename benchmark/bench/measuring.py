@@ -28,15 +28,14 @@ from superbit.benchmark.bench.clocks import (
 )
 from superbit.benchmark.bench.formula import LIVE, PARTS, S3PRL, STORED
 from superbit.benchmark.bench.setup import DOCUMENTS, FAST_TASKS, Setup
-from superbit.benchmark.features.cache import CacheSettings
-from superbit.benchmark.features.demand import Lengths, find_demand, splits_read
+from superbit.benchmark.features.demand import KnownLengths, find_demand, splits_read
 from superbit.benchmark.features.extraction import Shape, Workers, extract, measured_rate
 from superbit.benchmark.features.source import BATCHES
-from superbit.benchmark.features.store import FeatureStore
+from superbit.benchmark.features.store import CacheSettings, FeatureStore
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.running.experiment import Experiment
 from superbit.benchmark.scoring import dtw
-from superbit.benchmark.tasks.bindings import BINDINGS
+from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.configs import total_steps
 
 SEED = 1337
@@ -140,7 +139,7 @@ class Bench:
                 places=self.setup.places,
                 files=self.setup.files,
                 rate=self.setup.cost.rate,
-                lengths=Lengths(settings.folder / "lengths.json"),
+                lengths=KnownLengths(settings.folder / "lengths.json"),
             )
         began = now()
         torch.set_num_threads(1)
@@ -220,7 +219,7 @@ class Bench:
         config["runner"]["eval_step"] = steps or ours["eval_step"]
         if steps is None and "test_step" in ours:
             config["runner"]["test_step"] = ours["test_step"]
-        split = BINDINGS[self.task].test
+        split = TASKS[self.task].binding.test
         spent: dict[str, float] = {}
         hours = 0.0
         train: Callable[[], object]

@@ -1,6 +1,6 @@
 """Noise of the lengths that the real corpora's utterances have: for measuring time only.
 
-Mean lengths are those of ``benchmark/features/decisions.py`` (hours by utterances); how they
+Mean lengths are those of ``benchmark/tasks/`` (hours by utterances); how they
 spread is stated in :data:`LENGTHS`. Lengths are evenly spaced quantiles in random order, so that
 few files have the mean and the tail of many.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from superbit.benchmark.features.decisions import SIZES
+from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.sound import SAMPLE_RATE
 
 # Longer than the 0.1 s from which sox takes silence for such.
@@ -52,7 +52,7 @@ class Lengths:
 
 
 def _mean(task: str, split: str) -> float:
-    count, hours = SIZES[task][split]
+    count, hours = TASKS[task].audio.splits[split]
     return 3600 * hours / count
 
 

@@ -18,18 +18,17 @@ from superbit.benchmark.bench.formula import FIVE, LIVE
 from superbit.benchmark.bench.noise import LENGTHS
 from superbit.benchmark.corpora.manifest import build_manifest
 from superbit.benchmark.corpora.paths import load_paths
-from superbit.benchmark.features.cache import CacheSettings
-from superbit.benchmark.features.decisions import SIZES
+from superbit.benchmark.features.costs import cost_of
 from superbit.benchmark.features.demand import kind_of, training_draws
-from superbit.benchmark.features.planning import cost_of
-from superbit.benchmark.features.source import BATCHES, FeatureSource
+from superbit.benchmark.features.source import BATCHES, FeatureReader
+from superbit.benchmark.features.store import CacheSettings
 from superbit.benchmark.features.supply import FeatureUse
 from superbit.benchmark.features.waves import KnownFiles
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.running.experiment import Experiment
-from superbit.benchmark.tasks.bindings import BINDINGS, Places
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.configs import resolve
+from superbit.benchmark.tasks.task import RunPlaces
 from superbit.upstreams.registry import LoadedUpstream
 from superbit.upstreams.rng import seed_everything
 from superbit.upstreams.s3prl import denormals
@@ -71,16 +70,17 @@ class Setup:
         self.threads = threads
         self.protocol = resolve(task, scale="superb")
         self.evaluated = EVALUATED.get(task, 24)
+        splits = TASKS[task].audio.splits
         if whole:
             minutes = math.inf
-            self.evaluated = max(SIZES[task][split][0] for split in SIZES[task] if split != "train")
+            self.evaluated = max(size for split, (size, _) in splits.items() if split != "train")
         self.work_dir = folder / "work"
         with Reporter().quiet():
             self.cost = cost_of(upstream, CacheSettings(folder=folder / "cache"))
         self.kind = self.cost.kind(kind_of(task, self.protocol))
         pooled = self.kind == "pooled"
         self.train_files = (
-            SIZES[task]["train"][0] if whole else self._files_needed(minutes, links=pooled)
+            splits["train"][0] if whole else self._files_needed(minutes, links=pooled)
         )
         paths = load_paths(
             make_corpus(
@@ -92,7 +92,8 @@ class Setup:
             )
         )
         build_manifest(TASKS[task].corpus, paths, work_dir=self.work_dir)
-        self.places = Places(paths=paths, work_dir=self.work_dir, fold=1 if task == "ER" else None)
+        fold = 1 if TASKS[task].folds else None
+        self.places = RunPlaces(paths=paths, work_dir=self.work_dir, fold=fold)
         self.files = KnownFiles(self.work_dir)
         self._runs = itertools.count()
         self.clock: Clock | None = None  # of the newest experiment on stored features
@@ -137,7 +138,7 @@ class Setup:
                 "total_steps": steps, "eval_step": _NEVER, "save_step": _NEVER, "max_keep": 1,
             }  # fmt: skip
             config["runner"].pop("test_step", None)
-        BINDINGS[self.task].bind(config["downstream_expert"], self.places)
+        TASKS[self.task].binding.bind(config["downstream_expert"], self.places)
         return config
 
     def runner(self, config: dict[str, Any], *, seed: int, layer: int | None = None) -> Any:
@@ -152,7 +153,7 @@ class Setup:
             upstream_feature_normalize=False, device="cpu", seed=seed,
             downstream=TASKS[self.task].downstream, downstream_variant=None, init_ckpt=None,
             expdir=str(self._expdir()), push_to_hf_hub=False,
-            evaluate_split=BINDINGS[self.task].test,
+            evaluate_split=TASKS[self.task].binding.test,
         )  # fmt: skip
         seed_everything(seed)
         with Reporter().quiet():
@@ -176,15 +177,15 @@ class Setup:
                 config=config,
                 seed=seed,
                 expdir=self._expdir(),
-                reinitialize_head=BINDINGS[self.task].reinitialize_head,
+                reinitialize_head=TASKS[self.task].binding.reinitialize_head,
                 **extra,
             )
 
-    def _source(self, settings: CacheSettings) -> Callable[[Any, float], FeatureSource]:
+    def _source(self, settings: CacheSettings) -> Callable[[Any, float], FeatureReader]:
         use = FeatureUse(settings=settings, kind=self.kind, cost=self.cost)
         opened = use.open(self.upstream, work_dir=self.work_dir, device="cpu")
 
-        def source(expert: Any, rate: float) -> FeatureSource:
+        def source(expert: Any, rate: float) -> FeatureReader:
             source = opened(expert, rate)
             self.clock = Clock(source, source._upstream)
             return source

@@ -43,8 +43,7 @@ from superbit.benchmark.bench.measuring import Bench, EvaluationTime, five_rates
 from superbit.benchmark.bench.report import GOALS, render
 from superbit.benchmark.bench.setup import Setup
 from superbit.benchmark.corpora import quesst14
-from superbit.benchmark.features.decisions import SIZES, assumed_need
-from superbit.benchmark.features.demand import splits_read, training_draws
+from superbit.benchmark.features.demand import assumed_need, splits_read, training_draws
 from superbit.benchmark.records.provenance import collect
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.configs import resolve, total_steps
@@ -71,10 +70,10 @@ def superb_protocol(task: str, measured: Measured) -> Protocol:
         )
     return Protocol(
         steps=total_steps(config),
-        epochs=training_draws(task, config) / SIZES[task]["train"][0],
+        epochs=training_draws(task, config) / TASKS[task].audio.splits["train"][0],
         runs=TASKS[task].folds or 1,
         evaluations={
-            split: (times, SIZES[task][split][0])
+            split: (times, TASKS[task].audio.splits[split][0])
             for split, times in splits_read(task, config)
             if times
         },

@@ -32,8 +32,7 @@ def run_ls(arguments: argparse.Namespace) -> int:
     """Print one line an upstream: bytes, last write, name, folder."""
     from datetime import UTC, datetime
 
-    from superbit.benchmark.features.cache import cached_folders
-    from superbit.benchmark.features.decisions import size_text
+    from superbit.benchmark.features.store import cached_folders, size_text
     from superbit.upstreams.spec import typed
 
     found = cached_folders(_folder(arguments))
@@ -49,8 +48,7 @@ def run_prune(arguments: argparse.Namespace) -> int:
     import os
     import shutil
 
-    from superbit.benchmark.features.cache import cached_folders, locked, parse_size
-    from superbit.benchmark.features.decisions import size_text
+    from superbit.benchmark.features.store import cached_folders, locked, parse_size, size_text
     from superbit.upstreams.spec import typed
 
     found = sorted(cached_folders(_folder(arguments)), key=lambda each: each[3])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from superbit.benchmark.cli.options import Verbs
     from superbit.benchmark.corpora.layout import CorpusReport
-    from superbit.benchmark.corpora.manifest import Manifest
+    from superbit.benchmark.corpora.manifest import CorpusManifest
     from superbit.benchmark.corpora.paths import CorpusPaths
 
 
@@ -229,7 +229,7 @@ def _print_report(report: CorpusReport) -> None:
         console.print(note)
 
 
-def _print_manifest(manifest: Manifest) -> None:
+def _print_manifest(manifest: CorpusManifest) -> None:
     made = f" ({manifest.recipe})" if manifest.recipe else ""
     console = _console()
     console.print(

@@ -15,9 +15,9 @@ from superbit.upstreams.spec import typed
 
 if TYPE_CHECKING:
     from superbit.benchmark.cli.options import Verbs
-    from superbit.benchmark.features.cache import CacheSettings
+    from superbit.benchmark.features.store import CacheSettings
     from superbit.benchmark.records.store import ResultStore
-    from superbit.benchmark.sweeping.launch import Outcome
+    from superbit.benchmark.sweeping.launch import SweepOutcome
 
 
 def add(verbs: Verbs) -> None:
@@ -136,7 +136,7 @@ def _dry_report(failures: Mapping[str, BaseException]) -> int:
 
 def _settings(arguments: argparse.Namespace) -> CacheSettings | None:
     """What the user wants stored; ``None`` for nothing."""
-    from superbit.benchmark.features.cache import cache_settings
+    from superbit.benchmark.features.store import cache_settings
 
     return cache_settings(
         results=arguments.results,
@@ -153,8 +153,7 @@ def _plan_on_assumed_sizes(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     if not arguments.dry_run or settings is None:
         raise InputError("--assume superb-sizes only plans: say --dry-run, without --no-cache.")
-    from superbit.benchmark.features.decisions import decision_lines
-    from superbit.benchmark.features.planning import plan_assumed
+    from superbit.benchmark.features.planning import decision_lines, plan_assumed
     from superbit.benchmark.progress import Reporter
     from superbit.benchmark.sweeping.plan import Unbuilt, load_each, split_list
     from superbit.benchmark.tasks.catalog import find_task
@@ -242,7 +241,7 @@ def _rates(text: str | None) -> tuple[float, ...] | Literal["search"]:
     return tuple(rates)
 
 
-def _report(outcome: Outcome, store: ResultStore) -> int:
+def _report(outcome: SweepOutcome, store: ResultStore) -> int:
     print(f"Results are in {store.root}: {len(outcome.done)} new, {len(outcome.reused)} reused.")
     for planned in outcome.left:
         print(f"not run: {planned.label}")

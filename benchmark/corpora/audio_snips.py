@@ -9,20 +9,27 @@ al., Interspeech 2021), task SF.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
-from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.layout import (
     CorpusFile,
     CorpusFiles,
-    CorpusReport,
+    CorpusLayout,
+    Inspection,
     Problems,
-    SplitReport,
+    seconds_of,
 )
 from superbit.benchmark.corpora.paths import AudioSnipsPaths
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.files import existing_folder, read_text
+from superbit.upstreams.s3prl.ctc_corpus.snips_text import (
+    NO_SLOT,
+    TRANSCRIPTS,
+    read_transcripts,
+    words_and_slots,
+)
 from superbit.upstreams.visible import visible
 
 SPEAKERS = {
@@ -32,8 +39,7 @@ SPEAKERS = {
 }
 # Sentences times speakers: 13,084 × 8, 700 × 4, 700 × 4.
 EXPECTED = {"train": 104_672, "valid": 2_800, "test": 2_800}
-TRANSCRIPTS, SLOTS = "all.iob.snips.txt", "slots.txt"
-NO_SLOT = "O"
+SLOTS = "slots.txt"
 PUBLISHED = (
     (
         "the prepared corpus, linked under SF in s3prl's guide to SUPERB",
@@ -63,27 +69,7 @@ def transcripts(section: AudioSnipsPaths) -> dict[str, str]:
     Raises:
         InputError: the file is missing, is not UTF-8, or gives an utterance two texts.
     """
-    source = section.root / TRANSCRIPTS
-    found: dict[str, str] = {}
-    for number, line in enumerate(read_text(source).splitlines(), start=1):
-        name, _, text = line.strip().partition(" ")
-        if name and found.setdefault(name, text) != text:
-            raise InputError(
-                f"{source}, line {number}, gives {name} a second text: it should have one."
-            )
-    return found
-
-
-def words_and_slots(text: str) -> tuple[list[str], list[str], str]:
-    """(words, a slot a word, the intent) of an utterance's text.
-
-    Raises:
-        ValueError: it has not the form ``BOS WORDS EOS<tab>O slot … intent``.
-    """
-    words, _, slots = (part.split(" ") for part in text.partition("\t"))
-    if len(words) != len(slots) or len(words) < 3 or (words[0], words[-1]) != ("BOS", "EOS"):
-        raise ValueError(f"{text!r} is not 'BOS WORDS EOS<tab>O slot … intent'")
-    return words[1:-1], slots[1:-1], slots[-1]
+    return read_transcripts(section.root / TRANSCRIPTS)
 
 
 def files(section: AudioSnipsPaths) -> CorpusFiles:
@@ -104,13 +90,8 @@ def files(section: AudioSnipsPaths) -> CorpusFiles:
     )
 
 
-def check(section: AudioSnipsPaths, *, batch_size: int | None = None) -> CorpusReport:
-    """What is there and what is wrong, from folders, headers and text; audio is not decoded.
-
-    Args:
-        batch_size: utterances a training batch; a smaller training split is a problem.
-    """
-    problems = Problems()
+def _look(section: AudioSnipsPaths, found: Inspection) -> Iterable[str]:
+    problems = found.problems
     spoken: dict[str, str] | None = None
     slots: tuple[str, ...] | None = None
     try:
@@ -121,43 +102,24 @@ def check(section: AudioSnipsPaths, *, batch_size: int | None = None) -> CorpusR
         slots = read_slots(section)
     except InputError as error:
         problems.add("slots", str(error))
-    splits = []
     heard: set[str] = set()
-    for split, expected in EXPECTED.items():
-        try:
-            audio = _audio(section, split)
-        except InputError as error:
-            problems.add(f"split {split}", str(error))
-            continue
+    for split, audio in found.each_split(partial(_audio, section)):
         samples = problems.samples(file.path for file in audio)
         if spoken is not None:
             for file in audio:
                 _check_text(section, file.path, spoken, slots, problems)
         heard |= {file.path.stem for file in audio}
-        if split == "train" and batch_size is not None and len(audio) < batch_size:
-            problems.small_batch(
-                f"{section.root / split} has {len(audio)} utterances", batch_size=batch_size
-            )
-        splits.append(
-            SplitReport(
-                name=split,
-                utterances=len(audio),
-                speakers=len({file.path.name.partition("-")[0] for file in audio}),
-                hours=samples / SAMPLE_RATE / 3600,
-                expected_utterances=expected,
-            )
+        if split == "train":
+            found.require_batch(str(section.root / split), len(audio), "utterances")
+        found.add_split(
+            split,
+            utterances=len(audio),
+            speakers=len({file.path.name.partition("-")[0] for file in audio}),
+            seconds=seconds_of(samples),
         )
-    if len(splits) == len(EXPECTED):
+    if found.is_whole:
         _check_silent(section, spoken or {}, heard, problems)
-    return CorpusReport(
-        corpus="audio_snips",
-        title="Audio SNIPS (SF)",
-        root=section.root,
-        splits=tuple(splits),
-        notes=() if slots is None else (f"{len(slots)} slots",),
-        problems=problems.sentences(),
-        published=PUBLISHED,
-    )
+    return () if slots is None else (f"{len(slots)} slots",)
 
 
 def _audio(section: AudioSnipsPaths, split: str) -> tuple[CorpusFile, ...]:
@@ -219,3 +181,13 @@ def _check_silent(
                 f"{section.root / TRANSCRIPTS} has a transcript of {name} and no folder has its "
                 "wav: it should have both or neither.",
             )
+
+
+CORPUS = CorpusLayout(
+    name="audio_snips",
+    title="Audio SNIPS (SF)",
+    expected=EXPECTED,
+    files=files,
+    look=_look,
+    published=PUBLISHED,
+)

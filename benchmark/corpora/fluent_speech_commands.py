@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.layout import (
     CorpusFile,
     CorpusFiles,
-    CorpusReport,
-    Problems,
-    SplitReport,
+    CorpusLayout,
+    Inspection,
+    refuse,
+    seconds_of,
 )
 from superbit.benchmark.corpora.paths import FluentSpeechCommandsPaths
 from superbit.upstreams.errors import InputError
@@ -45,7 +45,7 @@ _NO_VALUE = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Utterance:
+class SpokenCommand:
     """A row of a table.
 
     Attributes:
@@ -58,14 +58,14 @@ class Utterance:
     intent: tuple[str, str, str]
 
 
-def utterances(section: FluentSpeechCommandsPaths, split: str) -> tuple[Utterance, ...]:
+def utterances(section: FluentSpeechCommandsPaths, split: str) -> tuple[SpokenCommand, ...]:
     """The rows of a split's table, in its order.
 
     Raises:
         InputError: the split is unknown; its table is missing, lacks a column or is empty; a row
             lacks a value.
     """
-    return _read(section, split, _raise)
+    return _read(section, split, refuse)
 
 
 def files(section: FluentSpeechCommandsPaths) -> CorpusFiles:
@@ -76,9 +76,9 @@ def files(section: FluentSpeechCommandsPaths) -> CorpusFiles:
             or test does not occur in train.
     """
     rows = {split: utterances(section, split) for split in SPLITS}
-    _check_values(section, rows, _raise)
+    _check_values(section, rows, refuse)
     return CorpusFiles(
-        audio={split: _audio(section, split, rows[split], _raise) for split in SPLITS},
+        audio={split: _audio(section, split, rows[split], refuse) for split in SPLITS},
         text=tuple(
             sorted(
                 (
@@ -91,57 +91,28 @@ def files(section: FluentSpeechCommandsPaths) -> CorpusFiles:
     )
 
 
-def check(section: FluentSpeechCommandsPaths, *, batch_size: int | None = None) -> CorpusReport:
-    """What is there and what is wrong, from tables and headers; audio is not decoded.
-
-    Args:
-        batch_size: items a training batch; a smaller training split is a problem.
-    """
-    problems = Problems()
-    rows: dict[str, tuple[Utterance, ...]] = {}
-    splits = []
-    for split, expected in SPLITS.items():
-        try:
-            rows[split] = _read(section, split, problems.add)
-        except InputError as error:
-            problems.add(f"table {split}", str(error))
-            continue
-        samples = problems.samples(
-            file.path for file in _audio(section, split, rows[split], problems.add)
+def _look(section: FluentSpeechCommandsPaths, found: Inspection) -> Iterable[str]:
+    add = found.problems.add
+    rows: dict[str, tuple[SpokenCommand, ...]] = {}
+    for split, of_split in found.each_split(lambda split: _read(section, split, add)):
+        rows[split] = of_split
+        samples = found.problems.samples(
+            file.path for file in _audio(section, split, of_split, add)
         )
-        splits.append(
-            SplitReport(
-                name=split,
-                utterances=len(rows[split]),
-                speakers=len({row.speaker for row in rows[split]}),
-                hours=samples / SAMPLE_RATE / 3600,
-                expected_utterances=expected,
-            )
+        found.add_split(
+            split,
+            utterances=len(of_split),
+            speakers=len({row.speaker for row in of_split}),
+            seconds=seconds_of(samples),
         )
     if "train" in rows:
-        _check_values(section, rows, problems.add)
-        if batch_size is not None and len(rows["train"]) < batch_size:
-            problems.small_batch(
-                f"{_table(section, 'train')} has {len(rows['train'])} utterances",
-                batch_size=batch_size,
-            )
+        _check_values(section, rows, add)
+        found.require_batch(str(_table(section, "train")), len(rows["train"]), "utterances")
     every = [row for of_split in rows.values() for row in of_split]
-    return CorpusReport(
-        corpus="fluent_speech_commands",
-        title="Fluent Speech Commands (IC)",
-        root=section.root,
-        splits=tuple(splits),
-        notes=(
-            f"{len({row.speaker for row in every})} speakers (SUPERB: {SPEAKERS})",
-            f"{len({row.intent for row in every})} intents (SUPERB: {INTENTS})",
-        ),
-        problems=problems.sentences(),
-        published=PUBLISHED,
+    return (
+        f"{len({row.speaker for row in every})} speakers (SUPERB: {SPEAKERS})",
+        f"{len({row.intent for row in every})} intents (SUPERB: {INTENTS})",
     )
-
-
-def _raise(_kind: str, sentence: str) -> None:
-    raise InputError(sentence)
 
 
 def _table(section: FluentSpeechCommandsPaths, split: str) -> Path:
@@ -150,7 +121,7 @@ def _table(section: FluentSpeechCommandsPaths, split: str) -> Path:
 
 def _read(
     section: FluentSpeechCommandsPaths, split: str, report: Callable[[str, str], None]
-) -> tuple[Utterance, ...]:
+) -> tuple[SpokenCommand, ...]:
     if split not in SPLITS:
         raise InputError(
             f"Fluent Speech Commands has no split {split!r}: it has {', '.join(SPLITS)}."
@@ -174,7 +145,7 @@ def _read(
             )
             continue
         intent = (row["action"], row["object"], row["location"])
-        found.append(Utterance(path=row["path"], speaker=row["speakerId"] or "", intent=intent))
+        found.append(SpokenCommand(path=row["path"], speaker=row["speakerId"] or "", intent=intent))
     if not found:
         report(f"empty {split}", f"{table} has no utterance: it should have a row for each.")
     return tuple(found)
@@ -183,7 +154,7 @@ def _read(
 def _audio(
     section: FluentSpeechCommandsPaths,
     split: str,
-    rows: tuple[Utterance, ...],
+    rows: tuple[SpokenCommand, ...],
     report: Callable[[str, str], None],
 ) -> tuple[CorpusFile, ...]:
     found = {}
@@ -201,7 +172,7 @@ def _audio(
 
 def _check_values(
     section: FluentSpeechCommandsPaths,
-    rows: Mapping[str, tuple[Utterance, ...]],
+    rows: Mapping[str, tuple[SpokenCommand, ...]],
     report: Callable[[str, str], None],
 ) -> None:
     """Each slot has an output for every value in train, and for no other."""
@@ -215,3 +186,13 @@ def _check_values(
                     f"{_table(section, split)} has the {slot} {value!r}, which does not occur in "
                     f"{_table(section, 'train').name}; every value should.",
                 )
+
+
+CORPUS = CorpusLayout(
+    name="fluent_speech_commands",
+    title="Fluent Speech Commands (IC)",
+    expected=SPLITS,
+    files=files,
+    look=_look,
+    published=PUBLISHED,
+)

@@ -13,17 +13,17 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.layout import (
     CorpusFile,
     CorpusFiles,
-    CorpusReport,
-    Problems,
-    SplitReport,
+    CorpusLayout,
+    Inspection,
+    refuse,
+    seconds_of,
 )
 from superbit.benchmark.corpora.paths import IemocapPaths
 from superbit.upstreams.errors import InputError
@@ -47,7 +47,7 @@ _LINE = re.compile(r"\[[^\]]*\]\t(\S+)\t(\S+)\t\[[^\]]*\]\s*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Utterance:
+class EmotionUtterance:
     """An utterance of one of the four classes.
 
     Attributes:
@@ -70,14 +70,14 @@ class Utterance:
         return name[:5] + name.rpartition("_")[2][:1]
 
 
-def utterances(section: IemocapPaths, session: str) -> tuple[Utterance, ...]:
+def utterances(section: IemocapPaths, session: str) -> tuple[EmotionUtterance, ...]:
     """Utterances of the four classes in ``Session1`` … ``Session5``, sorted by path.
 
     Raises:
         InputError: the session is unknown or missing, or holds a malformed line, an utterance
             without its wav file, or a class without items.
     """
-    return _read(section, session, _raise)
+    return _read(section, session, refuse)
 
 
 def files(section: IemocapPaths) -> CorpusFiles:
@@ -107,52 +107,28 @@ def files(section: IemocapPaths) -> CorpusFiles:
     )
 
 
-def check(section: IemocapPaths, *, batch_size: int | None = None) -> CorpusReport:
-    """What is there and what is wrong, from headers and files of emotions; audio is not decoded.
-
-    Args:
-        batch_size: items a training batch; fewer in the four sessions of a fold are a problem.
-    """
-    problems = Problems()
-    splits = []
+def _look(section: IemocapPaths, found: Inspection) -> Iterable[str]:
     items: Counter[str] = Counter()
-    for session, expected in SESSIONS.items():
-        try:
-            found = _read(section, session, problems.add)
-        except InputError as error:
-            problems.add(f"session {session}", str(error))
-            continue
-        items.update(item.emotion for item in found)
-        samples = problems.samples(section.root / item.path for item in found)
-        splits.append(
-            SplitReport(
-                name=session,
-                utterances=len(found),
-                speakers=len({item.speaker for item in found}),
-                hours=samples / SAMPLE_RATE / 3600,
-                expected_utterances=expected,
-            )
+    for session, of_session in found.each_split(
+        lambda session: _read(section, session, found.problems.add)
+    ):
+        items.update(item.emotion for item in of_session)
+        samples = found.problems.samples(section.root / item.path for item in of_session)
+        found.add_split(
+            session,
+            utterances=len(of_session),
+            speakers=len({item.speaker for item in of_session}),
+            seconds=seconds_of(samples),
         )
-    largest = max((split.utterances for split in splits), default=0)
-    training = items.total() - largest
-    if batch_size is not None and len(splits) == len(SESSIONS) and training < batch_size:
-        problems.small_batch(
-            f"{section.root} has {training} utterances to train on in a fold",
-            batch_size=batch_size,
-        )
+    if found.is_whole:
+        largest = max(split.utterances for split in found.splits)
+        training = items.total() - largest
+        found.require_batch(str(section.root), training, "utterances to train on in a fold")
     counts = ", ".join(
         f"{name} {items[name]:,} (SUPERB: {expected:,})"
         for name, expected in EXPECTED_ITEMS.items()
     )
-    return CorpusReport(
-        corpus="iemocap",
-        title="IEMOCAP (ER)",
-        root=section.root,
-        splits=tuple(splits),
-        notes=(counts,),
-        problems=problems.sentences(),
-        published=PUBLISHED,
-    )
+    return (counts,)
 
 
 def write_folds(section: IemocapPaths, work_dir: str | os.PathLike[str]) -> Path:
@@ -185,16 +161,12 @@ def write_folds(section: IemocapPaths, work_dir: str | os.PathLike[str]) -> Path
     return folder
 
 
-def _meta_data(items: list[Utterance]) -> str:
+def _meta_data(items: list[EmotionUtterance]) -> str:
     rows = [
         {"path": item.path, "label": item.emotion, "speaker": item.recording}
         for item in sorted(items, key=lambda item: item.path)
     ]
     return json.dumps({"labels": CLASSES, "meta_data": rows})
-
-
-def _raise(_kind: str, sentence: str) -> None:
-    raise InputError(sentence)
 
 
 def _label_files(section: IemocapPaths, session: str) -> list[Path]:
@@ -211,7 +183,7 @@ def _label_files(section: IemocapPaths, session: str) -> list[Path]:
 
 def _read(
     section: IemocapPaths, session: str, report: Callable[[str, str], None]
-) -> tuple[Utterance, ...]:
+) -> tuple[EmotionUtterance, ...]:
     labels = _label_files(section, session)
     wavs = existing_folder(
         section.root / session / "sentences" / "wav", "the folder of <dialog>/<utterance>.wav"
@@ -236,7 +208,7 @@ def _read(
             if emotion is None:
                 continue
             if match[1] in paths:
-                found.append(Utterance(path=paths[match[1]], emotion=emotion))
+                found.append(EmotionUtterance(path=paths[match[1]], emotion=emotion))
             else:
                 report(
                     "absent utterance",
@@ -251,3 +223,13 @@ def _read(
                 f"of {', '.join(CLASSES)} should have some.",
             )
     return tuple(sorted(found, key=lambda item: item.path))
+
+
+CORPUS = CorpusLayout(
+    name="iemocap",
+    title="IEMOCAP (ER)",
+    expected=SESSIONS,
+    files=files,
+    look=_look,
+    published=PUBLISHED,
+)

@@ -1,17 +1,22 @@
-"""What every corpus module hands over: its files by split, and a report of what is there.
+"""What a corpus declares of itself, its files by split, and the report of what is there.
 
-A corpus module (``librispeech``, ``speech_commands``) offers two functions over its section of a
-paths file: ``files(section) -> CorpusFiles`` and ``check(section, ...) -> CorpusReport``.
+A corpus module (``librispeech``, ``speech_commands``) ends in its ``CORPUS``: what SUPERB's copy
+holds, ``files(section)`` and ``look(section, found)``, which tells an :class:`Inspection` what is
+there. All that reports have in common is here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
 from superbit.benchmark.corpora.audio import read_header
 from superbit.upstreams.errors import InputError
+from superbit.upstreams.sound import SAMPLE_RATE
+
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,14 +93,6 @@ class Problems:
         self._first.setdefault(kind, sentence)
         self._count[kind] = self._count.get(kind, 0) + 1
 
-    def small_batch(self, there: str, *, batch_size: int) -> None:
-        """Note that ``there`` ("FOLDER has N utterances") is less than a training batch."""
-        self.add(
-            "batch",
-            f"{there}, fewer than a batch of {batch_size}; it should have more, or the batch "
-            "should be smaller.",
-        )
-
     def samples(self, audio: Iterable[Path]) -> int:
         """Add up the lengths of files, and note those whose header cannot be read."""
         total = 0
@@ -112,3 +109,110 @@ class Problems:
             f"{sentence} ({more:,} more like it.)" if (more := self._count[kind] - 1) else sentence
             for kind, sentence in self._first.items()
         )
+
+
+class Inspection:
+    """What is found of a corpus while it is looked at.
+
+    Args:
+        expected: utterances of each split in SUPERB's own copy.
+        batch_size: items a training batch; fewer to train on are a problem, because s3prl's loaders
+            then give no batch, or the same items again.
+
+    Attributes:
+        problems: takes whatever is wrong.
+    """
+
+    def __init__(self, expected: Mapping[str, int], *, batch_size: int | None) -> None:
+        self._expected, self._batch_size = expected, batch_size
+        self.problems = Problems()
+        self.splits: list[SplitReport] = []
+
+    def each_split(self, read: Callable[[str], Read]) -> Iterator[tuple[str, Read]]:
+        """Yield each declared split with what ``read`` gives of it; note where it cannot."""
+        for split in self._expected:
+            try:
+                found = read(split)
+            except InputError as error:
+                self.problems.add(f"split {split}", str(error))
+                continue
+            yield split, found
+
+    def add_split(
+        self, name: str, *, utterances: int, speakers: int | None, seconds: float
+    ) -> None:
+        """Report what a split holds; ``speakers`` is ``None`` where nothing tells them."""
+        self.splits.append(
+            SplitReport(
+                name=name,
+                utterances=utterances,
+                speakers=speakers,
+                hours=seconds / 3600,
+                expected_utterances=self._expected[name],
+            )
+        )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every declared split was there."""
+        return len(self.splits) == len(self._expected)
+
+    def require_batch(self, there: str, count: int, items: str) -> None:
+        """Note where ``there`` (a folder) has fewer ``items`` to train on than a batch."""
+        if self._batch_size is not None and count < self._batch_size:
+            self.problems.add(
+                "batch",
+                f"{there} has {count} {items}, fewer than a batch of {self._batch_size}; it should "
+                "have more, or the batch should be smaller.",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusLayout:
+    """What a corpus declares, and what the rest of superbit asks of it.
+
+    Attributes:
+        name: of its section in a paths file.
+        title: for reports, with the tasks that read it.
+        expected: utterances of each split in SUPERB's own copy.
+        files: every file that its tasks read, of a section of a paths file.
+        look: tells an :class:`Inspection` what is there and what is wrong; returns notes. From
+            folders, headers and text: audio is not decoded.
+        published: (what, where) for each piece of the corpus that can be obtained.
+    """
+
+    name: str
+    title: str
+    expected: Mapping[str, int]
+    files: Callable[[Any], CorpusFiles]
+    look: Callable[[Any, Inspection], Iterable[str]]
+    published: tuple[tuple[str, str], ...] = ()
+
+    def check(self, section: Any, *, batch_size: int | None = None) -> CorpusReport:
+        """What is there and what is wrong.
+
+        Args:
+            section: of a paths file.
+            batch_size: items a training batch; a smaller training split is a problem.
+        """
+        found = Inspection(self.expected, batch_size=batch_size)
+        notes = tuple(self.look(section, found))
+        return CorpusReport(
+            corpus=self.name,
+            title=self.title,
+            root=section.root,
+            splits=tuple(found.splits),
+            notes=notes,
+            problems=found.problems.sentences(),
+            published=self.published,
+        )
+
+
+def seconds_of(samples: int) -> float:
+    """Length of so many samples at 16 kHz."""
+    return samples / SAMPLE_RATE
+
+
+def refuse(_kind: str, sentence: str) -> NoReturn:
+    """Raise InputError with a fault, for who reads a corpus rather than reporting on it."""
+    raise InputError(sentence)

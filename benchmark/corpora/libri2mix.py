@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from superbit.benchmark.corpora.audio import SAMPLE_RATE, read_header
@@ -26,19 +26,20 @@ from superbit.benchmark.corpora.kaldi import (
 from superbit.benchmark.corpora.layout import (
     CorpusFile,
     CorpusFiles,
-    CorpusReport,
+    CorpusLayout,
+    Inspection,
     Problems,
-    SplitReport,
+    seconds_of,
 )
 from superbit.benchmark.corpora.paths import Libri2MixPaths
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.files import existing_folder, read_text, write_text
 
 __all__ = [
+    "CORPUS",
     "EXPECTED",
     "FILES",
     "bound_dirs",
-    "check",
     "files",
     "folder_of",
     "read_folder",
@@ -94,21 +95,10 @@ def files(section: Libri2MixPaths) -> CorpusFiles:
     return CorpusFiles(audio=audio, text=tuple(sorted(text, key=lambda file: file.key)))
 
 
-def check(section: Libri2MixPaths, *, batch_size: int | None = None) -> CorpusReport:
-    """What is there and what is wrong, from tables and headers; audio is not decoded.
-
-    Args:
-        batch_size: recordings a training batch; a smaller training split is a problem.
-    """
-    problems = Problems()
-    splits = []
-    for split, expected in EXPECTED.items():
+def _look(section: Libri2MixPaths, found: Inspection) -> Iterable[str]:
+    problems = found.problems
+    for split, tables in found.each_split(lambda split: read_folder(_existing(section, split))):
         folder = folder_of(section, split)
-        try:
-            tables = read_folder(_existing(section, split))
-        except InputError as error:
-            problems.add(f"split {split}", str(error))
-            continue
         samples = _check_audio(folder, tables, problems)
         _check_segments(folder, tables, samples, problems)
         _check_rttm(folder, tables, samples, problems)
@@ -116,27 +106,15 @@ def check(section: Libri2MixPaths, *, batch_size: int | None = None) -> CorpusRe
             problems.add(
                 f"split {split}", f"{folder / WAVS} is empty: it should have a line a recording."
             )
-        elif split == "train" and batch_size is not None and len(tables.wavs) < batch_size:
-            problems.small_batch(
-                f"{folder} has {len(tables.wavs)} recordings", batch_size=batch_size
-            )
-        splits.append(
-            SplitReport(
-                name=split,
-                utterances=len(tables.wavs),
-                speakers=len(set(tables.speakers.values())),
-                hours=sum(samples.values()) / SAMPLE_RATE / 3600,
-                expected_utterances=expected,
-            )
+        elif split == "train":
+            found.require_batch(str(folder), len(tables.wavs), "recordings")
+        found.add_split(
+            split,
+            utterances=len(tables.wavs),
+            speakers=len(set(tables.speakers.values())),
+            seconds=seconds_of(sum(samples.values())),
         )
-    return CorpusReport(
-        corpus="libri2mix",
-        title="Libri2Mix (SD)",
-        root=section.root,
-        splits=tuple(splits),
-        problems=problems.sentences(),
-        published=PUBLISHED,
-    )
+    return ()
 
 
 def bound_dirs(section: Libri2MixPaths, work_dir: str | os.PathLike[str]) -> dict[str, Path]:
@@ -266,3 +244,13 @@ def _check_end(
             f"{source}: {what} ends at {end:.2f} s, beyond the end of its recording at "
             f"{seconds:.2f} s.",
         )
+
+
+CORPUS = CorpusLayout(
+    name="libri2mix",
+    title="Libri2Mix (SD)",
+    expected=EXPECTED,
+    files=files,
+    look=_look,
+    published=PUBLISHED,
+)

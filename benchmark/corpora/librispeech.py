@@ -12,16 +12,18 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
-from superbit.benchmark.corpora.audio import SAMPLE_RATE, read_header
+from superbit.benchmark.corpora.audio import read_header
 from superbit.benchmark.corpora.layout import (
     CorpusFile,
     CorpusFiles,
-    CorpusReport,
+    CorpusLayout,
+    Inspection,
     Problems,
-    SplitReport,
+    seconds_of,
 )
 from superbit.benchmark.corpora.paths import LibriSpeechPaths
 from superbit.upstreams.errors import InputError
@@ -41,9 +43,9 @@ from superbit.upstreams.s3prl.ctc_corpus.librispeech import (
 )
 
 __all__ = [
+    "CORPUS",
     "SPLITS",
     "TRAIN",
-    "check",
     "files",
     "read_lexicon",
     "to_phones",
@@ -81,46 +83,20 @@ def files(section: LibriSpeechPaths) -> CorpusFiles:
     return CorpusFiles(audio=audio, text=tuple(text))
 
 
-def check(section: LibriSpeechPaths, *, batch_size: int | None = None) -> CorpusReport:
-    """What is there and what is wrong, from folders, headers and text; audio is not decoded.
-
-    Args:
-        batch_size: utterances a training batch; a smaller training split is a problem, because
-            s3prl's loaders then give no batch or the same utterances again.
-    """
-    problems = Problems()
-    lexicon = _check_lexicon(section, problems)
-    splits = []
-    for split, expected in SPLITS.items():
-        try:
-            audio = _audio(section, split)
-        except InputError as error:
-            problems.add(f"split {split}", str(error))
-            continue
-        samples = problems.samples(file.path for file in audio)
-        _check_transcripts(section, split, audio, lexicon, problems)
-        if split == TRAIN and batch_size is not None and len(audio) < batch_size:
-            problems.small_batch(
-                f"{section.root / split} has {len(audio)} utterances", batch_size=batch_size
-            )
-        splits.append(
-            SplitReport(
-                name=split,
-                utterances=len(audio),
-                speakers=len({file.key.split("/")[1] for file in audio}),
-                hours=samples / SAMPLE_RATE / 3600,
-                expected_utterances=expected,
-            )
+def _look(section: LibriSpeechPaths, found: Inspection) -> Iterable[str]:
+    lexicon = _check_lexicon(section, found.problems)
+    for split, audio in found.each_split(partial(_audio, section)):
+        samples = found.problems.samples(file.path for file in audio)
+        _check_transcripts(section, split, audio, lexicon, found.problems)
+        if split == TRAIN:
+            found.require_batch(str(section.root / split), len(audio), "utterances")
+        found.add_split(
+            split,
+            utterances=len(audio),
+            speakers=len({file.key.split("/")[1] for file in audio}),
+            seconds=seconds_of(samples),
         )
-    return CorpusReport(
-        corpus="librispeech",
-        title="LibriSpeech (PR, ASR)",
-        root=section.root,
-        splits=tuple(splits),
-        notes=() if lexicon is None else (f"lexicon: {len(lexicon.phones):,} words",),
-        problems=problems.sentences(),
-        published=PUBLISHED,
-    )
+    return () if lexicon is None else (f"lexicon: {len(lexicon.phones):,} words",)
 
 
 def write_length_buckets(
@@ -239,3 +215,13 @@ def _check_transcripts(
             f"{section.root / split} has a transcript of {name} and no {name}.flac: "
             "it should have both or neither.",
         )
+
+
+CORPUS = CorpusLayout(
+    name="librispeech",
+    title="LibriSpeech (PR, ASR)",
+    expected=SPLITS,
+    files=files,
+    look=_look,
+    published=PUBLISHED,
+)

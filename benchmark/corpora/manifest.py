@@ -30,7 +30,7 @@ _THREADS = 4  # decoding and hashing release the interpreter lock
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest:
+class CorpusManifest:
     """What a run's data was.
 
     Attributes:
@@ -57,7 +57,7 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _KnownHash:
     """What is remembered of a file; ``state`` tells whether it is still the same file."""
 
     state: tuple[int, int, int]
@@ -71,7 +71,7 @@ def build_manifest(
     *,
     work_dir: str | os.PathLike[str],
     on_progress: Callable[[int, int], None] | None = None,
-) -> Manifest:
+) -> CorpusManifest:
     """Hash and verify every file of a corpus.
 
     Args:
@@ -111,7 +111,7 @@ def build_manifest(
         more = f" ({len(problems) - 1:,} more such files.)" if len(problems) > 1 else ""
         raise InputError(problems[0] + more)
     made_by = recipe.of_corpus(section.root)
-    return Manifest(
+    return CorpusManifest(
         corpus=corpus_name,
         sha256=digest.hexdigest(),
         kind="synthesized" if made_by else "external",
@@ -156,7 +156,7 @@ class _Memory:
 
     def examine(
         self, files: list[CorpusFile], *, is_audio: Callable[[CorpusFile], bool], rate: int
-    ) -> Iterator[tuple[CorpusFile, _Known | InputError]]:
+    ) -> Iterator[tuple[CorpusFile, _KnownHash | InputError]]:
         """Each file, in the given order, with what is known of it or what is wrong with it."""
         states = [file_state(file.path) for file in files]
         is_new = [
@@ -176,7 +176,7 @@ class _Memory:
                     yield file, self._known[str(file.path)]
                 else:
                     result = next(read)
-                    if isinstance(result, _Known):
+                    if isinstance(result, _KnownHash):
                         self._known[str(file.path)] = result
                         self._changed = True
                     yield file, result
@@ -197,13 +197,13 @@ class _Memory:
         return known is not None and known.state == state
 
 
-def _read_memory(file: Path) -> dict[str, _Known]:
+def _read_memory(file: Path) -> dict[str, _KnownHash]:
     try:
         content = read_json(file, "what is known of files")
         if content["version"] != _CACHE_VERSION:
             return {}
         return {
-            path: _Known((size, mtime, ctime), sha256, samples)
+            path: _KnownHash((size, mtime, ctime), sha256, samples)
             for path, (size, mtime, ctime, sha256, samples) in content["files"].items()
         }
     except (InputError, ValueError, KeyError, TypeError, AttributeError):
@@ -221,7 +221,9 @@ def file_state(path: Path) -> tuple[int, int, int] | None:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _read(file: CorpusFile, state: tuple[int, int, int], rate: int | None) -> _Known | InputError:
+def _read(
+    file: CorpusFile, state: tuple[int, int, int], rate: int | None
+) -> _KnownHash | InputError:
     # rate: of audio; None for text
     try:
         content = file.path.read_bytes()
@@ -230,4 +232,4 @@ def _read(file: CorpusFile, state: tuple[int, int, int], rate: int | None) -> _K
         return InputError(f"{file.path} cannot be read: {error.strerror}.")
     except InputError as error:
         return error
-    return _Known(state, hashlib.sha256(content).hexdigest(), samples)
+    return _KnownHash(state, hashlib.sha256(content).hexdigest(), samples)

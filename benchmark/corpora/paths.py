@@ -23,7 +23,7 @@ _NAME = "name"
 _NAME_LETTERS = 60
 
 
-class _Section(BaseModel):
+class _CorpusSection(BaseModel):
     """A section of the file: ``Path`` is a folder, ``_File`` a file, a tuple a list of files.
 
     A field's description says what should be at the path; it goes into error messages.
@@ -32,7 +32,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class LibriSpeechPaths(_Section):
+class LibriSpeechPaths(_CorpusSection):
     """LibriSpeech, for PR and ASR."""
 
     root: Path = Field(description="the folder that holds train-clean-100, dev-clean, test-clean")
@@ -41,14 +41,14 @@ class LibriSpeechPaths(_Section):
     )
 
 
-class SpeechCommandsPaths(_Section):
+class SpeechCommandsPaths(_CorpusSection):
     """Speech Commands v0.01, for KS."""
 
     root: Path = Field(description="the folder that holds a folder a word and _background_noise_")
     test_root: Path = Field(description="the folder that holds the 12 class folders of the test")
 
 
-class VoxCeleb1Paths(_Section):
+class VoxCeleb1Paths(_CorpusSection):
     """VoxCeleb1, for SID and ASV."""
 
     root: Path = Field(description="the folder that holds dev/wav and test/wav")
@@ -60,19 +60,19 @@ class VoxCeleb1Paths(_Section):
     )
 
 
-class FluentSpeechCommandsPaths(_Section):
+class FluentSpeechCommandsPaths(_CorpusSection):
     """Fluent Speech Commands, for IC."""
 
     root: Path = Field(description="the folder that holds data/*_data.csv and wavs/speakers")
 
 
-class IemocapPaths(_Section):
+class IemocapPaths(_CorpusSection):
     """IEMOCAP, for ER."""
 
     root: Path = Field(description="the folder that holds Session1 to Session5")
 
 
-class Libri2MixPaths(_Section):
+class Libri2MixPaths(_CorpusSection):
     """Libri2Mix, for SD: a Kaldi data folder a split."""
 
     train_dir: Path = Field(description="the Kaldi data folder of train: wav.scp, segments, rttm …")
@@ -85,13 +85,13 @@ class Libri2MixPaths(_Section):
         return self.train_dir
 
 
-class Quesst14Paths(_Section):
+class Quesst14Paths(_CorpusSection):
     """QUESST 2014, for QbE."""
 
     root: Path = Field(description="quesst14Database, the folder that holds Audio and scoring")
 
 
-class AudioSnipsPaths(_Section):
+class AudioSnipsPaths(_CorpusSection):
     """Audio SNIPS, for SF."""
 
     root: Path = Field(description="the folder that holds train, valid, test, all.iob.snips.txt")
@@ -232,7 +232,7 @@ def _explain(error: ValidationError, path: Path) -> str:
     return f"{path}: {key!r} is {fault['input']!r}; it should be {should_be}."
 
 
-def _resolve(file: Path, name: str, section: _Section) -> _Section:
+def _resolve(file: Path, name: str, section: _CorpusSection) -> _CorpusSection:
     """``section`` with absolute paths, each checked to be there."""
     resolved: dict[str, Any] = {}
     for key, field in type(section).model_fields.items():

@@ -1,29 +1,22 @@
 """Files that runs derive from a corpus, written before any run to where runs look for them.
 
-A run derives what its task's binding writes below the work folder, and ASV's training list. Both
-are asked for here in the way in which a run asks, so that a run finds its own files and reuses
-them. The corpus itself is never written to.
+A run derives what its task's binding writes below the work folder. It is asked for here in the way
+in which a run asks, so that a run finds its own files and reuses them. The corpus itself is never
+written to.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from superbit.benchmark.corpora.paths import CorpusPaths
-from superbit.benchmark.tasks.bindings import BINDINGS, Places
-from superbit.benchmark.tasks.catalog import TASKS, TaskSpec
+from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.configs import resolve
-from superbit.upstreams.errors import InputError
-from superbit.upstreams.extras import pip_line
-from superbit.upstreams.files import read_json, read_text
-
-OnProgress = Callable[[int, int], None]
+from superbit.benchmark.tasks.task import OnProgress, RunPlaces, Task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,8 +50,8 @@ def derive_files(
     Args:
         corpus: a section of the paths file whose check found nothing wrong.
         work_dir: the folder in which runs look: ``work`` below the folder of results.
-        on_progress: called with (utterances measured, utterances in all) for ASV, whose silence
-            is cut from every utterance: the one file that takes long.
+        on_progress: called with (utterances measured, utterances in all) by a task that has to
+            measure every utterance (``DerivedFiles.measure``): the one file that takes long.
 
     Returns:
         One entry a kind; none for a corpus whose tasks read it as it is.
@@ -77,29 +70,26 @@ def derive_files(
 
 
 def _of_task(
-    task: TaskSpec, paths: CorpusPaths, work: Path, on_progress: OnProgress
+    task: Task, paths: CorpusPaths, work: Path, on_progress: OnProgress
 ) -> Iterator[Derived]:
     """What a run of ``task`` derives, kind by kind."""
-    before = _states(*(work / kind for kind in _KINDS))
+    kinds = task.binding.derived
+    before = _states(*(work / kind.folder for kind in kinds))
     # The embedded scale names the same splits.
     section = resolve(task.name, scale="superb")["downstream_expert"]
-    places = Places(paths=paths, work_dir=work, fold=1 if task.folds else None)
-    BINDINGS[task.name].bind(section, places)
-    bound: dict[str, list[Path]] = {}
-    for path in _paths_in(section):
-        for kind in _KINDS:
-            if path.is_relative_to(work / kind):
-                bound.setdefault(kind, []).append(path)
-    for kind, of_kind in bound.items():
-        if kind == _LENGTHS:
-            items = _measure_speech(section["datarc"], on_progress)
+    places = RunPlaces(paths=paths, work_dir=work, fold=1 if task.folds else None)
+    task.binding.bind(section, places)
+    bound = list(_paths_in(section))
+    for kind in kinds:
+        of_kind = [path for path in bound if path.is_relative_to(work / kind.folder)]
+        if kind.measure is not None:
+            items = kind.measure(section, on_progress)
         else:
-            items = sum(_count(kind, path) for path in of_kind)
-        what, unit = _KINDS[kind]
+            items = sum(map(kind.count, of_kind))
         path = Path(os.path.commonpath(of_kind))
         after = _states(path)
         is_new = any(before.get(file) != state for file, state in after.items())
-        yield Derived(what=what, unit=unit, items=items, path=path, is_new=is_new)
+        yield Derived(what=kind.what, unit=kind.unit, items=items, path=path, is_new=is_new)
 
 
 def _paths_in(section: Any) -> Iterator[Path]:
@@ -120,70 +110,3 @@ def _states(*places: Path) -> dict[Path, tuple[int, int]]:
         # A partial file is another process's, and may vanish.
         if path.suffix != ".partial" and path.is_file() and (status := path.stat())
     }
-
-
-def _measure_speech(datarc: dict[str, Any], on_progress: OnProgress) -> int:
-    """Let ASV list what it trains on, which writes the lengths; returns how many utterances."""
-    try:
-        from s3prl.downstream.sv_voxceleb1 import dataset
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"{(error.name or 's3prl').partition('.')[0]} is not installed, which ASV needs to cut "
-            f"silence from VoxCeleb1: {pip_line('run')}."
-        ) from None
-
-    with _counted(dataset, on_progress):
-        # As s3prl's ASV expert does.
-        listed = dataset.SpeakerVerifi_train(
-            vad_config=datarc["vad_config"],
-            key_list=["Voxceleb1"],
-            file_path=[Path(datarc["file_path"]) / "dev" / "wav"],
-            meta_data=datarc["train_meta_data"],
-            max_timestep=datarc["max_timestep"],
-        )
-    return len(listed.dataset)
-
-
-@contextmanager
-def _counted(dataset: ModuleType, on_progress: OnProgress) -> Iterator[None]:
-    """Report to ``on_progress`` what s3prl's module would draw a bar of."""
-    drawn = dataset.tqdm
-
-    class Counted:
-        @staticmethod
-        def tqdm(items: Any, *, total: int, **_shown: Any) -> Iterator[Any]:
-            for done, item in enumerate(items, start=1):
-                on_progress(done, total)
-                yield item
-
-    vars(dataset)["tqdm"] = Counted
-    try:
-        yield
-    finally:
-        vars(dataset)["tqdm"] = drawn
-
-
-def _count(kind: str, path: Path) -> int:
-    """How many items the derived files at ``path`` name."""
-    if kind == "length_buckets":
-        return sum(len(_lines(table)) - 1 for table in path.glob("*.csv"))
-    if kind == "folds":
-        # Each utterance is tested in one fold.
-        lists = path.glob("*/test_meta_data.json")
-        return sum(len(read_json(file, "a split that s3prl wrote")["meta_data"]) for file in lists)
-    return len(_lines(path / "wav.scp" if kind == "libri2mix" else path))
-
-
-def _lines(file: Path) -> list[str]:
-    return read_text(file).splitlines()
-
-
-_LENGTHS = "trimmed_lengths"
-# By the folder below the work folder: what it holds, and what is counted.
-_KINDS = {
-    "length_buckets": ("length buckets", "utterances"),
-    _LENGTHS: ("lengths without silence", "utterances"),
-    "dev_trials": ("verification trials over dev/wav", "pairs"),
-    "folds": ("folds", "utterances"),
-    "libri2mix": ("Kaldi folders with absolute paths", "recordings"),
-}

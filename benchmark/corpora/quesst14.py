@@ -12,7 +12,7 @@ et al., MediaEval 2014.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -22,9 +22,9 @@ from superbit.benchmark.corpora.audio import SAMPLE_RATE, read_header
 from superbit.benchmark.corpora.layout import (
     CorpusFile,
     CorpusFiles,
-    CorpusReport,
+    CorpusLayout,
+    Inspection,
     Problems,
-    SplitReport,
 )
 from superbit.benchmark.corpora.paths import Quesst14Paths
 from superbit.upstreams.errors import InputError
@@ -135,38 +135,21 @@ def files(section: Quesst14Paths) -> CorpusFiles:
     )
 
 
-def check(section: Quesst14Paths, *, batch_size: int | None = None) -> CorpusReport:
-    """What is there and what is wrong, from lists and headers; audio is not decoded.
-
-    Args:
-        batch_size: not used: nothing is trained.
-    """
-    problems = Problems()
+def _look(section: Quesst14Paths, found: Inspection) -> Iterable[str]:
+    problems = found.problems
     listed: dict[str, dict[str, Path]] = {}
-    splits = []
-    for name, expected in EXPECTED.items():
-        try:
-            existing_folder(section.root, "quesst14Database, which holds Audio and scoring")
-            listed[name] = _listed(section, name)
-        except InputError as error:
-            problems.add(f"list {name}", str(error))
-            continue
-        seconds = sum(
-            _seconds(_list_file(section, name), path, problems) for path in listed[name].values()
-        )
-        if not listed[name]:
-            problems.add(
-                f"list {name}", f"{_list_file(section, name)} lists no file of {LANGUAGE}."
-            )
-        splits.append(
-            SplitReport(
-                name=name,
-                utterances=len(listed[name]),
-                speakers=None,
-                hours=seconds / 3600,
-                expected_utterances=expected,
-            )
-        )
+
+    def read(name: str) -> dict[str, Path]:
+        existing_folder(section.root, "quesst14Database, which holds Audio and scoring")
+        return _listed(section, name)
+
+    for name, of_list in found.each_split(read):
+        listed[name] = of_list
+        source = _list_file(section, name)
+        seconds = sum(_seconds(source, path, problems) for path in of_list.values())
+        if not of_list:
+            problems.add(f"split {name}", f"{source} lists no file of {LANGUAGE}.")
+        found.add_split(name, utterances=len(of_list), speakers=None, seconds=seconds)
     notes = []
     for split in SPLITS:
         try:
@@ -181,15 +164,7 @@ def check(section: Quesst14Paths, *, batch_size: int | None = None) -> CorpusRep
             f"{split}: {sum(map(bool, held.values())):,} of {len(held):,} queries of all "
             f"languages occur in {len(every):,} documents"
         )
-    return CorpusReport(
-        corpus="quesst14",
-        title="QUESST 2014 (QbE)",
-        root=section.root,
-        splits=tuple(splits),
-        notes=tuple(notes),
-        problems=problems.sentences(),
-        published=PUBLISHED,
-    )
+    return notes
 
 
 def _known(split: str) -> str:
@@ -277,3 +252,13 @@ def _check_coverage(
                 f"{path} is not in the ground truth of {split}, "
                 f"{section.root / 'scoring' / f'groundtruth_quesst14_{split}'}; it should be.",
             )
+
+
+CORPUS = CorpusLayout(
+    name="quesst14",
+    title="QUESST 2014 (QbE)",
+    expected=EXPECTED,
+    files=files,
+    look=_look,
+    published=PUBLISHED,
+)

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from superbit.benchmark.corpora.audio import SAMPLE_RATE, read_header
 from superbit.benchmark.corpora.layout import (
     CorpusFile,
     CorpusFiles,
-    CorpusReport,
+    CorpusLayout,
+    Inspection,
     Problems,
-    SplitReport,
+    seconds_of,
 )
 from superbit.benchmark.corpora.paths import SpeechCommandsPaths
 from superbit.upstreams.errors import InputError
@@ -88,13 +90,8 @@ def files(section: SpeechCommandsPaths) -> CorpusFiles:
     return CorpusFiles(audio=audio)
 
 
-def check(section: SpeechCommandsPaths, *, batch_size: int | None = None) -> CorpusReport:
-    """What is there and what is wrong, from folders and headers; audio is not decoded.
-
-    Args:
-        batch_size: items a training batch; s3prl's loop never ends on a smaller training split.
-    """
-    problems = Problems()
+def _look(section: SpeechCommandsPaths, found: Inspection) -> Iterable[str]:
+    problems = found.problems
     try:
         words, noise = _training_audio(section)
         test = _test_audio(section)
@@ -108,37 +105,24 @@ def check(section: SpeechCommandsPaths, *, batch_size: int | None = None) -> Cor
         "dev": [f for f in words if split_of(f.path.name) == "dev"] + list(noise),
         "test": list(test),
     }
-    splits = []
     for name, of_split in items.items():
         speakers = {speaker_of(f.path.name) for f in of_split if f not in noise}
-        splits.append(
-            SplitReport(
-                name=name,
-                utterances=len(of_split),
-                # File names of the test do not tell the speaker.
-                speakers=None if name == "test" else len(speakers),
-                hours=sum(samples[file.key] for file in of_split) / SAMPLE_RATE / 3600,
-                expected_utterances=EXPECTED[name],
-            )
+        found.add_split(
+            name,
+            utterances=len(of_split),
+            # File names of the test do not tell the speaker.
+            speakers=None if name == "test" else len(speakers),
+            seconds=seconds_of(sum(samples[file.key] for file in of_split)),
         )
         if words or test:
             _check_classes(section, name, of_split, problems)
-    if words and batch_size is not None and splits[0].utterances < batch_size:
-        problems.small_batch(
-            f"{section.root} has {splits[0].utterances} training items", batch_size=batch_size
-        )
+    if words:
+        # s3prl's loop never ends on less than a batch.
+        found.require_batch(str(section.root), len(items["train"]), "training items")
     folders = {file.key.split("/")[1] for file in words}
-    return CorpusReport(
-        corpus="speech_commands",
-        title="Speech Commands v0.01 (KS)",
-        root=section.root,
-        splits=tuple(splits),
-        notes=(
-            f"{len(folders)} words, {len(words):,} files of words in root (SUPERB: 30, 64,721)",
-            f"{len(noise)} background noises, in train and dev as the silence class (SUPERB: 6)",
-        ),
-        problems=problems.sentences(),
-        published=PUBLISHED,
+    return (
+        f"{len(folders)} words, {len(words):,} files of words in root (SUPERB: 30, 64,721)",
+        f"{len(noise)} background noises, in train and dev as the silence class (SUPERB: 6)",
     )
 
 
@@ -223,3 +207,13 @@ def _check_classes(
             f"{root} has no item of the class {class_name!r} in the split {split}; every one of "
             "the 12 classes should have some.",
         )
+
+
+CORPUS = CorpusLayout(
+    name="speech_commands",
+    title="Speech Commands v0.01 (KS)",
+    expected=EXPECTED,
+    files=files,
+    look=_look,
+    published=PUBLISHED,
+)

@@ -8,23 +8,28 @@ et al., Interspeech 2021), tasks SID and ASV; corpus: Nagrani et al., Interspeec
 
 from __future__ import annotations
 
+import hashlib
 import os
+import random
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from superbit.benchmark.corpora.audio import SAMPLE_RATE, read_header
+from superbit.benchmark.corpora.audio import read_header
 from superbit.benchmark.corpora.layout import (
     CorpusFile,
     CorpusFiles,
-    CorpusReport,
+    CorpusLayout,
+    Inspection,
     Problems,
-    SplitReport,
+    refuse,
+    seconds_of,
 )
 from superbit.benchmark.corpora.paths import VoxCeleb1Paths
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.files import existing_folder, read_text
+from superbit.upstreams.files import existing_folder, read_text, write_text
 from superbit.upstreams.visible import is_hidden
 
 IDENTIFICATION = ("train", "dev", "test")
@@ -52,6 +57,9 @@ PUBLISHED = (
     ),
 )
 _PARTS = ("dev", "test")
+_MOST_DEV_TRIALS = 2_000
+# Raised when the same corpus would get other trials.
+_DEV_TRIALS_SEED = 1
 _FIRST_SPEAKER = 10_001
 _SPLIT_OF_NUMBER = {"1": "train", "2": "dev", "3": "test"}
 _FILE = re.compile(r"id(\d{5})/[^/]+/[^/]+\.wav")
@@ -77,7 +85,7 @@ def identification_split(section: VoxCeleb1Paths) -> dict[str, tuple[str, ...]]:
         InputError: a line is malformed or names a speaker outside id10001 to id11251, or a split
             is empty.
     """
-    return _read_split(section, _raise)
+    return _read_split(section, refuse)
 
 
 def trials(section: VoxCeleb1Paths) -> tuple[Trial, ...]:
@@ -86,7 +94,7 @@ def trials(section: VoxCeleb1Paths) -> tuple[Trial, ...]:
     Raises:
         InputError: a line is malformed, or trials of the same or of different speakers lack.
     """
-    return _read_trials(section, _raise)
+    return _read_trials(section, refuse)
 
 
 def files(section: VoxCeleb1Paths) -> CorpusFiles:
@@ -99,7 +107,7 @@ def files(section: VoxCeleb1Paths) -> CorpusFiles:
             they name a file that is not there.
     """
     return CorpusFiles(
-        audio=_audio(section, _read_split(section, _raise), _read_trials(section, _raise), _raise),
+        audio=_audio(section, _read_split(section, refuse), _read_trials(section, refuse), refuse),
         text=(
             CorpusFile(key="identification_split", path=section.identification_split),
             CorpusFile(key="trials", path=section.trials),
@@ -132,13 +140,8 @@ def files_of_part(section: VoxCeleb1Paths, part: str) -> dict[str, CorpusFile]:
     return found
 
 
-def check(section: VoxCeleb1Paths, *, batch_size: int | None = None) -> CorpusReport:
-    """What is there and what is wrong, from folders, headers and lists; audio is not decoded.
-
-    Args:
-        batch_size: items a training batch; a smaller training split is a problem.
-    """
-    problems = Problems()
+def _look(section: VoxCeleb1Paths, found: Inspection) -> Iterable[str]:
+    problems = found.problems
     identification: Mapping[str, tuple[str, ...]] = {}
     of_trials: tuple[Trial, ...] = ()
     audio: dict[str, tuple[CorpusFile, ...]] = {}
@@ -154,40 +157,22 @@ def check(section: VoxCeleb1Paths, *, batch_size: int | None = None) -> CorpusRe
             samples[file.key] = read_header(file.path).samples
         except InputError as error:
             problems.add("audio", str(error))
-    splits = tuple(
-        SplitReport(
-            name=name,
+    for name, of_split in audio.items():
+        found.add_split(
+            name,
             utterances=len(of_split),
             speakers=len({_speaker(file) for file in of_split}),
-            hours=sum(samples.get(file.key, 0) for file in of_split) / SAMPLE_RATE / 3600,
-            expected_utterances=EXPECTED[name],
+            seconds=seconds_of(sum(samples.get(file.key, 0) for file in of_split)),
         )
-        for name, of_split in audio.items()
-    )
     if audio:
         _check_speakers(section, audio, problems)
         training = min(len(audio["train"]), len(audio[VERIFICATION_DEV]))
-        if batch_size is not None and training < batch_size:
-            problems.small_batch(
-                f"{section.root} has {training} training items", batch_size=batch_size
-            )
+        found.require_batch(str(section.root), training, "training items")
     speakers = {_speaker(file) for split in audio.values() for file in split}
-    return CorpusReport(
-        corpus="voxceleb1",
-        title="VoxCeleb1 (SID, ASV)",
-        root=section.root,
-        splits=splits,
-        notes=(
-            f"{len(speakers):,} speakers (SUPERB: {SPEAKERS:,})",
-            f"{len(of_trials):,} trials (SUPERB: {EXPECTED_TRIALS:,})",
-        ),
-        problems=problems.sentences(),
-        published=PUBLISHED,
+    return (
+        f"{len(speakers):,} speakers (SUPERB: {SPEAKERS:,})",
+        f"{len(of_trials):,} trials (SUPERB: {EXPECTED_TRIALS:,})",
     )
-
-
-def _raise(_kind: str, sentence: str) -> None:
-    raise InputError(sentence)
 
 
 def _read_split(
@@ -311,3 +296,61 @@ def _check_speakers(
             f"{section.root} has {speaker} in dev/wav and in the trials on test/wav; no speaker "
             "should be in both.",
         )
+
+
+def dev_trials(section: VoxCeleb1Paths, work_dir: str | os.PathLike[str]) -> Path:
+    """Write trials over the speakers of ``dev/wav``: s3prl's verification wants some to start.
+
+    Half of them are of the same speaker, at most 2,000 in all, drawn by a fixed seed: the same
+    files give the same trials. Lines ``0|1 a.wav b.wav``, relative to ``dev/wav``. The corpus
+    itself is never written to.
+
+    Args:
+        work_dir: a folder of ours.
+
+    Raises:
+        InputError: ``dev/wav`` is missing, or has not two speakers, one of them with two files.
+    """
+    of_speaker: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(files_of_part(section, "dev")):
+        of_speaker[name.split("/")[0]].append(name)
+    number = min(_MOST_DEV_TRIALS // 2, *_pairs([len(names) for names in of_speaker.values()]))
+    if number == 0:
+        raise InputError(
+            f"{section.root / 'dev' / 'wav'} gives no trials: it should have two speakers or more "
+            "with two files or more."
+        )
+    draw = random.Random(_DEV_TRIALS_SEED)
+    several = [names for names in of_speaker.values() if len(names) > 1]
+    everyone = list(of_speaker.values())
+    drawn: dict[Trial, None] = {}
+    while len(drawn) < number:
+        drawn[Trial(True, *sorted(draw.sample(draw.choice(several), 2)))] = None
+    while len(drawn) < 2 * number:
+        pair = sorted(draw.choice(names) for names in draw.sample(everyone, 2))
+        drawn[Trial(False, *pair)] = None
+    lines = [f"{int(trial.same)} {trial.first} {trial.second}\n" for trial in drawn]
+    draw.shuffle(lines)
+    text = "".join(lines)
+    name = hashlib.sha256(text.encode()).hexdigest()[:16]
+    path = Path(work_dir) / "dev_trials" / f"voxceleb1-{name}.txt"
+    if not path.is_file():
+        write_text(path, text)
+    return path
+
+
+def _pairs(files_of_speakers: list[int]) -> tuple[int, int]:
+    """(pairs of files of one speaker, pairs of files of two speakers)."""
+    same = sum(count * (count - 1) // 2 for count in files_of_speakers)
+    every = sum(files_of_speakers)
+    return same, every * (every - 1) // 2 - same
+
+
+CORPUS = CorpusLayout(
+    name="voxceleb1",
+    title="VoxCeleb1 (SID, ASV)",
+    expected=EXPECTED,
+    files=files,
+    look=_look,
+    published=PUBLISHED,
+)

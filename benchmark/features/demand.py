@@ -1,4 +1,7 @@
-"""What a task will ask an upstream for: found by walking through the task's own datasets."""
+"""What a task will ask an upstream for: found by walking through the task's own datasets.
+
+Where SUPERB's corpora are not at hand, their sizes say it (``assumed_need``).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import copy
 import json
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,9 +22,9 @@ from superbit.benchmark.features.waves import (
     wave_key,
 )
 from superbit.benchmark.running import heads
-from superbit.benchmark.tasks.bindings import BINDINGS, Places
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.configs import total_steps
+from superbit.benchmark.tasks.task import RunPlaces
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.files import read_json, write_text
 from superbit.upstreams.rng import rng_state, set_rng_state
@@ -63,6 +66,35 @@ class Demand:
         return self.training_draws * (1 - self.drawn_share) + self.evaluation_draws
 
 
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """What all waiting runs of one task ask one upstream for, in numbers.
+
+    Attributes:
+        audio: names the audio; two needs of one name and kind share every waveform.
+        waveforms: that can be stored, ``seconds`` of audio together.
+        present: of those, already stored.
+        missing: (waveforms, seconds) to compute, besides what an earlier need computes.
+        drawn: files that are cropped at random; ``drawn_share`` of training draws.
+        training_draws: of all runs; ``evaluation_draws`` likewise.
+        draw_seconds: mean length of a training draw.
+    """
+
+    upstream: str
+    task: str
+    kind: Kind
+    audio: str
+    waveforms: int
+    seconds: float
+    present: int = 0
+    missing: tuple[int, float] = (0, 0.0)
+    drawn: int = 0
+    drawn_share: float = 0.0
+    training_draws: int = 0
+    evaluation_draws: int = 0
+    draw_seconds: float
+
+
 def kind_of(task: str, config: dict[str, Any]) -> Kind:
     """Whether a task's head needs frames or only their mean.
 
@@ -70,7 +102,7 @@ def kind_of(task: str, config: dict[str, Any]) -> Kind:
     non-linear comes before.
     """
     head = config["downstream_expert"].get("modelrc", {})
-    if TASKS[task].name in ("KS", "SID", "IC", "ER") and head.get("select") == "UtteranceLevel":
+    if TASKS[task].audio.head_may_average and head.get("select") == "UtteranceLevel":
         level = head.get("UtteranceLevel") or {}
         if level.get("pooling", "MeanPooling") == "MeanPooling" and not level.get("pre_net"):
             return "pooled"
@@ -81,22 +113,22 @@ def find_demand(
     task: str,
     config: dict[str, Any],
     *,
-    places: Places,
+    places: RunPlaces,
     files: KnownFiles,
     rate: float,
-    lengths: Lengths,
+    lengths: KnownLengths,
     on_item: Callable[[], None] = lambda: None,
 ) -> Demand:
     """Walk through every split of a task that a run reads; the global generators stay as they are.
 
     Args:
-        rate: samples a frame; SD cuts its chunks by it.
+        rate: samples a frame; some tasks cut their chunks by it.
         lengths: remembers what had to be decoded to be measured.
         on_item: called after each item.
     """
     before = rng_state()
     config = copy.deepcopy(config)
-    binding = BINDINGS[task]
+    binding = TASKS[task].binding
     binding.bind(config["downstream_expert"], places)
     collector = _Collector(files, lengths)
     shares: list[float] = []
@@ -133,8 +165,8 @@ def find_demand(
     )
 
 
-class Lengths:
-    """Lengths that only decoding tells (silence trimmed, audio resampled), kept in a file."""
+class KnownLengths:
+    """KnownLengths that only decoding tells (silence trimmed, audio resampled), kept in a file."""
 
     def __init__(self, file: Path) -> None:
         self._file, self._changed = file, False
@@ -158,7 +190,7 @@ class Lengths:
 class _Collector:
     """Answers a task's datasets with names and writes down which were cut."""
 
-    def __init__(self, files: KnownFiles, lengths: Lengths) -> None:
+    def __init__(self, files: KnownFiles, lengths: KnownLengths) -> None:
         self._files, self._lengths = files, lengths
         self.waves: dict[str, Wave] = {}
         self.cut: set[str] = set()
@@ -208,7 +240,7 @@ def _items(dataset: Any, loader: Any, on_item: Callable[[], None]) -> Iterator[A
 
 
 def _weights(loader: Any, cut: list[bool]) -> list[float]:
-    """How much of all draws each item that is cut has: KS draws by weight, others evenly."""
+    """How much of all draws each item that is cut has, where the sampler weighs them or not."""
     weights = getattr(loader.dataset, "sample_weights", None) or [1.0] * len(cut)
     return [w / sum(weights) for w, is_cut in zip(weights, cut, strict=True) if is_cut]
 
@@ -218,7 +250,7 @@ def splits_read(task: str, config: dict[str, Any]) -> Iterator[tuple[str, int]]:
     if "runner" not in config:
         yield from (("dev", 1), ("test", 1))
         return
-    runner, test = config["runner"], BINDINGS[task].test
+    runner, test = config["runner"], TASKS[task].binding.test
     yield "train", 0
     in_training = runner["total_steps"] // runner["eval_step"]
     tests = runner["total_steps"] // runner["test_step"] if runner.get("test_step") else 1
@@ -233,9 +265,86 @@ def training_draws(task: str, config: dict[str, Any]) -> int:
     """Utterances that the training of one run asks for."""
     if "runner" not in config:
         return 0
-    size: Any = config["downstream_expert"]
-    for key in BINDINGS[task].batch:
-        size = size[key]
-    # ASR halves its batches.
-    size = size // 2 if task == "ASR" and size > 1 else size
-    return total_steps(config) * int(config["runner"]["gradient_accumulate_steps"]) * int(size)
+    binding = TASKS[task].binding
+    size = max(1, binding.batch_size(config["downstream_expert"]) // binding.batch_divisor)
+    return total_steps(config) * int(config["runner"]["gradient_accumulate_steps"]) * size
+
+
+def need_of(
+    demand: Demand,
+    *,
+    upstream: str,
+    audio: str,
+    runs: int,
+    present: int,
+    missing: tuple[int, float],
+) -> Need:
+    """Put a walked-through demand into numbers, for ``runs`` runs of it, folds included."""
+    waveforms = len(demand.waves)
+    seconds = sum(wave.seconds for wave in demand.waves.values())
+    return Need(
+        upstream=upstream,
+        task=demand.task,
+        kind=demand.kind,
+        audio=audio,
+        waveforms=waveforms,
+        seconds=seconds,
+        present=present,
+        missing=missing,
+        drawn=demand.drawn,
+        drawn_share=demand.drawn_share,
+        training_draws=demand.training_draws * runs,
+        evaluation_draws=demand.evaluation_draws * runs,
+        draw_seconds=seconds / waveforms if waveforms else 0.0,
+    )
+
+
+def assumed_need(task: str, config: dict[str, Any], *, upstream: str, runs: int) -> Need:
+    """What runs of a task on SUPERB's corpora ask for, with nothing stored yet."""
+    audio = TASKS[task].audio
+    train, train_hours = audio.splits.get("train", (0, 0.0))
+    crops = audio.crops
+    share = crops.share if crops else 0.0
+    # Short utterances are stored whole; the long ones only as crops, which are live.
+    cropped = share if crops and crops.files is None else 0.0
+    long_hours = cropped * train * crops.seconds / 3600 if crops else 0.0
+    evaluations = {
+        split: (count, *audio.splits[split])
+        for split, count in splits_read(task, config)
+        if split != "train" and split in audio.splits
+    }
+    if audio.evaluated_once is not None:
+        evaluated = [audio.evaluated_once]
+    else:
+        evaluated = [(size, hours) for _, size, hours in evaluations.values()]
+    whole = round(train * (1 - cropped))
+    waveforms = whole + sum(count for count, _ in evaluated)
+    seconds = 3600 * (train_hours - long_hours + sum(hours for _, hours in evaluated))
+    short = (train_hours - long_hours) * 3600 / max(1, whole)
+    crop_seconds = cropped * crops.crop_seconds if crops else 0.0
+    return Need(
+        upstream=upstream,
+        task=task,
+        kind=kind_of(task, config),
+        audio=audio.shared or task,
+        waveforms=waveforms,
+        seconds=seconds,
+        missing=(waveforms, seconds),
+        drawn=round(cropped * train) if crops is None or crops.files is None else crops.files,
+        drawn_share=share,
+        training_draws=training_draws(task, config) * runs,
+        evaluation_draws=runs * sum(count * size for count, size, _ in evaluations.values()),
+        draw_seconds=(1 - cropped) * short + crop_seconds if train else 0.0,
+    )
+
+
+def shared_once(needs: list[Need]) -> list[Need]:
+    """Let the first need of some audio compute it, and the others find it stored."""
+    seen: set[tuple[str, str, str]] = set()
+    found = []
+    for need in needs:
+        name = need.upstream, need.audio, need.kind
+        shared = replace(need, present=need.waveforms, missing=(0, 0.0))
+        found.append(shared if name in seen else need)
+        seen.add(name)
+    return found

@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from superbit.benchmark.features.cache import CacheSettings, locked, note_upstream
 from superbit.benchmark.features.source import UpstreamFeatures
 from superbit.benchmark.features.store import (
     CacheError,
+    CacheSettings,
     Features,
     folder_bytes,
+    locked,
+    note_upstream,
     remove_leftovers,
     said_of_cache,
     write_shard,

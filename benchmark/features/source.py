@@ -75,7 +75,7 @@ class UpstreamFeatures:
         return found
 
 
-class FeatureSource:
+class FeatureReader:
     """Reads a batch's features from a store and computes what the store lacks.
 
     Args:
@@ -258,7 +258,7 @@ class Ahead:
         source: computes them.
     """
 
-    def __init__(self, batches: Iterator[Any], source: FeatureSource) -> None:
+    def __init__(self, batches: Iterator[Any], source: FeatureReader) -> None:
         self._batches, self._source = batches, source
         self._group: list[Any] = []
         self._passed = 0

@@ -1,5 +1,8 @@
 """Features on disk: shards that are written whole or not at all, and checked when they are read.
 
+``CACHE/UPSTREAM-HASH/{pooled-float32, frames-float16}/`` holds shards; ``upstream.json`` beside
+them is what the hash is of: everything that can change a feature.
+
 A shard is a file of raw numbers beside an index in JSON, which is written last and makes it count.
 Every entry has a checksum, compared when a process first reads it, and the index has one of its
 own. A damaged entry is as good as absent: its reader computes it anew and :meth:`FeatureStore.put`
@@ -10,22 +13,32 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
+import re
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from superbit.benchmark.records.schema import canonical_json
+from superbit.upstreams import files
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.files import PARTIAL, replaced
+from superbit.upstreams.quantization.policy import Policy
 
+if TYPE_CHECKING:
+    from superbit.upstreams.registry import LoadedUpstream
+
+Precision = Literal["float16", "float32"]
+PRECISIONS: tuple[Precision, ...] = ("float16", "float32")
 _VERSION = 1
 _INDEX, _DATA = ".json", ".bin"
 
@@ -232,3 +245,155 @@ def _size(file: Path) -> int:
         return file.stat().st_size if file.is_file() else 0
     except OSError:
         return 0
+
+
+# --- whose features a folder holds ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheSettings:
+    """What the user wants stored.
+
+    Attributes:
+        folder: of all features.
+        budget_bytes: what a plan may fill in ``folder``, with what is there already; ``None``: no
+            limit. Two sweeps that plan at once do not see each other's.
+        precision: of frames; means over time are always float32.
+        any_upstream: also features of upstreams whose output depends on the batch.
+    """
+
+    folder: Path
+    budget_bytes: int | None = None
+    precision: Precision = "float16"
+    any_upstream: bool = False
+
+    def upstream_folder(self, upstream: LoadedUpstream) -> Path:
+        """Where one upstream's features are."""
+        identity = upstream_identity(upstream)
+        digest = hashlib.sha256(canonical_json(identity).encode()).hexdigest()
+        slug = re.sub(r"[^A-Za-z0-9._=-]+", "-", str(upstream.spec)).strip("-.")[-40:]
+        if upstream.entry.ours:  # two names of one model share its features
+            slug = str(_config(upstream)["encoder"])
+        return self.folder / f"{slug}-{digest[:16]}"
+
+    def dtype(self, kind: str) -> Precision:
+        """Number type of one kind of features."""
+        return "float32" if kind == "pooled" else self.precision
+
+    def store(self, upstream: LoadedUpstream, kind: str) -> FeatureStore:
+        """Open the store of one kind of features of an upstream; it may be empty."""
+        folder = self.upstream_folder(upstream) / f"{kind}-{self.dtype(kind)}"
+        return FeatureStore(folder, dtype=self.dtype(kind))
+
+
+def cache_settings(
+    *,
+    results: Path,
+    folder: Path | None,
+    none: bool,
+    budget: str | None,
+    precision: Precision,
+    any_upstream: bool,
+) -> CacheSettings | None:
+    """Return what is wanted stored, ``None`` for nothing, from the options that say it.
+
+    Raises:
+        InputError: a budget that is no size, or options that have no effect together.
+    """
+    given = {"dir": folder, "budget": budget, "any-upstream": any_upstream or None}
+    for name, value in given.items():
+        if none and value is not None:
+            raise InputError(
+                f"--cache-{name} has no effect with --no-cache: leave one of them out."
+            )
+    if none:
+        return None
+    return CacheSettings(
+        folder=folder or results / "work" / "features",
+        budget_bytes=None if budget is None else parse_size(budget, option="--cache-budget"),
+        precision=precision,
+        any_upstream=any_upstream,
+    )
+
+
+def upstream_identity(upstream: LoadedUpstream) -> dict[str, Any]:
+    """Everything of an upstream that can change a feature, as JSON."""
+    if upstream.entry.ours:
+        # Weights and config (padding included) say it all, under whatever name or path.
+        what: dict[str, Any] = {"config": _config(upstream)}
+    else:
+        what = {"spec": str(upstream.spec), "origin": upstream.entry.origin}
+        if upstream.entry.origin == "s3prl":
+            what["s3prl"] = metadata.version("s3prl")
+    # how many bits is not in the weights, and a policy's file may change under its name
+    policy = getattr(getattr(upstream.expert, "model", None), "policy", None)
+    if isinstance(policy, Policy):
+        what["policy"] = policy.to_dict()
+    said = upstream.further.fields()
+    if upstream.entry.ours:
+        said["upstream_config_sha256"] = None  # "config" and "policy" say it
+    return {
+        "weights_sha256": upstream.weights_sha256,
+        "revision": upstream.entry.revision,
+        **what,
+        **{name: value for name, value in said.items() if value is not None},
+    }
+
+
+def parse_size(text: str, *, option: str) -> int:
+    """Bytes of ``200GB``, ``500 MB``, ``1.5TB`` or a plain number.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)B?\s*", text, re.IGNORECASE)
+    if match is None:
+        raise InputError(f"{option}: {text!r} is no size: write it like 200GB or 500MB.")
+    return int(float(match[1]) * 1000 ** " kmgt".index(match[2].lower() or " "))
+
+
+def _config(upstream: LoadedUpstream) -> dict[str, Any]:
+    model: Any = upstream.expert.model
+    return dict(model.config.to_dict())
+
+
+def note_upstream(folder: Path, upstream: LoadedUpstream) -> None:
+    """Write what a folder's features are of, for people and for ``superbit cache ls``."""
+    file = folder / "upstream.json"
+    if not file.exists():
+        described = {"upstream": str(upstream.spec), **upstream_identity(upstream)}
+        files.write_text(file, json.dumps(described, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, stop: Callable[[], bool]) -> Iterator[bool]:
+    """Keep an upstream's folder to one extraction; others wait. Gives False where ``stop`` ended
+    the waiting."""
+    # Beside the folder: ``cache prune`` deletes it whole while it holds the lock.
+    lock = folder.with_name(f".{folder.name}.lock")
+    with contextlib.ExitStack() as held:
+        with said_of_cache(folder):
+            ours = held.enter_context(files.locked(lock, stop=stop))
+        yield ours
+
+
+def cached_folders(cache: Path) -> list[tuple[Path, str, int, float]]:
+    """(folder, upstream, bytes, time of the last write) of every upstream with features."""
+    found = []
+    for note in sorted(cache.glob("*/upstream.json")):
+        try:
+            name = str(files.read_json(note, "a note of features")["upstream"])
+        except (InputError, KeyError, TypeError):
+            name = "?"
+        newest = max((file.stat().st_mtime for file in note.parent.rglob("*")), default=0.0)
+        found.append((note.parent, name, folder_bytes(note.parent), newest))
+    return found
+
+
+def size_text(size: float) -> str:
+    """Bytes in decimal units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} TB"

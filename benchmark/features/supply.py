@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from superbit.benchmark.features.cache import CacheSettings
-from superbit.benchmark.features.decisions import Cost, Need
-from superbit.benchmark.features.demand import Kind
+from superbit.benchmark.features.costs import Cost
+from superbit.benchmark.features.demand import Kind, Need
 from superbit.benchmark.features.extraction import Shape, Workers, extract, is_over_budget
 from superbit.benchmark.features.planning import FeaturePlan
-from superbit.benchmark.features.source import FeatureSource, UpstreamFeatures
-from superbit.benchmark.features.store import CacheError
+from superbit.benchmark.features.source import FeatureReader, UpstreamFeatures
+from superbit.benchmark.features.store import CacheError, CacheSettings
 from superbit.benchmark.features.waves import KnownFiles
 from superbit.benchmark.running.candidate import InterruptedRun
 from superbit.upstreams.errors import one_line
@@ -30,7 +29,7 @@ _SECONDS_WORTH_PROCESSES = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureUse:
-    """Leave for the runs of one task to read one upstream's features."""
+    """Permission for the runs of one task to read one upstream's features."""
 
     settings: CacheSettings
     kind: Kind
@@ -38,11 +37,11 @@ class FeatureUse:
 
     def open(
         self, upstream: LoadedUpstream, *, work_dir: Path, device: str
-    ) -> Callable[[nn.Module, float], FeatureSource]:
+    ) -> Callable[[nn.Module, float], FeatureReader]:
         """Return what :class:`Experiment` asks for its source of features."""
 
-        def source(expert: nn.Module, rate: float) -> FeatureSource:
-            return FeatureSource(
+        def source(expert: nn.Module, rate: float) -> FeatureReader:
+            return FeatureReader(
                 self.settings.store(upstream, self.kind),
                 files=KnownFiles(work_dir),
                 upstream=UpstreamFeatures(
@@ -54,7 +53,7 @@ class FeatureUse:
 
         return source
 
-    def describe(self, source: FeatureSource) -> dict[str, Any]:
+    def describe(self, source: FeatureReader) -> dict[str, Any]:
         """Return what a record says of the features it was made of."""
         deviation = self.cost.deviation
         return {

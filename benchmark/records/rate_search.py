@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Literal
 
 from superbit.benchmark.records.schema import (
     RateSearch,
@@ -20,32 +19,8 @@ from superbit.benchmark.records.schema import (
     canonical_json,
 )
 from superbit.benchmark.tasks.catalog import TASKS
+from superbit.benchmark.tasks.task import RateRule
 from superbit.upstreams.spec import typed
-
-
-@dataclass(frozen=True, kw_only=True)
-class RateRule:
-    """What the candidates of a task are compared by.
-
-    Attributes:
-        words: the same for people to read.
-        split: that decides.
-        higher_is_better: of the score; ``None`` where it is the task's own metric.
-    """
-
-    words: str
-    split: Literal["dev", "test"] = "dev"
-    higher_is_better: bool | None = None
-
-
-# By protocol. ASV has no held-out speakers besides those of the test: every speaker of its
-# development part is trained on.
-RULES: dict[str, RateRule] = {
-    "best on dev": RateRule(words="best on dev"),
-    "mean of 5 folds": RateRule(words="one rate for all folds, best mean on dev"),
-    "lowest test DER": RateRule(words="best frame accuracy on dev", higher_is_better=True),
-    "lowest test EER": RateRule(words="lowest test EER", split="test"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +65,18 @@ def declared_by(identities: Iterable[RunIdentity]) -> DeclaredSearch:
     return DeclaredSearch(identity=runs[0].without_rate, rates=rates)
 
 
+def _rule(task: str) -> RateRule:
+    rule = TASKS[task].rates
+    if rule is None:
+        raise ValueError(f"{task} trains nothing: it has no learning rates to compare")
+    return rule
+
+
 def score_of(record: RunRecord) -> float | None:
     """What a record's rate is compared by: the score on dev of the weights that were tested."""
     if record.status != "done" or record.diverged is not None:
         return None
-    if RULES[TASKS[record.identity.task].protocol].split == "test":
+    if _rule(record.identity.task).split == "test":
         return record.value
     selection = record.selection
     step = selection.step if selection and selection.checkpoint == "best" else None
@@ -110,7 +92,7 @@ def search_among(task: str, candidates: Sequence[Tried]) -> RateSearch:
     A rate that diverged, or has no score, is never chosen.
     """
     spec = TASKS[task]
-    rule = RULES[spec.protocol]
+    rule = _rule(task)
     higher = spec.higher_is_better if rule.higher_is_better is None else rule.higher_is_better
     sign = -1.0 if higher else 1.0
     ranked = sorted(
@@ -119,7 +101,7 @@ def search_among(task: str, candidates: Sequence[Tried]) -> RateSearch:
         if each.score is not None and each.diverged is None
     )
     return RateSearch(
-        rule=rule.words,
+        rule=rule.description,
         selected_on=rule.split,
         tried=sorted(candidates, key=lambda each: each.learning_rate),
         chosen=ranked[0][1] if ranked else None,

@@ -18,14 +18,14 @@ from functools import cached_property
 from typing import Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
+    Field,
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
     model_validator,
 )
 
+from superbit.benchmark.records.measured import Chance, Frozen, Interval, Point, Selection
 from superbit.benchmark.records.provenance import Provenance
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.errors import InputError
@@ -96,11 +96,7 @@ def _require_json(value: Any, where: str) -> None:
         raise ValueError(f"{where} is a {type(value).__name__}, which JSON cannot hold")
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class RunIdentity(_Frozen):
+class RunIdentity(Frozen):
     """Everything that can change a run's number. One field differs: another run."""
 
     # canonical upstream spec, e.g. "vanilla_nano+untrained"
@@ -255,31 +251,7 @@ def _sha256_of(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical_json(held).encode()).hexdigest()
 
 
-class Selection(_Frozen):
-    """Which of a run's models was scored on the test set, and how it was chosen."""
-
-    # in words, e.g. "best on dev" or "lowest test EER of ten checkpoints"
-    rule: str
-    # the split that decided; None where nothing was chosen
-    selected_on: Literal["dev", "test"] | None = None
-    # optimizer steps the chosen model had taken
-    step: int | None = None
-    # its score on that split, in s3prl's unit
-    score: float | None = None
-    # the best checkpoint, or the last one where a best one never appeared
-    checkpoint: Literal["best", "last"] | None = None
-
-
-class Point(_Frozen):
-    """One evaluation on dev while training."""
-
-    # optimizer steps before it
-    step: int
-    # the metric that selects, in the table's unit (SD: frame accuracy as a fraction)
-    score: float
-
-
-class Tried(_Frozen):
+class Tried(Frozen):
     """One learning rate of a search."""
 
     learning_rate: float
@@ -289,7 +261,7 @@ class Tried(_Frozen):
     diverged: int | None = None
 
 
-class RateSearch(_Frozen):
+class RateSearch(Frozen):
     """The learning rates that were tried, and which of them counts."""
 
     # in words, what the rates are compared by
@@ -302,34 +274,7 @@ class RateSearch(_Frozen):
     chosen: float | None = None
 
 
-class Interval(_Frozen):
-    """Confidence interval of `value`, in the unit of `value`."""
-
-    low: float
-    high: float
-    # confidence level as a fraction, e.g. 0.95
-    level: float
-    # in words, e.g. "Wilson score" or "BCa bootstrap over utterances"
-    method: str
-    # number of bootstrap resamples; None for a closed form
-    resamples: int | None = None
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Interval:
-        if self.low > self.high:
-            raise ValueError(f"low {self.low} is above high {self.high}")
-        return self
-
-
-class Chance(_Frozen):
-    """What an answer that is the same for every test item reaches, in the unit of `value`."""
-
-    value: float
-    # in words, e.g. "the most frequent label"
-    method: str
-
-
-class Items(_Frozen):
+class Items(Frozen):
     """The per-item sidecar: one JSON line a test item, gzip-compressed."""
 
     # file name, beside the record
@@ -342,7 +287,7 @@ class Items(_Frozen):
     expected: int | None = None
 
 
-class Corpus(_Frozen):
+class Corpus(Frozen):
     """What the run was trained and tested on."""
 
     # key of the corpus in a paths file, e.g. "librispeech"
@@ -357,7 +302,7 @@ class Corpus(_Frozen):
     label: str | None = None
 
 
-class RunRecord(_Frozen):
+class RunRecord(Frozen):
     """One run, as its JSON file holds it."""
 
     # version of this layout
@@ -377,7 +322,7 @@ class RunRecord(_Frozen):
     # the task's metric on the test set, in the table's unit (KS: accuracy in %)
     value: float | None = None
     # all numbers as s3prl gives them, e.g. {"test-acc": 0.931}
-    metrics: dict[str, float] = {}
+    metrics: dict[str, float] = Field(default_factory=dict)
     # confidence interval of `value`
     interval: Interval | None = None
     # what an answer without listening reaches on these test items; None: not written, see chance.py
@@ -387,7 +332,7 @@ class RunRecord(_Frozen):
     # which model was tested, and how it was chosen
     selection: Selection | None = None
     # the metric that selects, at each evaluation on dev
-    curve: list[Point] = []
+    curve: list[Point] = Field(default_factory=list)
     # the step since which every loss or gradient was NaN or infinite; None: it did not diverge
     diverged: int | None = None
     # the learning rates that were tried side by side with this run's; None for a run alone

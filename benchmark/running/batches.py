@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from superbit.benchmark.features.mixing import WeightedSums
-from superbit.benchmark.features.source import Ahead, FeatureSource
+from superbit.benchmark.features.source import Ahead, FeatureReader
 from superbit.benchmark.running import heads
-from superbit.benchmark.running.candidate import Progress
+from superbit.benchmark.running.candidate import TrainingPosition
 from superbit.upstreams.contract.blame import not_finite
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.rng import rng_state, set_rng_state
 
 
-class Batches:
+class ExpertBatches:
     """Reads the splits of one expert.
 
     Args:
@@ -29,19 +29,19 @@ class Batches:
         limit: at most so many batches or trials an evaluation.
     """
 
-    def __init__(self, head: Any, *, source: FeatureSource | None, limit: int | None) -> None:
+    def __init__(self, head: Any, *, source: FeatureReader | None, limit: int | None) -> None:
         self._head, self._source, self._limit = head, source, limit
         self._epoch_rng: dict[str, Any] = {}
         self._resume_rng: dict[str, Any] | None = None
 
-    def training(self, progress: Progress) -> Iterator[Any]:
-        """One epoch's batches from :attr:`Progress.batch` on."""
+    def training(self, position: TrainingPosition) -> Iterator[Any]:
+        """One epoch's batches from :attr:`TrainingPosition.batch` on."""
         resume_rng, self._resume_rng = self._resume_rng, None
         if resume_rng is None:
             self._epoch_rng = rng_state()
         else:
             set_rng_state(self._epoch_rng)
-        loader = self._training_loader(progress.epoch)
+        loader = self._training_loader(position.epoch)
         if len(loader) == 0:
             raise InputError(
                 "the train split has fewer items than one batch; lower the batch size "
@@ -52,9 +52,9 @@ class Batches:
             ahead = self._ahead(loader, batches)
             if resume_rng is not None:
                 if ahead is not None:
-                    ahead.skip(progress.batch)
+                    ahead.skip(position.batch)
                 else:
-                    _skip(loader, batches, progress.batch)
+                    _skip(loader, batches, position.batch)
                 set_rng_state(resume_rng)
         return self._read(batches) if ahead is None else iter(ahead)
 
@@ -119,7 +119,7 @@ class Batches:
         return False
 
 
-def reading(source: FeatureSource | None) -> contextlib.AbstractContextManager[None]:
+def reading(source: FeatureReader | None) -> contextlib.AbstractContextManager[None]:
     """Within it, the datasets name what is stored instead of decoding it."""
     return source.reading() if source is not None else contextlib.nullcontext()
 
@@ -155,7 +155,7 @@ class LiveSums:
         """Nothing: gradients go through these sums by themselves."""
 
 
-class Feed:
+class FrozenUpstream:
     """What a frozen upstream gives, live or from a store.
 
     Args:
@@ -163,7 +163,7 @@ class Feed:
         source: stored features; without it the upstream runs on every batch, as in s3prl.
     """
 
-    def __init__(self, upstream: nn.Module, *, source: FeatureSource | None, device: str) -> None:
+    def __init__(self, upstream: nn.Module, *, source: FeatureReader | None, device: str) -> None:
         self.upstream, self.source, self._device = upstream, source, device
 
     def sums(self, wavs: Any, featurizers: Sequence[nn.Module]) -> WeightedSums | LiveSums:

@@ -1,19 +1,26 @@
 """One learning rate's part of an experiment: featurizer, head, optimizer, and how they fare.
 
-Several candidates share the batches and the upstream's features; nothing of what is here is shared.
+Several candidates share the batches and the upstream's features: one pass over data and upstream
+for all. What a head draws (dropout, SpecAug) depends on shapes and never on weights, so every
+candidate gets the generators as a run of its own would find them, and trains as that run would.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from superbit.benchmark.running import heads
+from superbit.upstreams.rng import Draws
+
+Result = TypeVar("Result")
 
 
 class Candidate:
@@ -25,7 +32,7 @@ class Candidate:
         folder: where the head writes its files.
 
     Attributes:
-        course: how its training went.
+        training: how that goes so far.
         losses: of the present optimizer step, one a batch.
         error: what ended it, if anything did in this process.
     """
@@ -43,15 +50,15 @@ class Candidate:
         self.runner: dict[str, Any] = config.get("runner", {})
         self.optimizer = heads.optimizer([featurizer, head], config)
         self.scheduler = heads.scheduler(self.optimizer, config)
-        self.course = Course()
+        self.training = TrainingSoFar()
         self.losses: list[float] = []
         self.error: Exception | None = None
         self._records: dict[str, list[Any]] = defaultdict(list)
 
     @property
-    def goes_on(self) -> bool:
-        """Whether it was not given up."""
-        return self.course.failure is None
+    def active(self) -> bool:
+        """Whether it still trains and is tested: it was not given up."""
+        return self.training.failure is None
 
     def copy(self, name: str, *, config: dict[str, Any], folder: Path) -> Candidate:
         """Return a candidate with the same weights and data and a training of its own."""
@@ -76,7 +83,7 @@ class Candidate:
         parameters = [*self.featurizer.parameters(), *self.head.parameters()]
         norm = nn.utils.clip_grad_norm_(parameters, self.runner["gradient_clipping"])
         if math.isnan(norm):
-            self.course.skipped_steps += 1
+            self.training.skipped_steps += 1
         else:
             self.optimizer.step()
         self.optimizer.zero_grad()
@@ -85,9 +92,9 @@ class Candidate:
         loss = sum(self.losses) / len(self.losses)
         self.losses.clear()
         if math.isfinite(loss) and math.isfinite(norm):
-            self.course.diverged = None
-        elif self.course.diverged is None:
-            self.course.diverged = number
+            self.training.diverged = None
+        elif self.training.diverged is None:
+            self.training.diverged = number
         return loss
 
     def log_training(self, step: int) -> None:
@@ -122,11 +129,11 @@ class Candidate:
 
     def remember(self, evaluation: Evaluation) -> None:
         """Keep an evaluation in training, and the weights if the expert calls them best."""
-        self.course.history.append(
+        self.training.history.append(
             {"step": evaluation.step, "split": evaluation.split, **evaluation.metrics}
         )
         if evaluation.is_best:
-            self.course.best, self.course.best_step = self.weights(), evaluation.step
+            self.training.best, self.training.best_step = self.weights(), evaluation.step
 
     def is_finite(self) -> bool:
         """Whether no weight is NaN or infinite."""
@@ -159,7 +166,7 @@ class Candidate:
             "weights": self.weights(),
             "optimizer": self.optimizer.state_dict() if self.optimizer else None,
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
-            "course": vars(self.course),
+            "course": vars(self.training),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -169,7 +176,7 @@ class Candidate:
             self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
-        self.course = Course(**state["course"])
+        self.training = TrainingSoFar(**state["course"])
 
 
 class InterruptedRun(Exception):
@@ -196,8 +203,8 @@ class Evaluation:
 
 
 @dataclass
-class Progress:
-    """Where training stands, the same for all candidates that train side by side."""
+class TrainingPosition:
+    """Where training stands, for all candidates alike; its fields are names in checkpoints."""
 
     step: int = 0
     epoch: int = 0
@@ -207,8 +214,8 @@ class Progress:
 
 
 @dataclass
-class Course:
-    """How one candidate's training went.
+class TrainingSoFar:
+    """How one candidate's training has gone so far; its fields are names in checkpoints.
 
     Attributes:
         skipped_steps: steps without an update, as the gradient's norm was NaN.
@@ -236,3 +243,73 @@ class ScalarCapture:
     def add_scalar(self, tag: str, value: Any, global_step: int = 0) -> None:
         """Keep ``value`` under ``tag``, e.g. ``speech_commands/dev-acc``."""
         self.scalars[tag] = float(value)
+
+
+# --- several side by side -------------------------------------------------------------------------
+
+
+def still_active(
+    candidates: Sequence[Candidate], among: Sequence[Candidate] | None = None
+) -> list[Candidate]:
+    """Return those that were not given up, or of ``among`` only."""
+    return [each for each in among or candidates if each.active]
+
+
+def each(
+    candidates: Sequence[Candidate],
+    act: Callable[[Candidate], Result],
+    *,
+    among: Sequence[Candidate] | None = None,
+) -> dict[str, Result]:
+    """Let every candidate act from the same state of the generators; results by name.
+
+    One of several that fails is given up, and the others go on; the last one's error is raised.
+
+    Args:
+        among: only these.
+    """
+    acting = still_active(candidates, among)
+    if len(acting) == 1:
+        (only,) = acting
+        return {only.name: act(only)}
+    before, after, drawn = Draws(), None, True
+    results: dict[str, Result] = {}
+    for candidate in acting:
+        # Nothing to go back from where the first one drew nothing.
+        if results and drawn:
+            before.restore()
+        try:
+            results[candidate.name] = act(candidate)
+        except InterruptedRun:
+            raise
+        except Exception as error:
+            _give_up(candidate, error, candidates)
+            before.restore()
+            continue
+        if after is None:
+            after = Draws()
+            drawn = after.differ(before)
+    if after is not None and not acting[-1].active:
+        after.restore()
+    return results
+
+
+def _give_up(candidate: Candidate, error: Exception, candidates: Sequence[Candidate]) -> None:
+    candidate.error = error
+    if sum(each.active for each in candidates) == 1:
+        raise error
+    candidate.training.failure = " ".join(str(error).split()) or type(error).__name__
+
+
+def at_each_rate(
+    config: dict[str, Any], learning_rates: Sequence[float], expdir: Path
+) -> list[tuple[str, dict[str, Any], Path]]:
+    """Return name, config and folder of each candidate."""
+    if "optimizer" not in config:
+        return [("none", config, expdir)]
+    found = []
+    for rate in learning_rates or [config["optimizer"]["lr"]]:
+        changed = copy.copy(config) | {"optimizer": config["optimizer"] | {"lr": rate}}
+        folder = expdir / f"lr-{rate!r}" if len(learning_rates) > 1 else expdir
+        found.append((repr(rate), changed, folder))
+    return found

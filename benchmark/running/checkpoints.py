@@ -29,7 +29,7 @@ def run_folder(results: Path, key: str) -> Path:
 
 
 def save(path: Path, experiment: Experiment, *, key: str) -> None:
-    """Write each candidate's weights, optimizer and course; step and generators."""
+    """Write each candidate's weights, optimizer and training so far; step and generators."""
     _write(path, {"key": key, **experiment.state()})
 
 
@@ -51,7 +51,7 @@ def load(path: Path, experiment: Experiment, *, key: str) -> None:
 def save_snapshot(folder: Path, experiment: Experiment) -> None:
     """Keep the weights of this step beside the checkpoint, to be tested after training."""
     weights = {candidate.name: candidate.weights() for candidate in experiment.candidates}
-    _write(folder / f"step-{experiment.progress.step}.pt", weights)
+    _write(folder / f"step-{experiment.position.step}.pt", weights)
 
 
 def snapshots(folder: Path) -> dict[int, Path]:

@@ -5,7 +5,7 @@ against ``s3prl.downstream.runner.Runner``: same seed, same batches, same losses
 in which things are built, the evaluations that reseed in the middle of training, and the
 featurizer's parameters before the head's in the optimizer.
 
-Several learning rates train side by side (``side_by_side``).
+Several learning rates train side by side, a candidate each (``candidate``).
 """
 
 from __future__ import annotations
@@ -21,11 +21,19 @@ import torch
 from torch import nn
 
 from superbit.benchmark.features.mixing import WeightedSums
-from superbit.benchmark.features.source import FeatureSource
-from superbit.benchmark.running import heads, side_by_side
-from superbit.benchmark.running.batches import Batches, Feed, LiveSums, reading
-from superbit.benchmark.running.candidate import Candidate, Evaluation, InterruptedRun, Progress
-from superbit.benchmark.running.side_by_side import Result
+from superbit.benchmark.features.source import FeatureReader
+from superbit.benchmark.running import heads
+from superbit.benchmark.running.batches import ExpertBatches, FrozenUpstream, LiveSums, reading
+from superbit.benchmark.running.candidate import (
+    Candidate,
+    Evaluation,
+    InterruptedRun,
+    Result,
+    TrainingPosition,
+    at_each_rate,
+    each,
+    still_active,
+)
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.rng import seed_everything
 from superbit.upstreams.s3prl.lean_heads import lean
@@ -60,7 +68,7 @@ class Experiment:
         stop: Callable[[], bool] = lambda: False,
         learning_rates: Sequence[float] = (),
         reinitialize_head: bool = False,
-        feature_source: Callable[[nn.Module, float], FeatureSource] | None = None,
+        feature_source: Callable[[nn.Module, float], FeatureReader] | None = None,
     ) -> None:
         from s3prl.upstream.interfaces import Featurizer
 
@@ -70,8 +78,8 @@ class Experiment:
             upstream=self.upstream, feature_selection="hidden_states", upstream_device=device
         ).to(device)
         self.source = feature_source and feature_source(self.upstream, featurizer.downsample_rate)
-        self._feed = Feed(self.upstream, source=self.source, device=device)
-        (name, own_config, folder), *others = side_by_side.variants(config, learning_rates, expdir)
+        self._frozen = FrozenUpstream(self.upstream, source=self.source, device=device)
+        (name, own_config, folder), *others = at_each_rate(config, learning_rates, expdir)
         folder.mkdir(parents=True, exist_ok=True)
         with reading(self.source):  # ER reads its audio here
             head = heads.build(
@@ -91,9 +99,9 @@ class Experiment:
             *(first.copy(name, config=each, folder=folder) for name, each, folder in others),
         ]
         self.augment = heads.specaug(config)
-        self.progress = Progress()
+        self.position = TrainingPosition()
         self.layer_records: list[dict[str, list[Any]]] = []
-        self._batches = Batches(head, source=self.source, limit=config.get("limit"))
+        self._batches = ExpertBatches(head, source=self.source, limit=config.get("limit"))
 
     @property
     def head(self) -> Any:
@@ -112,7 +120,7 @@ class Experiment:
         on_evaluation: Callable[[str], None] = lambda split: None,
         on_save: Callable[[], None] = lambda: None,
     ) -> None:
-        """Train from where :attr:`progress` stands to the config's last step.
+        """Train from where :attr:`position` stands to the config's last step.
 
         Args:
             on_step: called with the step's number and each candidate's mean loss over
@@ -126,19 +134,19 @@ class Experiment:
         """
         runner = self.config["runner"]
         self._training_mode()
-        while self.progress.step < runner["total_steps"]:
-            batches = self._batches.training(self.progress)
+        while self.position.step < runner["total_steps"]:
+            batches = self._batches.training(self.position)
             # After resuming from a checkpoint whose evaluation was cut short.
             self._evaluate_if_due(on_evaluation)
             for wavs, *others in batches:
-                if self.progress.step >= runner["total_steps"]:
+                if self.position.step >= runner["total_steps"]:
                     break
                 with lean(self.head):
                     self._backward(wavs, others)
-                if self.progress.backward_steps % runner["gradient_accumulate_steps"]:
+                if self.position.backward_steps % runner["gradient_accumulate_steps"]:
                     continue
-                self.progress.step += 1
-                step = self.progress.step
+                self.position.step += 1
+                step = self.position.step
                 losses = self.each(methodcaller("step", step))
                 on_step(step, list(losses.values()))
                 if step % runner["log_step"] == 0:
@@ -153,8 +161,8 @@ class Experiment:
                     on_save()
                     raise InterruptedRun
             else:
-                self.progress.epoch += 1
-                self.progress.batch = 0
+                self.position.epoch += 1
+                self.position.batch = 0
         self._evaluate_if_due(on_evaluation)
         on_save()
 
@@ -185,7 +193,7 @@ class Experiment:
                 self.each(forward, among=among)
         if not records:
             raise InputError(f"split {split!r} is empty: there is nothing to evaluate on.")
-        step = self.progress.step
+        step = self.position.step
         return self.each(
             lambda c: c.log(split, records[c.name], step=step, batches=count), among=among
         )
@@ -201,7 +209,7 @@ class Experiment:
         for wavs, *others in self._batches.queries(split):
             if self.stop():
                 raise InterruptedRun
-            layers = self._feed.layers(self.featurizer, wavs)
+            layers = self._frozen.layers(self.featurizer, wavs)
             while len(self.layer_records) < len(layers):
                 self.layer_records.append(defaultdict(list))
             for records, features in zip(self.layer_records, layers, strict=True):
@@ -210,14 +218,14 @@ class Experiment:
     def each(
         self, act: Callable[[Candidate], Result], among: Sequence[Candidate] | None = None
     ) -> dict[str, Result]:
-        """Let every candidate act, see :func:`superbit.benchmark.running.side_by_side.each`."""
-        return side_by_side.each(self.candidates, act, among=among)
+        """Let every candidate act, see :func:`superbit.benchmark.running.candidate.each`."""
+        return each(self.candidates, act, among=among)
 
     def state(self) -> dict[str, Any]:
         """Return everything that :meth:`load_state` needs to continue as if never stopped."""
         return {
             "candidates": {candidate.name: candidate.state() for candidate in self.candidates},
-            "progress": vars(self.progress),
+            "progress": vars(self.position),
             **self._batches.state(),
         }
 
@@ -228,7 +236,7 @@ class Experiment:
         """
         for candidate in self.candidates:
             candidate.load_state(state["candidates"][candidate.name])
-        self.progress = Progress(**state["progress"])
+        self.position = TrainingPosition(**state["progress"])
         self._batches.load_state(state)
 
     # --- one step ---------------------------------------------------------------------------------
@@ -244,22 +252,22 @@ class Experiment:
 
         self.each(backward)
         sums.backward()
-        self.progress.batch += 1
-        self.progress.backward_steps += 1
+        self.position.batch += 1
+        self.position.backward_steps += 1
 
     def _sums(self, wavs: Any, among: Sequence[Candidate] | None = None) -> WeightedSums | LiveSums:
-        acting = side_by_side.going_on(self.candidates, among)
-        return self._feed.sums(wavs, [each.featurizer for each in acting])
+        acting = still_active(self.candidates, among)
+        return self._frozen.sums(wavs, [each.featurizer for each in acting])
 
     def _evaluation_is_due(self) -> bool:
-        step = self.progress.step
+        step = self.position.step
         due = step > 0 and step % self.config["runner"]["eval_step"] == 0
-        return due and self.progress.evaluated_step != step
+        return due and self.position.evaluated_step != step
 
     def _evaluate_if_due(self, on_evaluation: Callable[[str], None]) -> None:
         if not self._evaluation_is_due():
             return
-        before = [len(candidate.course.history) for candidate in self.candidates]
+        before = [len(candidate.training.history) for candidate in self.candidates]
         try:
             for split in self.config["runner"]["eval_dataloaders"]:
                 evaluations = self.evaluate_all(split)
@@ -268,9 +276,9 @@ class Experiment:
                 on_evaluation(split)
         except InterruptedRun:
             for candidate, length in zip(self.candidates, before, strict=True):
-                del candidate.course.history[length:]
+                del candidate.training.history[length:]
             raise
-        self.progress.evaluated_step = self.progress.step
+        self.position.evaluated_step = self.position.step
 
     def _training_mode(self) -> None:
         self.upstream.eval()

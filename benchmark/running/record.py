@@ -10,15 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from superbit.benchmark.corpora.manifest import Manifest
+from superbit.benchmark.corpora.manifest import CorpusManifest
 from superbit.benchmark.records import provenance, rate_search
 from superbit.benchmark.records.schema import Corpus, RateSearch, RunIdentity, RunRecord
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.running.candidate import Candidate
-from superbit.benchmark.running.session import Tested, TestedByName
 from superbit.benchmark.scoring import chance
-from superbit.benchmark.tasks.bindings import BINDINGS
 from superbit.benchmark.tasks.catalog import TASKS
+from superbit.benchmark.tasks.task import Tested, TestedByName
 from superbit.upstreams.errors import InputError, one_line
 from superbit.upstreams.spec import UpstreamSpec
 
@@ -37,7 +36,7 @@ class Job:
     """
 
     identities: tuple[RunIdentity, ...]
-    manifest: Manifest
+    manifest: CorpusManifest
     searched: tuple[RunIdentity, ...] = ()
 
     @property
@@ -99,7 +98,7 @@ def store(
         (
             identity,
             candidate,
-            _done(identity, tested[candidate.name], job, made, candidate.course.diverged)
+            _done(identity, tested[candidate.name], job, made, candidate.training.diverged)
             if candidate.name in tested
             else None,
         )
@@ -110,14 +109,14 @@ def store(
         if context.store.find(identity) is not None:
             continue
         if record is None:
-            error = candidate.error or InputError(str(candidate.course.failure))
+            error = candidate.error or InputError(str(candidate.training.failure))
             _failed(
                 identity,
                 error,
                 job=job,
                 context=context,
                 started=started,
-                diverged=candidate.course.diverged,
+                diverged=candidate.training.diverged,
                 search=search,
             )
             continue
@@ -221,13 +220,13 @@ def _search(
         candidate, record = now.get(identity.key, (None, context.store.ended(identity)))
         each = rate_search.tried(identity.learning_rate or 0.0, [record] if record else [])
         if candidate is not None:
-            each = each.model_copy(update={"diverged": candidate.course.diverged})
+            each = each.model_copy(update={"diverged": candidate.training.diverged})
         every.append(each)
     search = rate_search.search_among(job.first.task, every)
     return search.model_copy(update={"chosen": None}) if job.first.fold is not None else search
 
 
-def _common(identity: RunIdentity, manifest: Manifest) -> dict[str, Any]:
+def _common(identity: RunIdentity, manifest: CorpusManifest) -> dict[str, Any]:
     return {
         "key": identity.key,
         "identity": identity,
@@ -238,15 +237,15 @@ def _common(identity: RunIdentity, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _expected_items(identity: RunIdentity, manifest: Manifest, tested: Tested) -> int | None:
+def _expected_items(identity: RunIdentity, manifest: CorpusManifest, tested: Tested) -> int | None:
     """How many items the test split holds; ``None`` where a limited run cannot know."""
-    split = BINDINGS[identity.task].test_files
+    split = TASKS[identity.task].binding.test_files
     if split is not None:
         return manifest.splits[split]
     return None if identity.config.get("limit") else len(tested.items)
 
 
-def _corpus(manifest: Manifest) -> Corpus:
+def _corpus(manifest: CorpusManifest) -> Corpus:
     return Corpus(
         name=manifest.corpus,
         kind="synthesized" if manifest.kind == "synthesized" else "real",

@@ -21,10 +21,10 @@ from superbit.benchmark.running import record
 from superbit.benchmark.running.candidate import Candidate, InterruptedRun
 from superbit.benchmark.running.checkpoints import LABEL, run_folder
 from superbit.benchmark.running.experiment import Experiment
-from superbit.benchmark.running.procedures import PROCEDURES, Session, TestedByName
 from superbit.benchmark.running.record import Job, RunContext
-from superbit.benchmark.tasks.bindings import BINDINGS, Places
+from superbit.benchmark.running.session import Session
 from superbit.benchmark.tasks.catalog import find_task
+from superbit.benchmark.tasks.task import RunPlaces, TestedByName
 from superbit.upstreams.contract.blame import blamed, require_rate
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.files import locked
@@ -46,7 +46,7 @@ def run(
     """Run what ``job`` says and store the records, done or failed.
 
     Args:
-        on_step: called with the number of optimizer steps done and a word for what goes on.
+        on_step: called with the number of optimizer steps done and a word for what is being done.
 
     Raises:
         InterruptedRun: the context's ``stop`` said so; the next call continues.
@@ -127,10 +127,10 @@ def _train_and_test(
     on_step: OnStep,
 ) -> tuple[list[Candidate], TestedByName, dict[str, Any] | None]:
     first = job.first
-    task, binding = find_task(first.task), BINDINGS[first.task]
-    places = Places(paths=context.paths, work_dir=context.work_dir, fold=first.fold)
+    task = find_task(first.task)
+    places = RunPlaces(paths=context.paths, work_dir=context.work_dir, fold=first.fold)
     config = copy.deepcopy(first.config)
-    binding.bind(config["downstream_expert"], places)
+    task.binding.bind(config["downstream_expert"], places)
     require_rate(upstream.expert, spec=typed(first.upstream))
     use = context.features.get((first.upstream, first.task))
     open_source = None
@@ -146,13 +146,13 @@ def _train_and_test(
         device=context.device,
         stop=context.stop,
         learning_rates=[i.learning_rate for i in job.identities if i.learning_rate is not None],
-        reinitialize_head=binding.reinitialize_head,
+        reinitialize_head=task.binding.reinitialize_head,
         feature_source=open_source,
     )
-    tested = PROCEDURES[task.protocol](
+    tested = task.procedure(
         Session(
             experiment=experiment,
-            binding=binding,
+            binding=task.binding,
             places=places,
             run_dir=run_dir,
             key=job.key,

@@ -1,17 +1,20 @@
-"""An experiment and what surrounds it while it is trained and tested: the steps of procedures."""
+"""What a task's procedure works with: an experiment and what surrounds it, trained and tested."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from superbit.benchmark.records.schema import Chance, Interval, Point, Selection
-from superbit.benchmark.running import checkpoints, selection_rules
+from superbit.benchmark.records.measured import Point
+from superbit.benchmark.running import checkpoints
 from superbit.benchmark.running.candidate import Candidate, Evaluation
 from superbit.benchmark.running.experiment import Experiment
-from superbit.benchmark.tasks.bindings import Binding, Items, Places
+from superbit.benchmark.tasks.task import Binding, RunPlaces
+from superbit.upstreams.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,112 +24,80 @@ class Session:
     Attributes:
         run_dir: where the expert writes and the checkpoint lies.
         key: of the run, kept in its checkpoint.
-        on_step: told steps done and what goes on.
+        on_step: told steps done and what is being done.
     """
 
     experiment: Experiment
     binding: Binding
-    places: Places
+    places: RunPlaces
     run_dir: Path
     key: str
     on_step: Callable[[int, str], None]
 
+    def train(self) -> None:
+        """Train to the end, from the checkpoint where there is one, and keep checkpoints."""
+        experiment, file = self.experiment, self.run_dir / checkpoints.CHECKPOINT
+        if file.exists():
+            checkpoints.load(file, experiment, key=self.key)
 
-@dataclass(frozen=True, kw_only=True)
-class Tested:
-    """A candidate's number and where it comes from; ``value`` is in the table's unit.
+        def save() -> None:
+            test_step = experiment.config["runner"].get("test_step")
+            if test_step and experiment.position.step % test_step == 0 and experiment.position.step:
+                checkpoints.save_snapshot(self.run_dir, experiment)
+            checkpoints.save(file, experiment, key=self.key)
 
-    ``curve`` is the metric that selects, by step on dev; ``chance`` the level that cannot be told
-    from the items.
-    """
+        experiment.train(
+            on_step=lambda step, losses: self.on_step(step, _losses(losses)),
+            on_evaluation=lambda split: self.on_step(experiment.position.step, f"{split} done"),
+            on_save=save,
+        )
 
-    value: float
-    items: Items
-    metrics: dict[str, float]
-    interval: Interval | None
-    selection: Selection
-    curve: tuple[Point, ...] = ()
-    chance: Chance | None = None
+    def test(self) -> dict[str, Evaluation]:
+        """Evaluate every candidate on the split that is reported, by name."""
+        split = self.binding.test
+        self.on_step(self.experiment.position.step, f"{split} evaluation")
+        return self.experiment.evaluate_all(split)
+
+    def each_snapshot(self) -> Iterator[int]:
+        """Load what was kept every ``test_step`` into all candidates; yield the step of each.
+
+        Raises:
+            InputError: nothing was kept.
+        """
+        kept = checkpoints.snapshots(self.run_dir)
+        if not kept:
+            raise InputError("runner.test_step is above the steps that are trained: lower it.")
+        for step, file in sorted(kept.items()):
+            self.experiment.each(partial(_take, checkpoints.load_snapshot(file)))
+            yield step
+
+    def dev_scores(self, candidate: Candidate) -> list[tuple[int, float]]:
+        """The metric that selects, by step, in the table's unit (SD: frame accuracy)."""
+        binding = self.binding
+        return [
+            (point["step"], point[binding.metric] * binding.metric_scale)
+            for point in candidate.training.history
+            if point["split"] == binding.dev
+        ]
+
+    def curve(self, candidate: Candidate) -> tuple[Point, ...]:
+        """Return the metric that selects at each evaluation on dev."""
+        return tuple(
+            Point(step=step, score=score)
+            for step, score in self.dev_scores(candidate)
+            if math.isfinite(score)
+        )
+
+    def metrics(self, candidate: Candidate, evaluation: Evaluation) -> dict[str, float]:
+        """The expert's scalars on the tested split that JSON can hold."""
+        named = {f"{evaluation.split}-{name}": value for name, value in evaluation.metrics.items()}
+        named["skipped_steps"] = float(candidate.training.skipped_steps)
+        return {name: value for name, value in named.items() if math.isfinite(value)}
 
 
-# By the candidates' names; one that was given up is absent.
-TestedByName = dict[str, Tested]
-
-
-def train(session: Session) -> None:
-    """Train to the end, from the checkpoint where there is one, and keep checkpoints."""
-    experiment, file = session.experiment, session.run_dir / checkpoints.CHECKPOINT
-    if file.exists():
-        checkpoints.load(file, experiment, key=session.key)
-
-    def save() -> None:
-        test_step = experiment.config["runner"].get("test_step")
-        if test_step and experiment.progress.step % test_step == 0 and experiment.progress.step:
-            checkpoints.save_snapshot(session.run_dir, experiment)
-        checkpoints.save(file, experiment, key=session.key)
-
-    experiment.train(
-        on_step=lambda step, losses: session.on_step(step, _losses(losses)),
-        on_evaluation=lambda split: session.on_step(experiment.progress.step, f"{split} done"),
-        on_save=save,
-    )
+def _take(weights: dict[str, Any], candidate: Candidate) -> None:
+    candidate.load_weights(weights[candidate.name])
 
 
 def _losses(losses: list[float]) -> str:
     return f"loss {' '.join(f'{loss:.3f}' for loss in losses)}"
-
-
-def select_on_dev(session: Session, candidate: Candidate) -> Selection:
-    """Load the best weights on dev into the candidate, or leave the last ones."""
-    course = candidate.course
-    score = None
-    if course.best is not None:
-        candidate.load_weights(course.best)
-        score = next(
-            value for step, value in _dev_scores(session, candidate) if step == course.best_step
-        )
-    return selection_rules.best_on_dev(
-        best_step=course.best_step, score=score, last_step=session.experiment.progress.step
-    )
-
-
-def _dev_scores(session: Session, candidate: Candidate) -> list[tuple[int, float]]:
-    """The metric that selects, by step, in the table's unit (SD: frame accuracy)."""
-    binding = session.binding
-    return [
-        (point["step"], point[binding.metric] * binding.metric_scale)
-        for point in candidate.course.history
-        if point["split"] == binding.dev
-    ]
-
-
-def curve(session: Session, candidate: Candidate) -> tuple[Point, ...]:
-    """Return the metric that selects at each evaluation on dev."""
-    return tuple(
-        Point(step=step, score=score)
-        for step, score in _dev_scores(session, candidate)
-        if math.isfinite(score)
-    )
-
-
-def test(session: Session) -> dict[str, Evaluation]:
-    """Evaluate every candidate on the split that is reported, by name."""
-    split = session.binding.test
-    session.on_step(session.experiment.progress.step, f"{split} evaluation")
-    return session.experiment.evaluate_all(split)
-
-
-def compare(ours: float, experts: float, metric: str) -> None:
-    """Refuse a number that differs from the expert's own."""
-    if not math.isclose(ours, experts, rel_tol=1e-4, abs_tol=1e-4):
-        raise RuntimeError(
-            f"superbit's {metric} is {ours:.6f} and s3prl's own is {experts:.6f}: "
-            "they must be equal."
-        )
-
-
-def metrics(candidate: Candidate, evaluation: Evaluation) -> dict[str, float]:
-    """The expert's scalars on the tested split that JSON can hold."""
-    named = {f"{evaluation.split}-{name}": value for name, value in evaluation.metrics.items()}
-    named["skipped_steps"] = float(candidate.course.skipped_steps)
-    return {name: value for name, value in named.items() if math.isfinite(value)}

@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from superbit.benchmark.records.schema import Chance, RunRecord, canonical_json
+from superbit.benchmark.records.measured import Chance
+from superbit.benchmark.records.schema import RunRecord, canonical_json
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.scoring.slot_marks import slots_of
-from superbit.benchmark.tasks.catalog import TASKS, ChanceRule, TaskSpec
+from superbit.benchmark.tasks.catalog import TASKS
+from superbit.benchmark.tasks.task import ChanceRule, Task
 from superbit.upstreams.errors import InputError
 
 Item = Mapping[str, Any]
@@ -37,7 +39,7 @@ WORDS: dict[ChanceRule, str] = {
 _ROUNDING = 1e-9
 
 
-def of_items(task: TaskSpec, items: Sequence[Item]) -> Chance | None:
+def of_items(task: Task, items: Sequence[Item]) -> Chance | None:
     """Return the chance level on these test items, in the table's unit; None if unknown.
 
     Args:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from superbit.benchmark.records.schema import Chance
+from superbit.benchmark.records.measured import Chance
 from superbit.upstreams.errors import InputError
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from superbit.benchmark.records.schema import Interval
+from superbit.benchmark.records.measured import Interval
 from superbit.benchmark.scoring.slot_marks import slots_of
 from superbit.benchmark.scoring.statistics import LEVEL, error_rate_interval, mean_interval
 

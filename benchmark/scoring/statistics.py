@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
-from superbit.benchmark.records.schema import Interval
+from superbit.benchmark.records.measured import Interval
 
 LEVEL = 0.95
 RESAMPLES = 9999

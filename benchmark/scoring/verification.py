@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from superbit.benchmark.records.schema import Interval
+from superbit.benchmark.records.measured import Interval
 from superbit.benchmark.scoring.statistics import LEVEL, bootstrap_interval
 
 

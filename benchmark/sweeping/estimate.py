@@ -20,7 +20,7 @@ _MOST_TIMES_LONGER = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class TaskEstimate:
     """What the runs of one task will take.
 
     Attributes:
@@ -42,7 +42,7 @@ def estimates(
     *,
     stored: Collection[tuple[str, str]],
     gpu: bool = False,
-) -> list[Estimate]:
+) -> list[TaskEstimate]:
     """Estimate each task's waiting runs, without the extraction of features.
 
     Args:
@@ -57,7 +57,7 @@ def estimates(
         reads = (run.first.upstream, run.first.task) in stored
         found.setdefault(run.first.task, []).append(_seconds(run, usable, reads=reads))
     return [
-        Estimate(
+        TaskEstimate(
             task=task,
             runs=len(each),
             known=sum(one is not None for one in each),
@@ -117,9 +117,9 @@ def _but_rate(identity: RunIdentity) -> dict[str, Any]:
     return {name: part for name, part in identity.config.items() if name != "optimizer"}
 
 
-def estimate_lines(found: Sequence[Estimate]) -> Iterator[str]:
+def estimate_lines(found: Sequence[TaskEstimate]) -> Iterator[str]:
     """The estimates as text, and what is not known."""
-    from superbit.benchmark.features.decisions import hours_text
+    from superbit.benchmark.features.planning import hours_text
 
     known = [each for each in found if each.known]
     if known:

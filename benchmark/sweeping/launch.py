@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Outcome:
+class SweepOutcome:
     """What a sweep came to."""
 
     done: list[RunRecord] = field(default_factory=list)
@@ -68,7 +68,7 @@ def carry_out(
     jobs: int = 1,
     threads: int = 1,
     features: FeaturePlan | None = None,
-) -> Outcome:
+) -> SweepOutcome:
     """Run everything in ``plan`` that is not done; stops early when the context says so.
 
     Runs of an upstream that cannot be built, or that failed when it was tried, are recorded as
@@ -86,7 +86,7 @@ def carry_out(
     from superbit.benchmark.features.supply import Supply
 
     _refuse_what_other_processes_lack(plan, jobs=jobs)
-    outcome = Outcome(
+    outcome = SweepOutcome(
         reused=[each for p in plan.runs for each in p.identities if each not in p.waiting]
     )
     _begin(plan, context)
@@ -156,7 +156,7 @@ def _begin(plan: Plan, context: RunContext) -> None:
 def _fail(
     plan: Plan,
     failures: Mapping[str, BaseException],
-    outcome: Outcome,
+    outcome: SweepOutcome,
     *,
     context: RunContext,
     reporter: Reporter,

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from superbit.benchmark.corpora.manifest import Manifest, build_manifest
+from superbit.benchmark.corpora.manifest import CorpusManifest, build_manifest
 from superbit.benchmark.corpora.paths import CorpusPaths
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.records import rate_search
 from superbit.benchmark.records.schema import UNKNOWN, RunIdentity
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.running.checkpoints import CHECKPOINT, run_folder
-from superbit.benchmark.tasks.catalog import TaskSpec, find_task
+from superbit.benchmark.tasks.catalog import find_task
 from superbit.benchmark.tasks.configs import Scale, rates_to_search, resolve, total_steps
+from superbit.benchmark.tasks.task import Task
 from superbit.upstreams.errors import BrokenUpstream, InputError
 from superbit.upstreams.spec import UpstreamSpec, typed
 
@@ -88,7 +89,7 @@ class PlannedRun:
         seed = f" seed {self.first.seed}" if self.one_of_seeds else ""
         return f"{self.first.task}{fold} × {typed(self.first.upstream)}{seed}"
 
-    def job(self, manifests: dict[str, Manifest]) -> Job:
+    def job(self, manifests: dict[str, CorpusManifest]) -> Job:
         """Return what has to be done, with what a process of its own needs for it."""
         from superbit.benchmark.running.record import Job
 
@@ -117,7 +118,7 @@ class Plan:
 
     runs: tuple[PlannedRun, ...]
     upstreams: dict[str, LoadedUpstream]
-    manifests: dict[str, Manifest]
+    manifests: dict[str, CorpusManifest]
     failures: dict[str, BaseException] = field(default_factory=dict)
 
     @property
@@ -171,14 +172,20 @@ def make_plan(
             upstream = upstreams[name]
             if not isinstance(upstream, Unbuilt):
                 try:
-                    runs.append(_planned(upstream, task, store=store, **asked))
+                    run = _run(task, upstream=_known(upstream), **asked)
+                    key = run.job(manifests).key
+                    states = tuple(_state(each, store, key=key) for each in run.identities)
+                    runs.append(replace(run, states=states))
                     continue
                 except (Exception, SystemExit) as error:  # its identity may ask it for something
                     if _is_the_users(error):
                         raise
                     reason = blamed(error, upstream.expert, spec=upstream.spec.typed)
                     upstream = upstreams[name] = Unbuilt(spec=upstream.spec, error=reason)
-            runs.append(_unplanned(upstream, task, **asked))
+            # It can only be recorded as failed.
+            run = _run(task, upstream=_unknown(upstream), **asked)
+            never: tuple[State, ...] = tuple("cannot run" for _ in run.identities)
+            runs.append(replace(run, states=never))
     by_spec = {str(upstream.spec): upstream for upstream in upstreams.values()}
     return Plan(
         runs=tuple(runs),
@@ -229,12 +236,12 @@ def _load(text: str) -> LoadedUpstream | Unbuilt:
 
 
 def _seeds(request: SweepRequest, config: dict[str, Any]) -> tuple[int, ...]:
-    """Without a head nothing is drawn, and one run is every seed's (QbE)."""
+    """Without a head nothing is drawn, and one run is every seed's."""
     seeds = tuple(dict.fromkeys(request.seeds))
     return seeds if "optimizer" in config else seeds[:1]
 
 
-def _configs(task: TaskSpec, request: SweepRequest) -> list[dict[str, Any]]:
+def _configs(task: Task, request: SweepRequest) -> list[dict[str, Any]]:
     """One resolved config for each learning rate."""
     if request.learning_rates == "search":
         rates = rates_to_search(task.name, scale=request.scale, overrides=request.overrides)
@@ -251,26 +258,28 @@ def _configs(task: TaskSpec, request: SweepRequest) -> list[dict[str, Any]]:
         )
         for rate in each_rate
     ]
-    # QbE trains nothing, whatever the rate.
+    # A task without a head trains nothing, whatever the rate.
     return configs if "optimizer" in configs[0] else configs[:1]
 
 
-def _planned(
-    upstream: LoadedUpstream,
-    task: TaskSpec,
+def _run(
+    task: Task,
     *,
     fold: int | None,
     seed: int,
     one_of_seeds: bool,
     configs: list[dict[str, Any]],
-    manifest: Manifest,
-    store: ResultStore,
+    manifest: CorpusManifest,
+    upstream: dict[str, Any],
 ) -> PlannedRun:
+    """A run of which nobody has looked yet whether it was done.
+
+    Args:
+        upstream: what its identity says of the upstream.
+    """
     identities = tuple(
         RunIdentity(
-            upstream=str(upstream.spec),
-            weights_sha256=upstream.weights_sha256,
-            upstream_revision=upstream.entry.revision,
+            **upstream,
             task=task.name,
             task_revision=task.revision,
             config=config,
@@ -278,44 +287,30 @@ def _planned(
             learning_rate=config["optimizer"]["lr"] if "optimizer" in config else None,
             seed=seed,
             fold=fold,
-            **upstream.further.fields(),
         )
         for config in configs
     )
     unknown: tuple[State, ...] = tuple("to do" for _ in identities)
-    key = PlannedRun(identities=identities, states=unknown).job({task.corpus: manifest}).key
-    states = tuple(_state(identity, store, key=key) for identity in identities)
-    return PlannedRun(identities=identities, states=states, one_of_seeds=one_of_seeds)
+    return PlannedRun(identities=identities, states=unknown, one_of_seeds=one_of_seeds)
 
 
-def _unplanned(
-    upstream: Unbuilt,
-    task: TaskSpec,
-    *,
-    fold: int | None,
-    seed: int,
-    one_of_seeds: bool,
-    configs: list[dict[str, Any]],
-    manifest: Manifest,
-) -> PlannedRun:
-    """A run that can only be recorded as failed."""
-    identities = tuple(
-        RunIdentity(
-            upstream=str(upstream.spec),
-            weights_sha256=UNKNOWN,
-            upstream_revision=UNKNOWN,
-            task=task.name,
-            task_revision=task.revision,
-            config=config,
-            corpus_sha256=manifest.sha256,
-            learning_rate=config["optimizer"]["lr"] if "optimizer" in config else None,
-            seed=seed,
-            fold=fold,
-        )
-        for config in configs
-    )
-    states: tuple[State, ...] = tuple("cannot run" for _ in identities)
-    return PlannedRun(identities=identities, states=states, one_of_seeds=one_of_seeds)
+def _known(upstream: LoadedUpstream) -> dict[str, Any]:
+    """What a run's identity says of an upstream."""
+    return {
+        "upstream": str(upstream.spec),
+        "weights_sha256": upstream.weights_sha256,
+        "upstream_revision": upstream.entry.revision,
+        **upstream.further.fields(),
+    }
+
+
+def _unknown(upstream: Unbuilt) -> dict[str, Any]:
+    """The same of one that cannot be built: only its name."""
+    return {
+        "upstream": str(upstream.spec),
+        "weights_sha256": UNKNOWN,
+        "upstream_revision": UNKNOWN,
+    }
 
 
 def _state(identity: RunIdentity, store: ResultStore, *, key: str) -> State:
@@ -328,22 +323,18 @@ def _state(identity: RunIdentity, store: ResultStore, *, key: str) -> State:
     return "unfinished" if checkpoint.exists() else "to do"
 
 
-def _batch_sizes(tasks: list[TaskSpec], configs: dict[str, dict[str, Any]]) -> dict[str, int]:
+def _batch_sizes(tasks: list[Task], configs: dict[str, dict[str, Any]]) -> dict[str, int]:
     """The largest training batch that any of the tasks takes from each corpus."""
-    from superbit.benchmark.tasks.bindings import BINDINGS
-
     sizes: dict[str, int] = {}
     for task in tasks:
-        size: Any = configs[task.name]["downstream_expert"]
-        for key in BINDINGS[task.name].batch:
-            size = size[key]
+        size = task.binding.batch_size(configs[task.name]["downstream_expert"])
         sizes[task.corpus] = max(sizes.get(task.corpus, 0), size)
     return sizes
 
 
 def _manifest(
     corpus: str, *, paths: CorpusPaths, store: ResultStore, reporter: Reporter, batch_size: int
-) -> Manifest:
+) -> CorpusManifest:
     from superbit.benchmark.corpora import catalog
 
     checked = catalog.find(corpus).check(paths.section(corpus), batch_size=batch_size)
@@ -377,9 +368,9 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     states = Counter(state for planned in plan.runs for state in planned.states)
     count, done = sum(states.values()), states["done"] + states["diverged"]
     cannot = f", {states['cannot run']} that cannot run" if states["cannot run"] else ""
-    yield (
-        f"{count} runs: {count - done - states['cannot run']} to run, {done} done before{cannot}."
-    )
+    runs = f"{count} run{'' if count == 1 else 's'}"
+    to_run = count - done - states["cannot run"]
+    yield f"{runs}: {to_run} to run, {done} done before{cannot}."
 
 
 def _states(planned: PlannedRun) -> str:

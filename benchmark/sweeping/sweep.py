@@ -17,7 +17,7 @@ from superbit.benchmark.corpora.paths import CorpusPaths, load_paths
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.records import rate_search
 from superbit.benchmark.records.store import ResultStore
-from superbit.benchmark.sweeping.launch import Outcome, carry_out
+from superbit.benchmark.sweeping.launch import SweepOutcome, carry_out
 from superbit.benchmark.sweeping.plan import Plan, SweepRequest, make_plan, plan_lines
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.files import require_writable
@@ -25,8 +25,8 @@ from superbit.upstreams.machine import cores
 from superbit.upstreams.spec import typed
 
 if TYPE_CHECKING:
-    from superbit.benchmark.features.cache import CacheSettings
     from superbit.benchmark.features.planning import FeaturePlan
+    from superbit.benchmark.features.store import CacheSettings
 
 Say = Callable[[str], None]
 # Of each task, to estimate from: reading thousands would take longer than it helps.
@@ -46,7 +46,7 @@ class Swept:
 
     store: ResultStore
     plan: Plan
-    outcome: Outcome | None = None
+    outcome: SweepOutcome | None = None
     failures: Mapping[str, BaseException] = field(default_factory=dict)
 
 
@@ -169,8 +169,7 @@ def _plan_features(
     waiting = [p.first for p in plan.waiting if p.first.upstream not in plan.failures]
     if settings is None or not waiting:
         return None
-    from superbit.benchmark.features.decisions import decision_lines
-    from superbit.benchmark.features.planning import plan_features
+    from superbit.benchmark.features.planning import decision_lines, plan_features
 
     features = plan_features(
         waiting,

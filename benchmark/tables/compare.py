@@ -38,7 +38,8 @@ from superbit.benchmark.tables.rendering import (
     render_text,
 )
 from superbit.benchmark.tables.runs import Runs
-from superbit.benchmark.tasks.catalog import TASKS, TaskSpec
+from superbit.benchmark.tasks.catalog import TASKS
+from superbit.benchmark.tasks.task import Task
 from superbit.upstreams.errors import InputError, require_one_of
 from superbit.upstreams.spec import typed
 
@@ -214,7 +215,7 @@ def _known(runs: Sequence[RunRecord], field: str) -> set[str]:
 
 
 def _compared(
-    task: TaskSpec, first: Sequence[RunRecord], second: Sequence[RunRecord], *, setting: str
+    task: Task, first: Sequence[RunRecord], second: Sequence[RunRecord], *, setting: str
 ) -> TaskComparison:
     values = [tuple(run.value or 0.0 for run in side) for side in (first, second)]
     sign = 1 if task.higher_is_better else -1

@@ -120,7 +120,7 @@ def on_runs(runs: Sequence[RunRecord], *, searched: frozenset[str], picked: bool
         counts = sorted({_count(r) for r in of_task if r.items})
         rules = sorted({r.selection.rule for r in of_task if r.selection})
         parts = [f"{' or '.join(counts)} test items"] if counts else []
-        parts += [f"{_SELECTED[name]}{' or '.join(rules)}"] if rules else []
+        parts += [f"{_selected(name)}{' or '.join(rules)}"] if rules else []
         trained = [r for r in of_task if r.identity.learning_rate]
         sought = [r for r in trained if r.identity.key_without_rate in searched]
         given = [r for r in trained if r.identity.key_without_rate not in searched]
@@ -131,8 +131,9 @@ def on_runs(runs: Sequence[RunRecord], *, searched: frozenset[str], picked: bool
             yield f"{name}, measured: {'; '.join(parts)}."
 
 
-# What the rule of selection is about, which is never the learning rate.
-_SELECTED = dict.fromkeys(TASKS, "checkpoint: ") | {"QbE": ""}
+def _selected(task: str) -> str:
+    """What the rule of selection is about, which is never the learning rate."""
+    return "" if TASKS[task].rates is None else "checkpoint: "
 
 
 def _rates(runs: Sequence[RunRecord]) -> str:

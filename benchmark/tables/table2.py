@@ -40,7 +40,8 @@ from superbit.benchmark.tables.naming import (
 )
 from superbit.benchmark.tables.runs import Runs
 from superbit.benchmark.tables.table2_rendering import COLUMNS, HEADER, Cell, Row, Table
-from superbit.benchmark.tasks.catalog import TASKS, TaskSpec
+from superbit.benchmark.tasks.catalog import TASKS
+from superbit.benchmark.tasks.task import Task
 from superbit.upstreams.errors import InputError, require_one_of
 from superbit.upstreams.spec import UpstreamSpec
 
@@ -226,7 +227,7 @@ class _Rows:
             group=1 + self.sets.index(first),
         )
 
-    def _cell(self, task: TaskSpec, record: RunRecord) -> Cell:
+    def _cell(self, task: Task, record: RunRecord) -> Cell:
         seeds = self.seeds.get(record.key)
         runs = seeds.runs if seeds else (record,)
         return Cell(

@@ -36,13 +36,14 @@ from superbit.benchmark.tables.rendering import (
     number_as_printed,
     render_text,
 )
-from superbit.benchmark.tasks.catalog import TASKS, TaskSpec
+from superbit.benchmark.tasks.catalog import TASKS
+from superbit.benchmark.tasks.task import Task
 from superbit.upstreams.errors import require_one_of
 
 COLUMNS = tuple(task.column for task in TASKS.values())
 HEADER = ("model", "source", "precision", *COLUMNS)
 CHOSEN_ON_TEST = "*"
-_TASK_OF_COLUMN: dict[str, TaskSpec] = {task.column: task for task in TASKS.values()}
+_TASK_OF_COLUMN: dict[str, Task] = {task.column: task for task in TASKS.values()}
 
 
 @dataclass(frozen=True, kw_only=True)

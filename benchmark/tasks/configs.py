@@ -32,11 +32,11 @@ _OPTIONAL = ("scheduler", "specaug")
 _PLAIN = (dict, list, str, int, float, bool, type(None))
 
 
-class _Section(BaseModel):
+class _ConfigSection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class RunnerSection(_Section):
+class RunnerSection(_ConfigSection):
     """How long a run trains and how often it evaluates, in optimizer steps."""
 
     total_steps: PositiveInt
@@ -53,7 +53,7 @@ class RunnerSection(_Section):
 LearningRate = Annotated[PositiveFloat, Field(allow_inf_nan=False)]
 
 
-class OptimizerSection(_Section):
+class OptimizerSection(_ConfigSection):
     """s3prl's optimizer choice: an optimizer of torch by name, and its learning rate."""
 
     name: Literal["TorchOptim"]
@@ -61,7 +61,7 @@ class OptimizerSection(_Section):
     lr: LearningRate
 
 
-class TaskConfig(_Section):
+class TaskConfig(_ConfigSection):
     """One task's protocol, with the sections that s3prl's experts read."""
 
     runner: RunnerSection | None = None

@@ -50,7 +50,7 @@ def test_names(superbit, tiny_paths_file, tmp_path, changes, said):
     status, out, err = superbit(*sweep(tiny_paths_file, results=tmp_path / "r", **changes))
     if said is None:
         assert status == 0, err
-        assert "1 runs" in out
+        assert "1 run: 1 to run" in out
     else:
         assert status == 2
         assert said in err

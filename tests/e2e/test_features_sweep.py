@@ -226,7 +226,7 @@ def test_killed_in_training_continues_at_the_step_of_its_checkpoint(
 
     def noting(file, experiment, *, key):
         load(file, experiment, key=key)
-        resumed_at.append(experiment.progress.step)
+        resumed_at.append(experiment.position.step)
 
     monkeypatch.setattr(checkpoints, "load", noting)
     status, _, _ = superbit(*words(spec, "KS", *cache))

@@ -176,7 +176,7 @@ def test_killed_and_continued_equals_never_killed(
 
     def noting(file, experiment, *, key):
         load(file, experiment, key=key)
-        resumed_at.append((experiment.progress.step, [c.name for c in experiment.candidates]))
+        resumed_at.append((experiment.position.step, [c.name for c in experiment.candidates]))
 
     monkeypatch.setattr(checkpoints, "load", noting)
     assert checkpoint.exists()

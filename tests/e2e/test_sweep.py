@@ -219,7 +219,7 @@ def test_a_run_leaves_the_processs_arithmetic_as_it_was(sweep, hubconf):
 def test_a_task_or_an_upstream_that_is_named_twice_is_run_once(sweep, hubconf, monkeypatch):
     monkeypatch.chdir(hubconf.parent)
     _, out, _ = sweep("hubconf.py:energies", "KS,ks", "--dry-run")
-    assert "1 runs: 1 to run" in out
+    assert "1 run: 1 to run" in out
     status, _, err = sweep(f"./hubconf.py:energies,{hubconf}:energies", "KS", "--dry-run")
     assert status == 2
     assert "name it once" in err
@@ -331,12 +331,14 @@ def test_a_changed_source_is_another_upstream(sweep, hubconf):
 def test_s3prls_own_command_line_knows_our_upstreams(tiny_paths, tmp_path):
     import yaml
 
-    from superbit.benchmark.tasks.bindings import BINDINGS, Places
+    from superbit.benchmark.tasks.catalog import TASKS
     from superbit.benchmark.tasks.configs import resolve
+    from superbit.benchmark.tasks.task import RunPlaces
 
     config = resolve("KS", scale="embedded", limit=2)
     config["runner"] |= {"eval_step": 2, "save_step": 2, "max_keep": 1}
-    BINDINGS["KS"].bind(config["downstream_expert"], Places(paths=tiny_paths, work_dir=tmp_path))
+    places = RunPlaces(paths=tiny_paths, work_dir=tmp_path)
+    TASKS["KS"].binding.bind(config["downstream_expert"], places)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     main = "import superbit.upstreams; from s3prl.run_downstream import main; main()"
     run = [sys.executable, "-c", main, "--device", "cpu"]

@@ -12,7 +12,8 @@ import s3prl_loop
 import torch
 from s3prl_loop import assert_same_weights
 
-from superbit.benchmark.tasks.bindings import BINDINGS
+from superbit.benchmark.tasks.best_on_dev import BestOnDev
+from superbit.benchmark.tasks.catalog import TASKS
 
 STEPS = 8
 RUNNER = {
@@ -62,7 +63,7 @@ def trained(tiny_paths, tmp_path_factory):
 @pytest.mark.parametrize("task", LOOPS)
 def test_our_loop_is_s3prls(task, trained, monkeypatch):
     run, theirs, expdir = trained(task)
-    split = BINDINGS[task].test
+    split = TASKS[task].binding.test
     states, best = s3prl_loop.checkpoints_of_s3prl(expdir)
     tested, test_dir = s3prl_loop.test_by_s3prl((best or [states[STEPS]])[0], split=split)
     with monkeypatch.context() as patch:
@@ -88,8 +89,8 @@ def test_our_loop_is_s3prls(task, trained, monkeypatch):
         (file,) = best
         assert {file.name} == {name for *_, names in ours.tape.logged for name in names}
         saved = torch.load(file, weights_only=False)
-        assert saved["Step"] == candidate.course.best_step == ours.tested.selection.step
-        assert_same_weights(candidate.course.best, saved)
+        assert saved["Step"] == candidate.training.best_step == ours.tested.selection.step
+        assert_same_weights(candidate.training.best, saved)
 
     # The number, item by item.
     assert_same_items(task, ours.tape, tested)
@@ -117,14 +118,14 @@ def assert_same_logs(ours, theirs, tested):
 
 
 def assert_same_items(task, ours, tested):
-    items_of, score = BINDINGS[task].items, BINDINGS[task].score
-    if items_of is None:
+    scored = TASKS[task].procedure
+    if not isinstance(scored, BestOnDev):
         return
-    items = items_of(tested.records[-1])
-    assert items == items_of(ours.records[-1])
+    items = scored.items(tested.records[-1])
+    assert items == scored.items(ours.records[-1])
     ((_, _, scalars, _),) = tested.logged
-    (metric,) = [v for tag, v in scalars.items() if tag.endswith(f"-{BINDINGS[task].metric}")]
-    assert score(items) == pytest.approx(metric * BINDINGS[task].metric_scale, abs=1e-4)
+    (metric,) = [v for tag, v in scalars.items() if tag.endswith(f"-{TASKS[task].binding.metric}")]
+    assert scored.score(items) == pytest.approx(metric * TASKS[task].binding.metric_scale, abs=1e-4)
 
 
 def assert_same_predictions(ours, theirs):

@@ -12,7 +12,7 @@ from superbit.upstreams.errors import InputError
 
 def only_problem(module: ModuleType, section, **arguments) -> str:
     """Return the one problem that a corpus module's report names."""
-    [problem] = module.check(section, **arguments).problems
+    [problem] = module.CORPUS.check(section, **arguments).problems
     assert "\n" not in problem
     return problem
 

@@ -96,15 +96,15 @@ def items_of_task(task: str, root: Path, work_dir: Path) -> list[Any]:
     from superbit.benchmark.corpora.paths import load_paths
     from superbit.benchmark.features.demand import splits_read
     from superbit.benchmark.running import heads
-    from superbit.benchmark.tasks.bindings import BINDINGS, Places
     from superbit.benchmark.tasks.catalog import TASKS
     from superbit.benchmark.tasks.configs import resolve
+    from superbit.benchmark.tasks.task import RunPlaces
     from superbit.upstreams.s3prl import patches
 
     config = copy.deepcopy(resolve(task, scale="embedded"))
     fold = 1 if TASKS[task].folds else None
-    places = Places(paths=load_paths(root / "paths.yaml"), work_dir=work_dir, fold=fold)
-    BINDINGS[task].bind(config["downstream_expert"], places)
+    places = RunPlaces(paths=load_paths(root / "paths.yaml"), work_dir=work_dir, fold=fold)
+    TASKS[task].binding.bind(config["downstream_expert"], places)
     read: list[tuple[str, Any]] = []
 
     def answer(path: str, transform: tuple[Any, ...], _read: Callable[[], Any]) -> Any:

@@ -17,20 +17,19 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from superbit.benchmark.corpora.manifest import build_manifest
-from superbit.benchmark.features.cache import CacheSettings
-from superbit.benchmark.features.demand import Lengths, find_demand
+from superbit.benchmark.features.costs import cost_of
+from superbit.benchmark.features.demand import KnownLengths, find_demand
 from superbit.benchmark.features.extraction import Shape, extract
-from superbit.benchmark.features.planning import cost_of
+from superbit.benchmark.features.store import CacheSettings
 from superbit.benchmark.features.supply import FeatureUse
 from superbit.benchmark.features.waves import KnownFiles
 from superbit.benchmark.running import heads
 from superbit.benchmark.running.checkpoints import CHECKPOINT
 from superbit.benchmark.running.experiment import Experiment
-from superbit.benchmark.running.procedures import PROCEDURES
-from superbit.benchmark.running.session import Session, Tested
-from superbit.benchmark.tasks.bindings import BINDINGS, Places
-from superbit.benchmark.tasks.catalog import find_task
+from superbit.benchmark.running.session import Session
+from superbit.benchmark.tasks.catalog import TASKS, find_task
 from superbit.benchmark.tasks.configs import resolve
+from superbit.benchmark.tasks.task import RunPlaces, Tested
 from superbit.upstreams import registry
 from superbit.upstreams.expert import UpstreamExpert
 from superbit.upstreams.hubert import untrained_model
@@ -125,7 +124,7 @@ class Bench:
     task: str
     upstream: str
     config: dict[str, Any]
-    places: Places
+    places: RunPlaces
     folder: Path
 
 
@@ -143,8 +142,8 @@ def bench(task, upstream, *, paths, folder, runner=None, section=None) -> Bench:
         config["downstream_expert"][name] |= changes
     work_dir = folder / "work"
     work_dir.mkdir(parents=True)
-    places = Places(paths=paths, work_dir=work_dir, fold=1 if task == "ER" else None)
-    BINDINGS[task].bind(config["downstream_expert"], places)
+    places = RunPlaces(paths=paths, work_dir=work_dir, fold=1 if task == "ER" else None)
+    TASKS[task].binding.bind(config["downstream_expert"], places)
     return Bench(task=task, upstream=upstream, config=config, places=places, folder=folder)
 
 
@@ -265,7 +264,7 @@ def _args(bench: Bench, expdir: Path) -> argparse.Namespace:
         upstream_feature_selection="hidden_states", upstream_layer_selection=None,
         upstream_feature_normalize=False, device="cpu", seed=SEED,
         downstream=find_task(bench.task).downstream, downstream_variant=None, init_ckpt=None,
-        expdir=str(expdir), push_to_hf_hub=False, evaluate_split=BINDINGS[bench.task].test,
+        expdir=str(expdir), push_to_hf_hub=False, evaluate_split=TASKS[bench.task].binding.test,
     )  # fmt: skip
 
 
@@ -298,12 +297,12 @@ def run_ours(bench: Bench, name: str = "ours", *, stored: bool = False) -> Ours:
     open_source = _stored(bench) if stored else lambda expert: None
     folder = bench.folder / name
     folder.mkdir()
-    binding, spec = BINDINGS[bench.task], find_task(bench.task)
+    task = TASKS[bench.task]
     seed_everything(SEED)
     # Built as s3prl builds it: fbank draws random numbers to learn its dimension.
     expert = _build(bench.upstream)
     experiment = Experiment(
-        upstream=expert, downstream=str(spec.downstream), config=copy.deepcopy(bench.config),
+        upstream=expert, downstream=task.downstream, config=copy.deepcopy(bench.config),
         seed=SEED, expdir=folder, feature_source=open_source(expert),
     )  # fmt: skip
     tape, saved = Tape().listen(experiment.head), {}
@@ -320,10 +319,10 @@ def run_ours(bench: Bench, name: str = "ours", *, stored: bool = False) -> Ours:
 
     experiment.train = taped_train
     session = Session(
-        experiment=experiment, binding=binding, places=bench.places, run_dir=folder, key="golden",
-        on_step=lambda step, what: None,
+        experiment=experiment, binding=task.binding, places=bench.places, run_dir=folder,
+        key="golden", on_step=lambda step, what: None,
     )  # fmt: skip
-    (tested,) = PROCEDURES[spec.protocol](session).values()
+    (tested,) = task.procedure(session).values()
     return Ours(tape=tape, experiment=experiment, tested=tested, folder=folder, saved=saved)
 
 
@@ -344,7 +343,7 @@ def _stored(bench: Bench):
     assert cost.may_store
     demand = find_demand(
         bench.task, bench.config, places=bench.places, files=KnownFiles(work_dir),
-        rate=cost.rate, lengths=Lengths(settings.folder / "lengths.json"),
+        rate=cost.rate, lengths=KnownLengths(settings.folder / "lengths.json"),
     )  # fmt: skip
     kind = cost.kind(demand.kind)
     extract(

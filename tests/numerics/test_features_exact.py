@@ -12,18 +12,18 @@ import torch
 
 from superbit.benchmark.corpora.manifest import build_manifest
 from superbit.benchmark.features import extraction
-from superbit.benchmark.features.cache import CacheSettings
-from superbit.benchmark.features.demand import Lengths, find_demand
+from superbit.benchmark.features.costs import cost_of
+from superbit.benchmark.features.demand import KnownLengths, find_demand
 from superbit.benchmark.features.extraction import Shape, Workers, extract
 from superbit.benchmark.features.mixing import WeightedSums
-from superbit.benchmark.features.planning import cost_of
 from superbit.benchmark.features.source import UpstreamFeatures
+from superbit.benchmark.features.store import CacheSettings
 from superbit.benchmark.features.supply import FeatureUse
 from superbit.benchmark.features.waves import KnownFiles
 from superbit.benchmark.running import experiment
-from superbit.benchmark.tasks.bindings import BINDINGS, Places
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.configs import resolve
+from superbit.benchmark.tasks.task import RunPlaces
 from superbit.upstreams.expert import UpstreamExpert
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import HubertConfig
@@ -113,7 +113,7 @@ class Bench:
 
     def __init__(self, task, config, *, upstream, paths, work_dir, cache, tmp_path):
         self.task, self.config, self.upstream = task, config, upstream
-        self.places = Places(paths=paths, work_dir=work_dir, fold=2 if task == "ER" else None)
+        self.places = RunPlaces(paths=paths, work_dir=work_dir, fold=2 if task == "ER" else None)
         self.cache, self.tmp_path, self.work_dir = cache, tmp_path, work_dir
         self.files = KnownFiles(work_dir)
 
@@ -123,7 +123,7 @@ class Bench:
         assert cost.may_store
         demand = find_demand(
             self.task, self.config, places=self.places, files=self.files, rate=cost.rate,
-            lengths=Lengths(self.cache / "lengths.json"),
+            lengths=KnownLengths(self.cache / "lengths.json"),
         )  # fmt: skip
         computed = extract(
             list(demand.waves.values()), upstream=self.upstream, kind=cost.kind(demand.kind),
@@ -141,14 +141,14 @@ class Bench:
             source = use.open(self.upstream, work_dir=self.work_dir, device="cpu")
 
         config = copy.deepcopy(self.config)
-        BINDINGS[self.task].bind(config["downstream_expert"], self.places)
+        TASKS[self.task].binding.bind(config["downstream_expert"], self.places)
         expdir = self.tmp_path / str(precision)
         expdir.mkdir(exist_ok=True)
         seed_everything(SEED)
         trained = experiment.Experiment(
             upstream=self.upstream.expert, downstream=TASKS[self.task].downstream, config=config,
             seed=SEED, expdir=expdir, feature_source=source,
-            reinitialize_head=BINDINGS[self.task].reinitialize_head,
+            reinitialize_head=TASKS[self.task].binding.reinitialize_head,
         )  # fmt: skip
         tape = Tape()
         tape.listen(trained.head)
@@ -156,7 +156,7 @@ class Bench:
             trained.collect_layers("dev")
             return tape, trained.layer_records, trained.source
         trained.train()
-        metrics = trained.evaluate(BINDINGS[self.task].test).metrics
+        metrics = trained.evaluate(TASKS[self.task].binding.test).metrics
         # Of what a metric is a share: utterances; of ASV's two error rates each kind of trial.
         if self.task == "ASV":
             same = [label == "1" for label, _, _ in trained.head.test_dataset.pair_table]
@@ -309,7 +309,7 @@ def test_a_resumed_run_computes_ahead_in_the_same_groups(bench):
     def built(steps):
         config = copy.deepcopy(runs.config)
         config["runner"]["total_steps"] = steps
-        BINDINGS["KS"].bind(config["downstream_expert"], runs.places)
+        TASKS["KS"].binding.bind(config["downstream_expert"], runs.places)
         seed_everything(SEED)
         return experiment.Experiment(
             upstream=runs.upstream.expert, downstream=TASKS["KS"].downstream, config=config,

@@ -10,11 +10,10 @@ from torch import nn
 
 from superbit.benchmark.features.mixing import Batch, Room
 from superbit.benchmark.running.experiment import Experiment
-from superbit.benchmark.running.procedures import PROCEDURES
 from superbit.benchmark.running.session import Session
-from superbit.benchmark.tasks.bindings import BINDINGS, Places
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.configs import resolve
+from superbit.benchmark.tasks.task import RunPlaces
 from superbit.upstreams import rng
 from superbit.upstreams.rng import seed_everything
 
@@ -115,8 +114,8 @@ def side_by_side(tiny_paths, tmp_path):
             config["runner"]["test_step"] = 3
         section = config["downstream_expert"]
         merge(section, SMALL.get(task, {}))
-        places = Places(paths=tiny_paths, work_dir=tmp_path / "work", fold=1)
-        BINDINGS[task].bind(section, places)
+        places = RunPlaces(paths=tiny_paths, work_dir=tmp_path / "work", fold=1)
+        TASKS[task].binding.bind(section, places)
         folder = tmp_path / f"run{len(runs)}"
         folder.mkdir()
         seed_everything(SEED)
@@ -124,10 +123,10 @@ def side_by_side(tiny_paths, tmp_path):
             upstream=Bands(), downstream=TASKS[task].downstream, config=config, seed=SEED,
             expdir=folder, learning_rates=rates if len(rates) > 1 else (),
             feature_source=StoredBands if stored else None,
-            reinitialize_head=BINDINGS[task].reinitialize_head,
+            reinitialize_head=TASKS[task].binding.reinitialize_head,
         )  # fmt: skip
         session = Session(
-            experiment=experiment, binding=BINDINGS[task], places=places, run_dir=folder,
+            experiment=experiment, binding=TASKS[task].binding, places=places, run_dir=folder,
             key="k", on_step=lambda step, what: None,
         )  # fmt: skip
         runs.append(session)
@@ -140,10 +139,10 @@ def side_by_side(tiny_paths, tmp_path):
             told[float(candidate.name)] = Told()
             told[float(candidate.name)].listen(candidate.head)
         prepare(session)
-        tested = PROCEDURES[TASKS[task].protocol](session)
+        tested = TASKS[task].procedure(session)
         for candidate in session.experiment.candidates:
             each = told[float(candidate.name)]
-            each.history, each.weights = candidate.course.history, candidate.weights()
+            each.history, each.weights = candidate.training.history, candidate.weights()
             if candidate.name in tested:
                 each.value = tested[candidate.name].value
                 each.items = tested[candidate.name].items
@@ -206,8 +205,8 @@ def test_one_that_diverges_leaves_the_others_alone(task, side_by_side):
     alone, _ = side_by_side(task, rates[1:], stored=True)
     assert_same(together[rates[1]], alone[rates[1]])
     lost, sound = session.experiment.candidates
-    assert 1 < lost.course.diverged <= 6
-    assert sound.course.diverged is None
+    assert 1 < lost.training.diverged <= 6
+    assert sound.training.diverged is None
 
 
 def test_one_that_fails_leaves_the_others_alone(side_by_side):
@@ -228,7 +227,7 @@ def test_one_that_fails_leaves_the_others_alone(side_by_side):
         together, session = side_by_side("ASR", rates, stored=True, prepare=break_first)
         alone, _ = side_by_side("ASR", rates[1:], stored=True)
         assert_same(together[rates[1]], alone[rates[1]])
-        assert session.experiment.candidates[0].course.failure == "no more"
+        assert session.experiment.candidates[0].training.failure == "no more"
     with pytest.raises(ValueError, match="no\nmore"):
         side_by_side("ASR", RATES[:1], stored=True, prepare=break_first)
 
@@ -244,7 +243,7 @@ def test_a_checkpoint_holds_every_candidate(side_by_side):
         def keeping(*, on_save, **others):
             def save():
                 on_save()
-                if session.experiment.progress.step == 3:
+                if session.experiment.position.step == 3:
                     kept.append(copy.deepcopy(session.experiment.state()))
 
             train(on_save=save, **others)

@@ -122,10 +122,10 @@ def test_words_of_every_split_are_known_from_train(section):
 
 
 def test_commands_differ():
-    commands = embedded.Commands(np.random.default_rng(0))
+    commands = embedded.SlotCommands(np.random.default_rng(0))
     drawn = Counter(commands.draw().text for _ in range(200))
     assert len(drawn) > 100
-    other = embedded.Commands(np.random.default_rng(1))
+    other = embedded.SlotCommands(np.random.default_rng(1))
     assert [other.draw().text for _ in range(20)] != list(drawn)[:20]
 
 
@@ -250,7 +250,7 @@ def test_other_speakers_are_passed_over(copy):
     (copy.root / "test/Nobody-snips-test-0.wav").touch()
     with open(copy.root / "all.iob.snips.txt", "a") as lines:
         lines.write("Someone-snips-test-0 BOS HI EOS\tO O None\n")
-    assert audio_snips.check(copy).problems == ()
+    assert audio_snips.CORPUS.check(copy).problems == ()
 
 
 def test_unknown_slot(copy):
@@ -276,14 +276,14 @@ def test_transcript_of_another_form(copy, text):
 def test_second_transcript(copy):
     with open(copy.root / "all.iob.snips.txt", "a") as lines:
         lines.write("Joey-snips-train-3 BOS HI EOS\tO O None\n")
-    message = audio_snips.check(copy).problems[0]
+    message = audio_snips.CORPUS.check(copy).problems[0]
     assert "line 145, gives Joey-snips-train-3 a second text: it should have one" in message
 
 
 @pytest.mark.parametrize("name", ["slots.txt", "all.iob.snips.txt"])
 def test_missing_text(copy, name):
     (copy.root / name).unlink()
-    assert f"{name} is not there" in audio_snips.check(copy).problems[0]
+    assert f"{name} is not there" in audio_snips.CORPUS.check(copy).problems[0]
     with pytest.raises(InputError, match=f"{name} is not there"):
         audio_snips.files(copy)
 

@@ -65,7 +65,7 @@ def contents(root):
 
 
 def test_layout_and_counts(tiny_paths_file, tiny_paths):
-    report = librispeech.check(tiny_paths.librispeech, batch_size=32)
+    report = librispeech.CORPUS.check(tiny_paths.librispeech, batch_size=32)
     assert report.problems == ()
     for split in report.splits:
         plan = sizes.LIBRISPEECH["tiny"][split.name]
@@ -73,7 +73,7 @@ def test_layout_and_counts(tiny_paths_file, tiny_paths):
         assert split.speakers == plan.speakers
         seconds = split.hours * 3600 / split.utterances
         assert 1.5 < seconds < 3.5
-    report = speech_commands.check(tiny_paths.speech_commands, batch_size=32)
+    report = speech_commands.CORPUS.check(tiny_paths.speech_commands, batch_size=32)
     assert report.problems == ()
     audio = [p for p in tiny_paths_file.parent.rglob("*") if p.suffix in (".wav", ".flac")]
     assert len(audio) == sizes.audio_files("tiny")

@@ -44,7 +44,7 @@ def read_table(section, split):
 
 
 def test_layout_and_counts(section):
-    report = fluent_speech_commands.check(section, batch_size=32)
+    report = fluent_speech_commands.CORPUS.check(section, batch_size=32)
     assert report.problems == ()
     plan = sizes.FLUENT_SPEECH_COMMANDS["tiny"]
     assert [(s.name, s.utterances, s.speakers, s.expected_utterances) for s in report.splits] == [
@@ -202,7 +202,7 @@ def replace(section, split, old, new):
 
 
 def test_whole_corpus(small):
-    report = fluent_speech_commands.check(small, batch_size=3)
+    report = fluent_speech_commands.CORPUS.check(small, batch_size=3)
     assert report.problems == ()
     assert [(s.utterances, s.speakers) for s in report.splits] == [(3, 2), (1, 1), (1, 1)]
     assert report.splits[0].hours == pytest.approx(0.3 / 3600)
@@ -223,7 +223,7 @@ def test_missing_table(small):
 
 def test_missing_folder_of_tables(small):
     shutil.rmtree(small.root / "data")
-    problem = fluent_speech_commands.check(small).problems[0]
+    problem = fluent_speech_commands.CORPUS.check(small).problems[0]
     assert "data is not there: it should be the folder of the tables" in problem
 
 
@@ -254,7 +254,7 @@ def test_value_unseen_in_train(small, split, old, new, said):
 @pytest.mark.parametrize("value", ["", "None", "NA", "null"])
 def test_value_that_s3prl_reads_as_missing(small, value):
     replace(small, "train", "juice,none", f"juice,{value}")
-    problem = fluent_speech_commands.check(small).problems[0]
+    problem = fluent_speech_commands.CORPUS.check(small).problems[0]
     assert "train_data.csv, line 3, has no value in the column 'location'" in problem
 
 

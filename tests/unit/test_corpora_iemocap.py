@@ -38,7 +38,7 @@ def section(tiny_paths):
 
 
 def test_layout_and_counts(section):
-    report = iemocap.check(section, batch_size=4)
+    report = iemocap.CORPUS.check(section, batch_size=4)
     assert report.problems == ()
     plan = sizes.IEMOCAP["tiny"]
     assert [(s.name, s.utterances, s.speakers) for s in report.splits] == [
@@ -213,7 +213,7 @@ def refused(section, tmp_path):
 
 
 def test_whole_corpus(small):
-    report = iemocap.check(small, batch_size=20)
+    report = iemocap.CORPUS.check(small, batch_size=20)
     assert report.problems == ()
     assert [(s.utterances, s.speakers) for s in report.splits] == [(5, 2)] * 5
     assert report.splits[0].hours == pytest.approx(0.5 / 3600)

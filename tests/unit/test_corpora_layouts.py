@@ -79,7 +79,7 @@ def only_problem(report):
 
 
 def test_librispeech_report(paths):
-    report = librispeech.check(paths.librispeech, batch_size=6)
+    report = librispeech.CORPUS.check(paths.librispeech, batch_size=6)
     assert report.problems == ()
     report.raise_for_problems()
     assert [(s.name, s.utterances, s.speakers) for s in report.splits] == [
@@ -114,7 +114,7 @@ def test_transcripts_and_lexicon(paths):
 
 def test_librispeech_missing_split(paths):
     shutil.rmtree(paths.librispeech.root / "dev-clean")
-    message = only_problem(librispeech.check(paths.librispeech))
+    message = only_problem(librispeech.CORPUS.check(paths.librispeech))
     assert str(paths.librispeech.root / "dev-clean") in message
     with pytest.raises(InputError, match="dev-clean is not there"):
         librispeech.files(paths.librispeech)
@@ -123,7 +123,9 @@ def test_librispeech_missing_split(paths):
 def test_librispeech_empty_split(paths):
     for file in (paths.librispeech.root / "test-clean").rglob("*.flac"):
         file.unlink()
-    assert "test-clean is an empty split" in only_problem(librispeech.check(paths.librispeech))
+    assert "test-clean is an empty split" in only_problem(
+        librispeech.CORPUS.check(paths.librispeech)
+    )
     with pytest.raises(InputError, match="is an empty split"):
         librispeech.files(paths.librispeech)
     with pytest.raises(InputError, match="is an empty split"):
@@ -136,7 +138,7 @@ def test_librispeech_empty_split(paths):
 def test_utterance_without_words(paths, line, found):
     file = paths.librispeech.root / "dev-clean/11/7/11-7.trans.txt"
     file.write_text("11-7-0000 THE\n11-7-0002 OLD\n" + line)
-    message = only_problem(librispeech.check(paths.librispeech))
+    message = only_problem(librispeech.CORPUS.check(paths.librispeech))
     assert f"11-7-0001.flac has {found}" in message
     with pytest.raises(InputError, match=found):
         list(librispeech.utterances(paths.librispeech, "dev-clean"))
@@ -145,7 +147,7 @@ def test_utterance_without_words(paths, line, found):
 def test_transcript_under_a_name_that_s3prl_does_not_look_for(paths):
     folder = paths.librispeech.root / "dev-clean/11/7"
     (folder / "11-7.trans.txt").rename(folder / "other.trans.txt")
-    message = only_problem(librispeech.check(paths.librispeech))
+    message = only_problem(librispeech.CORPUS.check(paths.librispeech))
     assert "11-7-0000.flac has no transcript: 11-7.trans.txt" in message
     assert "2 more like it" in message
 
@@ -153,7 +155,7 @@ def test_transcript_under_a_name_that_s3prl_does_not_look_for(paths):
 def test_word_without_lexicon_entry(paths):
     file = paths.librispeech.root / "test-clean/12/7/12-7.trans.txt"
     file.write_text(file.read_text().replace("12-7-0001 THE OLD HORSE", "12-7-0001 THE OLD CAT"))
-    message = only_problem(librispeech.check(paths.librispeech))
+    message = only_problem(librispeech.CORPUS.check(paths.librispeech))
     assert "'CAT' of utterance 12-7-0001" in message
     assert str(paths.librispeech.lexicon[0]) in message
 
@@ -161,19 +163,19 @@ def test_word_without_lexicon_entry(paths):
 def test_lexicon_phone_outside_the_inventory(paths):
     lexicon = paths.librispeech.lexicon[0]
     lexicon.write_text(lexicon.read_text() + "CAT K AE T\n")
-    message = only_problem(librispeech.check(paths.librispeech))
+    message = only_problem(librispeech.CORPUS.check(paths.librispeech))
     assert f"{lexicon}, line 5: the phone 'AE' of 'CAT'" in message
     lexicon.write_text(lexicon.read_text().replace("CAT K AE T", "CAT"))
-    assert "'CAT' has no phones" in only_problem(librispeech.check(paths.librispeech))
+    assert "'CAT' has no phones" in only_problem(librispeech.CORPUS.check(paths.librispeech))
 
 
 def test_lexicon_that_is_not_text(paths):
     paths.librispeech.lexicon[0].write_bytes(b"\xff\xfe\x00")
-    assert "cannot be read as UTF-8" in only_problem(librispeech.check(paths.librispeech))
+    assert "cannot be read as UTF-8" in only_problem(librispeech.CORPUS.check(paths.librispeech))
 
 
 def test_librispeech_smaller_than_a_batch(paths):
-    message = only_problem(librispeech.check(paths.librispeech, batch_size=7))
+    message = only_problem(librispeech.CORPUS.check(paths.librispeech, batch_size=7))
     assert "has 6 utterances, fewer than a batch of 7" in message
 
 
@@ -182,14 +184,16 @@ def test_bad_header_is_found_without_decoding(paths):
     soundfile.write(
         paths.librispeech.root / "dev-clean/11/7/11-7-0001.flac", np.zeros((99, 2)), 16_000
     )
-    assert "11-7-0001.flac has 2 channels" in only_problem(librispeech.check(paths.librispeech))
+    assert "11-7-0001.flac has 2 channels" in only_problem(
+        librispeech.CORPUS.check(paths.librispeech)
+    )
 
 
 def test_several_faults_are_all_reported(paths):
     shutil.rmtree(paths.librispeech.root / "dev-clean")
     (paths.librispeech.root / "test-clean/12/7/12-7-0000.flac").write_bytes(b"")
     paths.librispeech.lexicon[0].write_text("THE DH AH0\nOLD OW1 L D\n")
-    problems = " ".join(librispeech.check(paths.librispeech).problems)
+    problems = " ".join(librispeech.CORPUS.check(paths.librispeech).problems)
     for expected in ("dev-clean is not there", "12-7-0000.flac is empty", "'HORSE'"):
         assert expected in problems
 
@@ -226,7 +230,7 @@ def test_length_buckets_of_another_corpus_or_of_a_changed_one_are_others(paths, 
 
 
 def test_speech_commands_report(paths):
-    report = speech_commands.check(paths.speech_commands, batch_size=23)
+    report = speech_commands.CORPUS.check(paths.speech_commands, batch_size=23)
     assert report.problems == ()
     # Eleven words by two or one speakers, and the noise as an item of silence.
     assert [(s.name, s.utterances, s.speakers) for s in report.splits] == [
@@ -251,7 +255,7 @@ def test_speech_commands_files(paths):
 
 def test_no_background_noise(paths):
     shutil.rmtree(paths.speech_commands.root / "_background_noise_")
-    message = only_problem(speech_commands.check(paths.speech_commands))
+    message = only_problem(speech_commands.CORPUS.check(paths.speech_commands))
     assert "_background_noise_ has no wav file" in message
     with pytest.raises(InputError, match="_background_noise_"):
         speech_commands.files(paths.speech_commands)
@@ -260,41 +264,42 @@ def test_no_background_noise(paths):
 def test_background_noise_shorter_than_a_second(paths):
     path = paths.speech_commands.root / "_background_noise_/short.wav"
     write_noise(path, 0.99)
-    message = only_problem(speech_commands.check(paths.speech_commands))
+    message = only_problem(speech_commands.CORPUS.check(paths.speech_commands))
     assert f"{path} has 15,840 samples" in message
     assert "at least 16,000" in message
 
 
 def test_class_without_items(paths):
     shutil.rmtree(paths.speech_commands.test_root / "stop")
-    message = only_problem(speech_commands.check(paths.speech_commands))
+    message = only_problem(speech_commands.CORPUS.check(paths.speech_commands))
     assert "'stop' in the split test" in message
 
 
 def test_class_without_items_in_dev_only(paths):
     (paths.speech_commands.root / "yes" / names_of("dev", 1)[0]).unlink()
-    message = only_problem(speech_commands.check(paths.speech_commands))
+    message = only_problem(speech_commands.CORPUS.check(paths.speech_commands))
     assert "'yes' in the split dev" in message
 
 
 def test_folder_that_is_no_class_of_the_test(paths):
     (paths.speech_commands.test_root / "stop").rename(paths.speech_commands.test_root / "halt")
     assert (
-        "halt is none of the 12 classes" in speech_commands.check(paths.speech_commands).problems[0]
+        "halt is none of the 12 classes"
+        in speech_commands.CORPUS.check(paths.speech_commands).problems[0]
     )
 
 
 def test_empty_split_of_speech_commands(paths):
     for path in paths.speech_commands.root.rglob(names_of("dev", 1)[0]):
         path.unlink()
-    message = speech_commands.check(paths.speech_commands).problems[0]
+    message = speech_commands.CORPUS.check(paths.speech_commands).problems[0]
     assert "'yes' in the split dev" in message
     with pytest.raises(InputError, match="is an empty split: no file of it belongs to dev"):
         speech_commands.files(paths.speech_commands)
 
 
 def test_speech_commands_smaller_than_a_batch(paths):
-    message = only_problem(speech_commands.check(paths.speech_commands, batch_size=24))
+    message = only_problem(speech_commands.CORPUS.check(paths.speech_commands, batch_size=24))
     assert "has 23 training items, fewer than a batch of 24" in message
 
 

@@ -264,7 +264,7 @@ def edit(path, old, new):
 
 def test_rttm_or_segment_without_its_wav(copy):
     edit(copy / "test/wav.scp", "test-0003 wav/test-0003.wav\n", "")
-    problems = libri2mix.check(section_of(copy)).problems
+    problems = libri2mix.CORPUS.check(section_of(copy)).problems
     assert len(problems) == 2
     assert "segments: 7" in problems[0]
     assert "is in the recording test-0003, which" in problems[0]

@@ -14,9 +14,9 @@ from superbit.benchmark.corpora import catalog, librispeech
 from superbit.benchmark.corpora.preparing import derive_files
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.running.run import RunContext
-from superbit.benchmark.tasks.bindings import BINDINGS, Places
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.configs import resolve
+from superbit.benchmark.tasks.task import RunPlaces
 from superbit.upstreams.errors import InputError
 
 pytest.importorskip("espeakng_loader", reason="embedded corpora need the extra 'embedded'")
@@ -125,9 +125,9 @@ def test_a_second_call_writes_nothing(prepared, tiny_paths_file):
 def test_a_run_finds_what_was_prepared(prepared, context, task, scale):
     before = states(prepared)
     section = resolve(task, scale=scale)["downstream_expert"]
-    BINDINGS[task].bind(
+    TASKS[task].binding.bind(
         section,
-        Places(paths=context.paths, work_dir=context.work_dir, fold=3 if task == "ER" else None),
+        RunPlaces(paths=context.paths, work_dir=context.work_dir, fold=3 if task == "ER" else None),
     )
     assert states(prepared) == before
 
@@ -143,7 +143,7 @@ def test_asv_starts_without_cutting_silence_again(
 
     monkeypatch.setattr(dataset, "apply_effects_file", refuse)
     section = resolve("ASV", scale="embedded")["downstream_expert"]
-    BINDINGS["ASV"].bind(section, Places(paths=context.paths, work_dir=context.work_dir))
+    TASKS["ASV"].binding.bind(section, RunPlaces(paths=context.paths, work_dir=context.work_dir))
     expert = DownstreamExpert(upstream_dim=4, downstream_expert=section, expdir=str(tmp_path))
     utterances = items_of("lengths without silence", tiny_paths_file.parent)
     assert len(expert.train_dataset.dataset) == utterances

@@ -216,7 +216,7 @@ def test_list_that_names_an_absent_file(copy):
 
 
 def test_missing_root(tmp_path):
-    problems = quesst14.check(Quesst14Paths(root=tmp_path / "none")).problems
+    problems = quesst14.CORPUS.check(Quesst14Paths(root=tmp_path / "none")).problems
     assert "none is not there: it should be quesst14Database" in problems[0]
 
 
@@ -302,7 +302,7 @@ def test_other_lines_of_an_rttm_are_passed_over(copy):
 def test_the_published_rate_of_8_khz_is_accepted_if_every_file_has_it(copy, tmp_path):
     for path in copy.root.rglob("*.wav"):
         soundfile.write(path, soundfile.read(path)[0][::2], 8_000)
-    assert quesst14.check(copy).problems == ()
+    assert quesst14.CORPUS.check(copy).problems == ()
     manifest = build_manifest("quesst14", CorpusPaths(quesst14=copy), work_dir=tmp_path / "work")
     assert 60 < manifest.seconds < 300
     soundfile.write(copy.root / "Audio/quesst14_00009.wav", np.zeros(16_000), 16_000)

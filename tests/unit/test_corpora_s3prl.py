@@ -55,7 +55,7 @@ def test_class_counts_are_those_that_s3prl_sees(tiny_paths):
     assert set(speech_commands.CLASSES) == set(CLASSES)
     train, dev = (SpeechCommandsDataset(split, **rc) for split in split_dataset(section.root))
     test = SpeechCommandsTestingDataset(**rc)
-    reported = speech_commands.check(section).splits
+    reported = speech_commands.CORPUS.check(section).splits
     for dataset, report in zip((train, dev, test), reported, strict=True):
         assert len(dataset) == report.utterances
         counts = Counter(class_name for class_name, _ in dataset.data)

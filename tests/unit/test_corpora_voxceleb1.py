@@ -19,7 +19,7 @@ from superbit.benchmark.corpora.audio import read_audio
 from superbit.benchmark.corpora.embedded import sizes
 from superbit.benchmark.corpora.manifest import build_manifest
 from superbit.benchmark.corpora.paths import load_paths
-from superbit.benchmark.corpora.voxceleb1_dev_trials import dev_trials
+from superbit.benchmark.corpora.voxceleb1 import dev_trials
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.s3prl import compat
 
@@ -42,7 +42,7 @@ def speaker_of(name):
 
 
 def test_layout_and_counts(section):
-    report = voxceleb1.check(section, batch_size=32)
+    report = voxceleb1.CORPUS.check(section, batch_size=32)
     assert report.problems == ()
     plan = sizes.VOXCELEB1["tiny"]
     speakers = plan.dev_speakers + plan.test_speakers
@@ -233,7 +233,7 @@ def small(tmp_path):
 
 
 def test_whole_corpus(small):
-    report = voxceleb1.check(small, batch_size=4)
+    report = voxceleb1.CORPUS.check(small, batch_size=4)
     assert report.problems == ()
     assert [(s.name, s.utterances, s.speakers) for s in report.splits] == [
         ("train", 4, 4),
@@ -279,7 +279,7 @@ def test_bad_line_in_the_split(small, line, said):
 )
 def test_bad_line_in_the_trials(small, line, said):
     small.trials.write_text("\n".join([*TRIALS, line]) + "\n")
-    problem = voxceleb1.check(small).problems[0]
+    problem = voxceleb1.CORPUS.check(small).problems[0]
     assert said in problem
     with pytest.raises(InputError) as caught:
         voxceleb1.files(small)

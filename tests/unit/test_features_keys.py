@@ -10,8 +10,8 @@ import pytest
 import soundfile
 import torch
 
-from superbit.benchmark.features import cache
-from superbit.benchmark.features.cache import TOLERANCE, CacheSettings, batch_deviation
+from superbit.benchmark.features.costs import TOLERANCE, batch_deviation, deviation_of
+from superbit.benchmark.features.store import CacheSettings, locked
 from superbit.benchmark.features.waves import AudioFile, Wave, length_without_decoding, wave_key
 from superbit.upstreams.expert import UpstreamExpert
 from superbit.upstreams.hubert import untrained_model
@@ -82,12 +82,12 @@ def test_who_waits_for_a_folder_that_is_pruned_locks_the_new_one(tmp_path):
     waits = ThreadPoolExecutor(1)
 
     def wait():
-        with cache.locked(folder, stop=lambda: False) as ours:
+        with locked(folder, stop=lambda: False) as ours:
             assert ours
-            with cache.locked(folder, stop=lambda: True) as another:
+            with locked(folder, stop=lambda: True) as another:
                 return another
 
-    with cache.locked(folder, stop=lambda: True):
+    with locked(folder, stop=lambda: True):
         waiting = waits.submit(wait)
         time.sleep(0.5)
         shutil.rmtree(folder)
@@ -104,8 +104,8 @@ def test_foreign_upstreams_of_other_names_share_nothing(tmp_path):
 def test_deviation_tells_padding_that_leaks_from_padding_that_does_not():
     assert batch_deviation(loaded().expert.eval(), 320) <= TOLERANCE
     leaking = loaded(replace(CONFIG, padding="fairseq"))
-    assert cache.deviation_of(leaking, 320)[0] > 1e-3
-    assert not cache.deviation_of(leaking, 320)[1]
+    assert deviation_of(leaking, 320)[0] > 1e-3
+    assert not deviation_of(leaking, 320)[1]
 
 
 def test_frames_that_only_a_batch_has_are_a_deviation():
@@ -134,7 +134,7 @@ def test_a_batch_that_takes_frames_away_is_no_batch_that_adds_zeros():
 @pytest.mark.parametrize("name", ["fbank", "mfcc", "fbank_no_cmvn"])
 def test_filter_banks_of_s3prl_are_their_own_but_for_zeros_that_follow(name):
     upstream = load_upstream(name)
-    assert cache.deviation_of(upstream, 160) == (0.0, True)
+    assert deviation_of(upstream, 160) == (0.0, True)
 
 
 @pytest.fixture

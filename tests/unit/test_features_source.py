@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from superbit.benchmark.features.source import FeatureSource
+from superbit.benchmark.features.source import FeatureReader
 from superbit.benchmark.features.store import FeatureStore
 from superbit.benchmark.features.waves import AudioFile
 
@@ -29,7 +29,7 @@ class Upstream:
 @pytest.fixture
 def make(tmp_path):
     def source(**options):
-        return FeatureSource(
+        return FeatureReader(
             FeatureStore(tmp_path, dtype="float32"),
             files=SimpleNamespace(find=lambda path: NOISE if path == NOISE.path else None),
             upstream=Upstream(), **options,

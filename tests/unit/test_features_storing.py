@@ -5,11 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from superbit.benchmark.features import supply
-from superbit.benchmark.features.cache import CacheSettings
-from superbit.benchmark.features.decisions import Cost, Decision, need_of
-from superbit.benchmark.features.demand import Demand
-from superbit.benchmark.features.planning import FeaturePlan
-from superbit.benchmark.features.store import CacheError
+from superbit.benchmark.features.costs import Cost
+from superbit.benchmark.features.demand import Demand, need_of
+from superbit.benchmark.features.planning import Decision, FeaturePlan
+from superbit.benchmark.features.store import CacheError, CacheSettings
 from superbit.benchmark.running.candidate import InterruptedRun
 
 COST = Cost(layers=2, dim=10, rate=320, pace=0.5, measured=True, deviation=0.0, may_store=True)

@@ -5,31 +5,32 @@ import math
 import pytest
 
 from superbit.benchmark.records import choose
-from superbit.benchmark.running import selection_rules
-from superbit.benchmark.running.procedures import PROCEDURES
 from superbit.benchmark.scoring.diarization import DiarizationErrors, SettingScore
+from superbit.benchmark.tasks.asv import lowest_test_eer
+from superbit.benchmark.tasks.best_on_dev import best_on_dev
 from superbit.benchmark.tasks.catalog import TASKS
+from superbit.benchmark.tasks.qbe import best_dev_layer
+from superbit.benchmark.tasks.sd import lowest_test_der
 
 
-def test_every_task_has_a_protocol_that_can_run():
-    assert {task.protocol for task in TASKS.values()} == set(PROCEDURES)
+def test_tasks_of_one_protocol_in_words_have_one_procedure():
+    ways = {(task.protocol, type(task.procedure)) for task in TASKS.values()}
+    assert len(ways) == len({protocol for protocol, _ in ways}) == 5
 
 
 def test_the_best_on_dev_is_tested():
-    selection = selection_rules.best_on_dev(best_step=200, score=91.5, last_step=300)
+    selection = best_on_dev(best_step=200, score=91.5, last_step=300)
     assert (selection.step, selection.selected_on, selection.checkpoint) == (200, "dev", "best")
     assert selection.score == 91.5
 
 
 def test_the_last_step_is_tested_where_none_was_best():
-    selection = selection_rules.best_on_dev(best_step=None, score=None, last_step=300)
+    selection = best_on_dev(best_step=None, score=None, last_step=300)
     assert (selection.step, selection.selected_on, selection.checkpoint) == (300, None, "last")
 
 
 def test_asv_takes_the_lowest_test_eer_and_says_so():
-    selection = selection_rules.lowest_test_eer(
-        {20_000: 9.0, 40_000: 7.5, 60_000: 7.5, 80_000: 8.0}
-    )
+    selection = lowest_test_eer({20_000: 9.0, 40_000: 7.5, 60_000: 7.5, 80_000: 8.0})
     assert (selection.step, selection.score, selection.selected_on) == (40_000, 7.5, "test")
 
 
@@ -39,8 +40,8 @@ def setting(threshold, window, wrong):
 
 
 def test_sd_takes_the_lowest_der_of_the_grid_and_says_so():
-    head = selection_rules.best_on_dev(best_step=10, score=88.0, last_step=20)
-    best, selection = selection_rules.lowest_test_der(
+    head = best_on_dev(best_step=10, score=88.0, last_step=20)
+    best, selection = lowest_test_der(
         [setting(0.3, 1, 2.0), setting(0.5, 11, 1.0), setting(0.7, 1, 3.0)], head=head
     )
     assert (best.threshold, best.median_window) == (0.5, 11)
@@ -50,7 +51,7 @@ def test_sd_takes_the_lowest_der_of_the_grid_and_says_so():
 
 
 def test_qbe_takes_the_best_layer_on_dev():
-    layer, selection = selection_rules.best_dev_layer([1.0, 6.0, 6.0, 2.0])
+    layer, selection = best_dev_layer([1.0, 6.0, 6.0, 2.0])
     assert layer == 1
     assert (selection.selected_on, selection.score) == ("dev", 6.0)
 

@@ -14,13 +14,12 @@ import torch
 from torch import nn
 
 from superbit.benchmark.corpora import catalog
-from superbit.benchmark.running import procedures
-from superbit.benchmark.running import session as session_steps
 from superbit.benchmark.running.experiment import Experiment
-from superbit.benchmark.running.procedures import Session
-from superbit.benchmark.tasks.bindings import BINDINGS, Places
+from superbit.benchmark.running.session import Session
+from superbit.benchmark.tasks.best_on_dev import require_equal
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.configs import resolve
+from superbit.benchmark.tasks.task import RunPlaces
 from superbit.upstreams.errors import InputError
 
 pytest.importorskip("s3prl")
@@ -61,8 +60,8 @@ def bound(tiny_paths, work_dir):
 
     def bind(task):
         config = resolve(task, scale="embedded")
-        places = Places(paths=tiny_paths, work_dir=work_dir, fold=1 if task == "ER" else None)
-        BINDINGS[task].bind(config["downstream_expert"], places)
+        places = RunPlaces(paths=tiny_paths, work_dir=work_dir, fold=1 if task == "ER" else None)
+        TASKS[task].binding.bind(config["downstream_expert"], places)
         return config, places
 
     return bind
@@ -74,7 +73,7 @@ def build(bound, tmp_path):
 
     def expert(task, *, workers=0):
         config, _ = bound(task)
-        config["downstream_expert"][BINDINGS[task].batch[0]]["num_workers"] = workers
+        config["downstream_expert"][TASKS[task].binding.batch[0]]["num_workers"] = workers
         module = importlib.import_module(f"s3prl.downstream.{TASKS[task].downstream}.expert")
         return module.DownstreamExpert(
             upstream_dim=8, upstream_rate=320, **config, expdir=str(tmp_path), seed=1, device="cpu"
@@ -85,7 +84,7 @@ def build(bound, tmp_path):
 
 def splits_of(task):
     trained = () if task == "QbE" else ("train",)
-    return (*trained, BINDINGS[task].dev, BINDINGS[task].test)
+    return (*trained, TASKS[task].binding.dev, TASKS[task].binding.test)
 
 
 def loader_of(expert, split):
@@ -115,7 +114,7 @@ def test_split_names_worker_counts_and_caches(task, build):
 
 
 def test_asr_has_no_split_of_the_name_test(build):
-    assert BINDINGS["ASR"].test == "test-clean"
+    assert TASKS["ASR"].binding.test == "test-clean"
     with pytest.raises(KeyError, match="test"):
         build("ASR").get_dataloader("test")
 
@@ -216,7 +215,7 @@ def session(bound, tmp_path):
         config, places = bound(task)
         config["runner"] |= {"total_steps": 2, "eval_step": 2, "save_step": 2}
         section = config["downstream_expert"]
-        for key in BINDINGS[task].batch[:-1]:
+        for key in TASKS[task].binding.batch[:-1]:
             section = section[key]
         section |= changes
         experiment = Experiment(
@@ -228,7 +227,7 @@ def session(bound, tmp_path):
         )
         return Session(
             experiment=experiment,
-            binding=BINDINGS[task],
+            binding=TASKS[task].binding,
             places=places,
             run_dir=tmp_path,
             key="k",
@@ -259,8 +258,8 @@ def test_a_batch_larger_than_the_corpus_is_refused_before_the_run(task, tiny_pat
 def test_without_a_best_checkpoint_the_last_one_is_tested_in_percent(session):
     """ASR asks for a best checkpoint below a WER of 100 only, and gives percent, not a fraction."""
     run = session("ASR")
-    (tested,) = procedures.best_on_dev(run).values()
-    assert run.experiment.candidates[0].course.best is None
+    (tested,) = TASKS["ASR"].procedure(run).values()
+    assert run.experiment.candidates[0].training.best is None
     assert (tested.selection.checkpoint, tested.selection.step) == ("last", 2)
     assert "none was best" in tested.selection.rule
     assert tested.metrics["test-clean-wer"] == pytest.approx(tested.value)
@@ -270,13 +269,13 @@ def test_without_a_best_checkpoint_the_last_one_is_tested_in_percent(session):
 def test_a_best_checkpoint_that_is_no_longer_the_last_is_tested(session):
     run = session("KS")
     (candidate,) = run.experiment.candidates
-    saved, course = candidate.weights(), candidate.course
+    saved, training = candidate.weights(), candidate.training
     for parameter in run.experiment.head.parameters():
         nn.init.zeros_(parameter)
-    run.experiment.progress.step, run.experiment.progress.evaluated_step = 2, 2
-    course.best, course.best_step = saved, 1
-    course.history.append({"step": 1, "split": "dev", "acc": 0.5})
-    (tested,) = procedures.best_on_dev(run).values()
+    run.experiment.position.step, run.experiment.position.evaluated_step = 2, 2
+    training.best, training.best_step = saved, 1
+    training.history.append({"step": 1, "split": "dev", "acc": 0.5})
+    (tested,) = TASKS["KS"].procedure(run).values()
     selection = tested.selection
     assert (selection.checkpoint, selection.step, selection.score) == ("best", 1, 50.0)
     for name, value in candidate.weights()["head"].items():
@@ -289,18 +288,19 @@ def test_an_expert_that_gives_fractions_is_reported_in_percent(task, session):
     evaluation = run.experiment.evaluate(run.binding.dev)
     fraction = evaluation.metrics[run.binding.metric]
     assert 0.0 <= fraction <= 1.0
-    value = run.binding.score(run.binding.items(evaluation.records))
+    scored = TASKS[task].procedure
+    value = scored.score(scored.items(evaluation.records))
     assert value == pytest.approx(100.0 * fraction, abs=1e-4)
 
 
 def test_a_number_in_the_wrong_unit_is_refused():
     with pytest.raises(RuntimeError, match=r"superbit's wer is 50\.0+ and s3prl's own is 0\.5"):
-        session_steps.compare(50.0, 0.5, "wer")
+        require_equal(50.0, 0.5, "wer")
 
 
 def test_sd_trains_with_a_downsample_rate_that_is_no_integer(session, tmp_path):
     """Labels have one row a feature frame: s3prl refuses a difference of more than a few."""
     run = session("SD", rate=640 / 3)
     run.experiment.train()
-    assert run.experiment.progress.step == 2
+    assert run.experiment.position.step == 2
     assert float((tmp_path / "frame_shift").read_text()) == pytest.approx(640 / 3)

@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import save_file
 
 from superbit.benchmark.corpora import catalog as corpora
-from superbit.benchmark.features.cache import CacheSettings
+from superbit.benchmark.features.store import CacheSettings
 from superbit.upstreams import checkpoint, registry
 from superbit.upstreams.expert import packaged_checkpoint
 from superbit.upstreams.hubert import untrained_model

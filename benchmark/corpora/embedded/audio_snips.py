@@ -68,7 +68,7 @@ class Command:
         return f"{words}\t{' '.join([NO_SLOT, *self.slots, self.intent])}"
 
 
-class Commands:
+class SlotCommands:
     """An endless supply of commands; patterns and values come from shuffled decks."""
 
     def __init__(self, random: np.random.Generator) -> None:
@@ -107,7 +107,7 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
     lines = []
     for split, count in sizes.AUDIO_SNIPS[size].items():
         (root / split).mkdir(parents=True, exist_ok=True)
-        commands = Commands(random)
+        commands = SlotCommands(random)
         for name in SPEAKERS[split]:
             speaker = next(speakers)
             table.append(speaker.row(split))

@@ -168,7 +168,7 @@ def _make(out: Path, size: str, seed: int, on_progress: Callable[[int, int], Non
     _run_workers(out, size, seed, on_progress)
     write_text(out / PATHS_FILE, _PATHS)
     files, size_bytes = _contents(out)
-    made = recipe.Recipe(size=size, seed=seed, files=files, bytes=size_bytes)
+    made = recipe.CorpusRecipe(size=size, seed=seed, files=files, bytes=size_bytes)
     write_text(out / recipe.FILE_NAME, made.to_json())
 
 

@@ -30,7 +30,7 @@ _CONDITIONS = Conditions(
 
 
 def draw_texts(
-    plan: sizes.Search, random: np.random.Generator
+    plan: sizes.QuerySearch, random: np.random.Generator
 ) -> tuple[list[str], dict[str, list[str]]]:
     """Documents, and the queries of each split.
 

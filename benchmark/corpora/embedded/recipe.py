@@ -16,7 +16,7 @@ _MAKER = "superbit embedded corpora"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class CorpusRecipe:
     """What decides an embedded corpus, and how much came out of it.
 
     Attributes:
@@ -41,18 +41,18 @@ class Recipe:
         return json.dumps({"made_by": _MAKER, **asdict(self)}, indent=2) + "\n"
 
 
-def read(folder: Path) -> Recipe | None:
+def read(folder: Path) -> CorpusRecipe | None:
     """The recipe in ``folder``, or None where there is none of ours."""
     try:
         content = read_json(folder / FILE_NAME, "the recipe of embedded corpora")
         if content.pop("made_by") != _MAKER:
             return None
-        return Recipe(**content)
+        return CorpusRecipe(**content)
     except (InputError, KeyError, TypeError, AttributeError):
         return None
 
 
-def of_corpus(root: Path) -> Recipe | None:
+def of_corpus(root: Path) -> CorpusRecipe | None:
     """The recipe of the embedded corpus whose root is ``root``, or None for any other corpus."""
     # make_corpora puts roots one or two folders below the recipe.
     for folder in list(root.resolve().parents)[:2]:

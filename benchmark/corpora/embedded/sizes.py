@@ -66,7 +66,7 @@ class Conversations:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
+class QuerySearch:
     """The QUESST 2014 layout: documents, and a split's queries that occur in them or do not.
 
     ``single_words`` of the ``present`` queries are one word, the others two. ``speakers`` say the
@@ -148,10 +148,10 @@ LIBRI2MIX = {
     },
 }
 QUESST14 = {
-    "tiny": Search(
+    "tiny": QuerySearch(
         documents=40, present=10, single_words=2, absent=3, speakers=8, query_speakers=4
     ),
-    "demo": Search(
+    "demo": QuerySearch(
         documents=80, present=20, single_words=3, absent=5, speakers=16, query_speakers=6
     ),
 }

@@ -21,7 +21,7 @@ SPLITS = {"train-clean-100": 28_539, "dev-clean": 2_703, "test-clean": 2_620}
 TRAIN = "train-clean-100"
 
 
-class Section(Protocol):
+class LibriSpeechSection(Protocol):
     """Where a copy of LibriSpeech lies: a section of the paths file, or `LibriSpeech`."""
 
     @property
@@ -35,7 +35,7 @@ class Section(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class LibriSpeech:
-    """Where a copy of LibriSpeech lies, as `Section` says."""
+    """Where a copy of LibriSpeech lies, as `LibriSpeechSection` says."""
 
     root: Path
     lexicon: tuple[Path, ...]
@@ -49,7 +49,7 @@ class Lexicon:
     phones: Mapping[str, tuple[str, ...]]
 
 
-def audio_files(section: Section, split: str) -> list[tuple[str, Path]]:
+def audio_files(section: LibriSpeechSection, split: str) -> list[tuple[str, Path]]:
     """(path below the root, path) of every utterance of a split, sorted.
 
     Raises:
@@ -71,7 +71,7 @@ def audio_files(section: Section, split: str) -> list[tuple[str, Path]]:
     return found
 
 
-def transcript_files(section: Section, split: str) -> list[Path]:
+def transcript_files(section: LibriSpeechSection, split: str) -> list[Path]:
     """The files that hold the words of a split, sorted."""
     # Only under the name by which s3prl looks for it.
     return sorted(
@@ -81,7 +81,7 @@ def transcript_files(section: Section, split: str) -> list[Path]:
     )
 
 
-def transcripts(section: Section, split: str) -> dict[str, str]:
+def transcripts(section: LibriSpeechSection, split: str) -> dict[str, str]:
     """The words of every utterance of a split, by utterance name.
 
     Raises:
@@ -96,7 +96,7 @@ def transcripts(section: Section, split: str) -> dict[str, str]:
     return found
 
 
-def utterances(section: Section, split: str) -> Iterator[tuple[Path, str]]:
+def utterances(section: LibriSpeechSection, split: str) -> Iterator[tuple[Path, str]]:
     """(audio file, its words) of every utterance of a split, in sorted order.
 
     Raises:
@@ -125,7 +125,7 @@ def words_of(audio: Path, spoken: Mapping[str, str]) -> str:
     )
 
 
-def read_lexicon(section: Section) -> Lexicon:
+def read_lexicon(section: LibriSpeechSection) -> Lexicon:
     """Phones of every word; the first pronunciation wins, over the files in their given order.
 
     Raises:

@@ -15,11 +15,14 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from superbit.upstreams.errors import InputError, did_you_mean
-from superbit.upstreams.files import read_text
 from superbit.upstreams.s3prl.ctc_corpus.buckets import Item, bucket, in_order
+from superbit.upstreams.s3prl.ctc_corpus.snips_text import (
+    NO_SLOT,
+    TRANSCRIPTS,
+    read_transcripts,
+    words_and_slots,
+)
 from superbit.upstreams.visible import visible
-
-TRANSCRIPTS = "all.iob.snips.txt"
 
 
 class SnipsDataset(Dataset):
@@ -75,24 +78,6 @@ class SnipsDataset(Dataset):
         return len(self.items)
 
 
-def read_transcripts(source: Path) -> dict[str, str]:
-    """The text of every utterance, words and slots, by utterance name.
-
-    Raises:
-        InputError: the file is missing, is not UTF-8, or gives an utterance two texts.
-    """
-    found: dict[str, str] = {}
-    for number, line in enumerate(read_text(source).splitlines(), start=1):
-        name, _, text = line.strip().partition(" ")
-        if not name:
-            continue
-        if found.setdefault(name, text) != text:
-            raise InputError(
-                f"{source}, line {number}, gives {name} a second text: it should have one."
-            )
-    return found
-
-
 def _audio(folder: Path, speakers: tuple[str, ...]) -> list[Path]:
     """The folder's audio files of ``speakers``, sorted by their names below it."""
     if not folder.is_dir():
@@ -117,14 +102,15 @@ def _checked(audio: Path, transcripts: dict[str, str], slots: set[str], *, sourc
         raise InputError(
             f"{audio} has no transcript: {source} should have a line '{audio.stem} BOS … EOS'."
         )
-    words, _, tags = (part.split(" ") for part in text.partition("\t"))
-    if len(words) != len(tags) or len(words) < 3 or (words[0], words[-1]) != ("BOS", "EOS"):
+    try:
+        _, tags, _ = words_and_slots(text)
+    except ValueError:
         raise InputError(
             f"{source}: the line of {audio.stem} should be 'BOS WORDS EOS', a tab, and a slot for "
             "each of them, 'O' where there is none."
-        )
-    for slot in tags[1:-1]:
-        if slot != "O" and slot not in slots:
+        ) from None
+    for slot in tags:
+        if slot not in (NO_SLOT, *slots):
             raise InputError(
                 f"{source}: the line of {audio.stem} has the slot {slot!r}, which is not in the "
                 f"slots file.{did_you_mean(slot, slots)}"

@@ -1,0 +1,256 @@
+"""One task of the benchmark as data: what each file of this folder says of its own.
+
+How its s3prl expert is fed and read (``Binding``), what audio it asks for (``AudioUse``), what its
+learning rates are compared by (``RateRule``), and the rest (``Task``).
+
+Source of corpora, metrics and selection rules: SUPERB (Yang et al., Interspeech 2021) and
+s3prl's downstream experts. Nothing here imports torch, s3prl or numpy, so that tables can be
+printed without them; what needs them stands inside functions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from superbit.benchmark.records.measured import Chance, Interval, Point, Selection
+from superbit.upstreams.files import read_text
+
+if TYPE_CHECKING:
+    from superbit.benchmark.corpora.paths import CorpusPaths
+    from superbit.benchmark.running.session import Session
+
+Items = list[dict[str, Any]]
+Records = Mapping[str, Any]
+Section = dict[str, Any]
+OnProgress = Callable[[int, int], None]
+
+# What chance is: the best value of an answer that is the same whatever is heard.
+# - label: the most frequent label of the test items.
+# - transcript: the better of no token and the token that most test items have. A longer fixed
+#   transcript may do a little better, and the best one cannot be found in reasonable time.
+# - slots: the set of slot names with the highest mean F1, found exactly.
+# - score: every trial has the same score, so that the curve is a line and the EER is 50 %.
+# - nothing: nothing is detected, MTWV 0; detecting everything is worse.
+# - activity: nobody, or a fixed number of speakers, talks all the time. It needs the reference
+#   and the length of each recording, which only the run itself has.
+ChanceRule = Literal["label", "transcript", "slots", "score", "nothing", "activity"]
+
+
+# --- how the expert is fed and read ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlaces:
+    """Where a run's data lie.
+
+    Attributes:
+        paths: the corpora.
+        work_dir: a folder of ours for what is derived from a corpus; never the corpus itself.
+        fold: number of the fold, for a task that has folds.
+    """
+
+    paths: CorpusPaths
+    work_dir: Path
+    fold: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DerivedFiles:
+    """Files of one kind that a run derives from its corpus.
+
+    Attributes:
+        folder: below the work folder, that holds them.
+        what: the kind, e.g. ``"length buckets"``.
+        unit: what is counted, e.g. ``"utterances"``.
+        count: how many of them the files at a path that was bound name.
+        measure: in place of ``count`` where the expert itself writes the files: lets it do so, from
+            the bound ``downstream_expert`` section; told (measured, in all) meanwhile.
+    """
+
+    folder: str
+    what: str
+    unit: str
+    count: Callable[[Path], int] = lambda path: len(read_text(path).splitlines())
+    measure: Callable[[Section, OnProgress], int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Binding:
+    """How one task's expert is fed and read; data, head, loss and metric are the expert's.
+
+    Attributes:
+        dev: the split that selects the checkpoint, by the expert's name for it.
+        test: the split that is reported.
+        test_files: the corpus manifest's name of that split, or ``None`` where the number of
+            items is not a number of files.
+        metric: the expert's own name of the metric that is shown and compared; on dev it is the
+            one that selects.
+        metric_scale: factor from the expert's metric to the table's unit (100 for a fraction).
+        batch: keys in the ``downstream_expert`` section that lead to the training batch size.
+        batch_divisor: by which the expert divides that size before it draws a batch.
+        bind: fills every path that the expert reads into a copy of that section.
+        reinitialize_head: draw the head's weights anew from the run's seed, where the expert
+            seeds with a constant of its own before it makes its head.
+        derived: what ``bind`` writes below the work folder, kind by kind.
+    """
+
+    dev: str = "dev"
+    test: str = "test"
+    test_files: str | None = "test"
+    metric: str
+    metric_scale: float = 1.0
+    batch: tuple[str, ...]
+    batch_divisor: int = 1
+    bind: Callable[[Section, RunPlaces], None]
+    reinitialize_head: bool = False
+    derived: tuple[DerivedFiles, ...] = ()
+
+    def batch_size(self, section: Section) -> int:
+        """Training batch that a ``downstream_expert`` section asks for, in utterances."""
+        size: Any = section
+        for key in self.batch:
+            size = size[key]
+        return int(size)
+
+
+# --- what audio is asked for ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomCrops:
+    """Training draws whose audio is a random crop: never stored, always computed live.
+
+    Attributes:
+        share: of training draws.
+        files: that are cropped and are no utterances of the training split; ``None`` where long
+            utterances of the split itself are cropped.
+        seconds: mean length of the files that are cropped; 0 where they are none of the split's.
+        crop_seconds: length of a crop, likewise.
+    """
+
+    share: float
+    files: int | None = None
+    seconds: float = 0.0
+    crop_seconds: float = 0.0
+
+
+# VoxCeleb1's utterances above 8 s: lengths from 4 s on fall off exponentially to a mean of 8.2 s,
+# so that the long ones are 4.2 s above 8 s each.
+ABOVE_EIGHT_SECONDS = RandomCrops(
+    share=math.exp(-(8.0 - 4.0) / (8.2 - 4.0)), seconds=8.0 + 4.2, crop_seconds=8.0
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioUse:
+    """What a task asks an upstream for, and what of that may be stored.
+
+    Attributes:
+        splits: (utterances, hours) of SUPERB's own corpus by the expert's name of a split, which a
+            plan counts with where that corpus is not at hand.
+        evaluated_once: (utterances, hours) that all evaluations read, where splits share files.
+        shared: names the waveforms where another task reads the very same; ``None`` if none does.
+        crops: what is cropped at random in training, if anything is.
+        head_may_average: the head is linear up to a mean over time where the config says so: then
+            that mean is all that has to be stored.
+        cuts_by_frames: the audio that it reads depends on the upstream's downsample rate.
+    """
+
+    splits: Mapping[str, tuple[int, float]]
+    evaluated_once: tuple[int, float] | None = None
+    shared: str | None = None
+    crops: RandomCrops | None = None
+    head_may_average: bool = False
+    cuts_by_frames: bool = False
+
+
+# --- how the number comes about -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateRule:
+    """What learning rates of one search are compared by.
+
+    Attributes:
+        description: the same for people to read.
+        split: that decides.
+        higher_is_better: of the score; ``None`` where it is the task's own metric.
+    """
+
+    description: str
+    split: Literal["dev", "test"] = "dev"
+    higher_is_better: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tested:
+    """A candidate's number and where it comes from; ``value`` is in the table's unit.
+
+    ``curve`` is the metric that selects, by step on dev; ``chance`` the level that cannot be told
+    from the items.
+    """
+
+    value: float
+    items: Items
+    metrics: dict[str, float]
+    interval: Interval | None
+    selection: Selection
+    curve: tuple[Point, ...] = ()
+    chance: Chance | None = None
+
+
+# By the candidates' names; one that was given up is absent.
+TestedByName = dict[str, Tested]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One task of the benchmark.
+
+    Attributes:
+        name: SUPERB's short name, e.g. ``"PR"``.
+        title: the task in words.
+        corpus: key of the corpus in a paths file.
+        metric: short name of the reported metric, e.g. ``"per"``.
+        column: key of the task's column in ``results/paper/table2.csv``.
+        higher_is_better: direction of the metric.
+        unit: ``"%"``, or ``"fraction"``, or ``"x100"``.
+        decimals: digits after the point, as the paper prints them.
+        downstream: package under ``s3prl.downstream`` whose expert runs the task.
+        binding: how that expert is fed and read.
+        protocol: how SUPERB arrives at the number, in words.
+        procedure: does it: trains and tests an experiment, and gives each candidate's number.
+        folds: runs that make one number; 0 where one run does.
+        rates: what learning rates are compared by; ``None`` for a task that trains nothing, so that
+            no checkpoint is selected either.
+        chance: what an answer without listening gives, see ``ChanceRule`` and ``chance.py``.
+        audio: what it asks an upstream for, and what of that may be stored.
+        revision: raised whenever the way superbit arrives at this task's number changes.
+    """
+
+    name: str
+    title: str
+    corpus: str
+    metric: str
+    column: str
+    higher_is_better: bool
+    unit: str = "%"
+    decimals: int = 2
+    downstream: str
+    binding: Binding
+    protocol: str = "best on dev"
+    procedure: Callable[[Session], TestedByName]
+    folds: int = 0
+    rates: RateRule | None = RateRule(description="best on dev")
+    chance: ChanceRule = "label"
+    audio: AudioUse
+    revision: int = 1
+
+    @property
+    def arrow(self) -> str:
+        """``"↑"`` where higher is better, else ``"↓"``."""
+        return "↑" if self.higher_is_better else "↓"
