@@ -75,7 +75,7 @@ class BinarizedLinear(nn.Linear):
         weight, weight_scale = self.held_weight or _weight_levels(self)
         if weight_scale is not None and weight_scale.dim():  # (out, 1), one for each channel
             weight_scale = weight_scale[:, 0]
-        return _rescale(F.linear(x, weight), x_scale, weight_scale, self.bias)
+        return rescaled(F.linear(x, weight), x_scale, weight_scale, self.bias)
 
 
 class BinarizedConv1d(nn.Conv1d):
@@ -119,7 +119,7 @@ class BinarizedConv1d(nn.Conv1d):
         if weight_scale is not None and weight_scale.dim():  # (out, 1, 1)
             weight_scale = weight_scale[:, 0]
         y = F.conv1d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
-        return _rescale(y, x_scale, weight_scale, None if self.bias is None else self.bias[:, None])
+        return rescaled(y, x_scale, weight_scale, None if self.bias is None else self.bias[:, None])
 
 
 class BinarizedProduct(MatrixProduct):
@@ -176,7 +176,7 @@ class BinarizedProduct(MatrixProduct):
         y, y_scale = self._operand(
             self.right_quantizer, right, count=by_frame, time_axis=3 if scores else 2
         )
-        return _rescale(x @ y, x_scale, y_scale, None)
+        return rescaled(x @ y, x_scale, y_scale, None)
 
     def _operand(
         self,
@@ -269,7 +269,7 @@ def _weight_levels(layer: BinarizedLinear | BinarizedConv1d) -> Levels:
     return (layer.weight, None) if quantizer is None else quantizer.levels(layer.weight)
 
 
-def _rescale(y: Tensor, first: Tensor | None, second: Tensor | None, bias: Tensor | None) -> Tensor:
+def rescaled(y: Tensor, first: Tensor | None, second: Tensor | None, bias: Tensor | None) -> Tensor:
     if first is None or second is None:
         scale = second if first is None else first
     else:
