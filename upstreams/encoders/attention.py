@@ -16,7 +16,6 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-
 # Another way to compute what a block's forward computes, to the bit: called with the block and the
 # arguments; None where it does not fit. A twin's blocks have one, which computes by bits.
 Shortcut = Callable[[Any, Tensor, Tensor | None], Tensor | None]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,6 +23,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from superbit.upstreams.encoders.attention import SelfAttention, Shortcut
+from superbit.upstreams.encoders.sparse_attention import SparseSelfAttention
 from superbit.upstreams.encoders.vanilla import FeedForward
 from superbit.upstreams.quantization.elastic import ElasticQuantizer, WeightBinarizer
 from superbit.upstreams.quantization.kernels import choose
@@ -32,6 +34,7 @@ from superbit.upstreams.quantization.thresholds import (
     integer_thresholds,
 )
 
+HIDDEN = 255  # in place of a count, as `kernels.attention` has it
 _WIDEST_HEAD = 128  # channels whose count fits a byte, with room for two in a table
 
 
@@ -62,7 +65,18 @@ class BitLinear:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BitAttention:
-    """An attention's integers. ``reached`` is θ of the contexts, (H, E padded) int32."""
+    """An attention's integers.
+
+    Attributes:
+        exponentials, pairs, smallest: see `kernels.attention`.
+        reached: θ of the contexts, (H, E padded) int32.
+        after: τ of the contexts, (H, E) float32.
+        context_scale: that multiplies a context's sum, (H, E padded) float32.
+        no_bias: (E padded,) of 0.
+        scores: by c, (256,) float32, with the floor of hidden keys beyond E.
+        probability: the quantizer of probabilities.
+        stride: of sparse attention; None for dense.
+    """
 
     query: BitLinear
     key: BitLinear
@@ -74,19 +88,26 @@ class BitAttention:
     pairs: np.ndarray
     smallest: float
     reached: np.ndarray
+    after: np.ndarray
+    context_scale: np.ndarray
+    no_bias: np.ndarray
     scores: Tensor
     probability: ElasticQuantizer
+    stride: int | None
+    expressivity: int
 
 
 def attention(module: SelfAttention, x: Tensor, valid: Tensor | None) -> Tensor | None:
     """Return what ``module`` maps (B, T, D) to, or None where that is left to the simulation."""
     leaves = _attention_leaves(module)
-    if valid is not None or type(module) is not SelfAttention or not _fits(module, leaves, x):
+    if valid is not None or not _fits(module, leaves, x):
+        return None
+    if isinstance(module, SparseSelfAttention) and not module.gather:
         return None
     packed = _packed(module, leaves, _pack_attention)
     if packed is None:
         return None
-    return torch.stack([_attend(packed, each) for each in x])
+    return _each(x, lambda one: _attend(packed, one))
 
 
 def feed_forward(module: FeedForward, x: Tensor, valid: Tensor | None = None) -> Tensor | None:
@@ -98,12 +119,13 @@ def feed_forward(module: FeedForward, x: Tensor, valid: Tensor | None = None) ->
     if packed is None:
         return None
     first, second = packed
-    return torch.stack([_floats(second, _bits(first, _binarized(first, each))) for each in x])
+    return _each(x, lambda one: _floats(second, _bits(first, _binarized(first, one))))
 
 
 # By the class of a block, which `superbit.upstreams.quantization.convert` gives it to.
 SHORTCUTS: dict[type[nn.Module], Shortcut] = {
     SelfAttention: attention,
+    SparseSelfAttention: attention,
     FeedForward: feed_forward,
 }
 
@@ -163,9 +185,7 @@ def _is_one_bit(leaf: nn.Module) -> bool:
 _known: WeakKeyDictionary[nn.Module, tuple[Any, Any]] = WeakKeyDictionary()
 
 
-def _packed(
-    module: nn.Module, leaves: Sequence[nn.Module], pack: Callable[[Any, Any], Any]
-) -> Any:
+def _packed(module: nn.Module, leaves: Sequence[nn.Module], pack: Callable[[Any, Any], Any]) -> Any:
     """Return what ``pack`` makes of the module, kept until one of its tensors changes."""
     algorithm = choose.algorithm()
     tensors = [tensor for leaf in leaves for tensor in leaf.parameters()]
@@ -219,20 +239,19 @@ def _pack_attention(module: SelfAttention, algorithm: Any) -> BitAttention | Non
     _, right = scores.right_quantizer.levels(torch.zeros(heads, width, 1))
     values = rescaled(sums, left, right, None) * module.scale
     exponentials = (values.double() - values[0].double()).exp().numpy()
-    pairs = np.zeros(256 * (width + 1))
-    for second in range(width + 1):
-        pairs[256 * second : 256 * second + width + 1] = exponentials + exponentials[second]
+    single = np.zeros(256)  # 0 for a key that is hidden
+    single[: width + 1] = exponentials
+    pairs = (single[:, None] + single).reshape(-1)
     probability = contexts.left_quantizer
     smallest = float_thresholds(probability, 1)
     # a context's sum of levels lies within ± T; its limits hold for any T
     _, by = contexts.right_quantizer.levels(torch.zeros(heads, 1, width))
     _, of = probability.levels(torch.zeros(1))
     after = float_thresholds(_quantizer(module.output), channels)
-    reached = integer_thresholds(
-        lambda d: rescaled(d, of, by, None), after, largest=1 << 20
-    ).reshape(heads, width)
-    whole = torch.full((heads, padded), NEVER, dtype=torch.int32)
-    whole[:, :width] = reached
+    reached = integer_thresholds(lambda d: rescaled(d, of, by, None), after, largest=1 << 20)
+    # scores by c, and the floor that the simulation gives hidden keys
+    floored = torch.full((256,), torch.finfo(torch.float32).min)
+    floored[: width + 1] = values
     return BitAttention(
         **made,
         output=_linear(module.output, algorithm, own_input=False, heads_in=heads),
@@ -241,9 +260,14 @@ def _pack_attention(module: SelfAttention, algorithm: Any) -> BitAttention | Non
         exponentials=exponentials,
         pairs=pairs,
         smallest=float(smallest),
-        reached=whole.numpy(),
-        scores=values,
+        reached=_heads(reached, heads, padded, NEVER),
+        after=after.reshape(heads, width).numpy(),
+        context_scale=_heads((of * by).expand(channels), heads, padded, 0.0),
+        no_bias=np.zeros(padded, np.float32),
+        scores=floored,
         probability=probability,
+        stride=module.stride if isinstance(module, SparseSelfAttention) else None,
+        expressivity=module.expressivity if isinstance(module, SparseSelfAttention) else 0,
     )
 
 
@@ -305,6 +329,13 @@ def _linear(
     )
 
 
+def _heads(x: Tensor, heads: int, padded: int, value: float) -> np.ndarray:
+    """Return (H · E,) as (H, E padded), filled up."""
+    whole = x.new_full((heads, padded), value)
+    whole[:, : len(x) // heads] = x.reshape(heads, -1)
+    return whole.numpy()
+
+
 def _filled_up(x: Tensor, heads: int, value: float) -> Tensor:
     """Fill each head's outputs (H · E, …) up to a multiple of 32."""
     split = x.unflatten(0, (heads, -1))
@@ -322,6 +353,79 @@ def _to(x: Tensor, total: int, value: float) -> np.ndarray:
 
 
 # --- computing
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pattern:
+    """Which keys which queries see, for one number of frames; see `kernels.attention`.
+
+    Attributes:
+        parts: frames of the shared keys, (S,), and of each block's own, (blocks, P) or (0, P);
+            a frame that is not there is 0 and hidden.
+        beyond: where a block's own keys begin, S padded.
+        hide: (blocks, S padded + P padded) uint8.
+        stride: queries of a block.
+        first_until: the last query that sees the first shared key.
+        there: columns that the simulation has, in its order.
+    """
+
+    parts: tuple[np.ndarray, np.ndarray]
+    beyond: int
+    hide: np.ndarray
+    stride: int
+    first_until: int
+    there: np.ndarray
+
+    def queries(self, block: int, frames: int) -> slice:
+        """Return the queries of a block."""
+        start = 1 + block * self.stride if block else 0
+        return slice(start, min(frames, 1 + (block + 1) * self.stride))
+
+
+@lru_cache(maxsize=16)
+def _pattern(algorithm: Any, frames: int, stride: int | None, expressivity: int) -> Pattern:
+    """Return the pattern of dense attention, ``stride`` None, or of sparse attention."""
+    step = max(32, algorithm.outputs)
+
+    def padded(keys: int) -> int:
+        return -(-keys // step) * step
+
+    if stride is None:
+        hide = np.full((1, padded(frames)), HIDDEN, np.uint8)
+        hide[0, :frames] = 0
+        return Pattern(
+            parts=(np.arange(frames), np.zeros((0, 0), np.int64)),
+            beyond=padded(frames),
+            hide=hide,
+            stride=frames,
+            first_until=frames,
+            there=np.arange(frames),
+        )
+    blocks = max(1, -(-(frames - 1) // stride))
+    own = stride - min(expressivity + 1, stride)
+    cut = 1 + np.arange(blocks * stride).reshape(blocks, stride)
+    shared = np.concatenate([[0], cut[:, own:].reshape(-1)])
+    private = cut[:, :own]
+    beyond = padded(len(shared))
+    hide = np.full((blocks, beyond + padded(own)), HIDDEN, np.uint8)
+    hide[:, : len(shared)] = np.where(shared < frames, 0, HIDDEN)
+    hide[:, beyond : beyond + own] = np.where(private < frames, 0, HIDDEN)
+    return Pattern(
+        parts=(
+            np.where(shared < frames, shared, 0),
+            np.where(private < frames, private, 0) if own else np.zeros((0, 0), np.int64),
+        ),
+        beyond=beyond,
+        hide=hide,
+        stride=stride,
+        first_until=stride if expressivity < stride else frames,
+        there=np.concatenate([np.arange(len(shared)), beyond + np.arange(own)]),
+    )
+
+
+def _each(x: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return (B, T, D) of a function of (T, D)."""
+    return compute(x[0])[None] if len(x) == 1 else torch.stack([compute(one) for one in x])
 
 
 def _binarized(layer: BitLinear, x: Tensor) -> np.ndarray:
@@ -347,7 +451,9 @@ def _offsets(layer: BitLinear, rows: np.ndarray) -> np.ndarray:
 def _bits(layer: BitLinear, rows: np.ndarray) -> np.ndarray:
     """Return a layer's outputs as bits (T, N / 8) of input bits (T, bytes)."""
     out = np.empty((len(rows), len(layer.reached) // 8), np.uint8)  # type: ignore[arg-type]
-    _multiply(layer.op, "bits", rows, layer.weights, _offsets(layer, rows), layer.reached, None, out)
+    _multiply(
+        layer.op, "bits", rows, layer.weights, _offsets(layer, rows), layer.reached, None, out
+    )
     return out[:, : -(-layer.outputs // 32) * 4]
 
 
@@ -391,8 +497,12 @@ def _multiply(
 
 def _attend(packed: BitAttention, x: Tensor) -> Tensor:
     """Return what attention maps (T, D) to."""
-    from superbit.upstreams.quantization.kernels.attention import COUNTED_AT_ONCE, attention_of
-    from superbit.upstreams.quantization.kernels.rows import minus_ones, row_bytes
+    from superbit.upstreams.quantization.kernels.attention import (
+        COUNTED_AT_ONCE,
+        attention_of,
+        edge,
+    )
+    from superbit.upstreams.quantization.kernels.rows import binarize_rows, minus_ones
 
     algorithm = choose.algorithm()
     assert algorithm is not None
@@ -401,57 +511,88 @@ def _attend(packed: BitAttention, x: Tensor) -> Tensor:
         _bits(layer, _binarized(layer, x)) for layer in (packed.query, packed.key, packed.value)
     )
     frames, bytes_of_head = len(x), -(-packed.width // 32) * 4
+    pattern = _pattern(algorithm, frames, packed.stride, packed.expressivity)
+    shared, private = pattern.parts
+    blocks, keys = pattern.hide.shape
+    beyond = pattern.beyond
     unit, block = algorithm.unit, algorithm.outputs
-    over_frames = row_bytes(frames)
-    keys = np.zeros((-(-frames // block), bytes_of_head // unit, block, unit), np.uint8)
-    values = np.zeros((-(-8 * bytes_of_head // block), over_frames // unit, block, unit), np.uint8)
-    # rows of counts end where both a vector of keys and a word of bits do
-    counts = np.zeros(
-        (COUNTED_AT_ONCE, max(len(keys) * block, 8 * over_frames)), np.uint8
-    )
-    probabilities = np.empty((frames, over_frames), np.uint8)
-    near = np.empty(frames, np.uint8)
-    offsets = np.empty(frames, np.int32)
+    deep, channels = bytes_of_head // unit, -(-8 * bytes_of_head // block)
+    arranged_keys = np.zeros((beyond // block, deep, block, unit), np.uint8)
+    own_keys = np.zeros((blocks, (keys - beyond) // block, deep, block, unit), np.uint8)
+    values = np.zeros((channels, beyond // 8 // unit, block, unit), np.uint8)
+    own_values = np.zeros((blocks, channels, (keys - beyond) // 8 // unit, block, unit), np.uint8)
+    scratch = np.empty((COUNTED_AT_ONCE, keys), np.uint8)
+    probabilities = np.empty((frames, keys // 8), np.uint8)
+    rows, kept = np.empty(frames, np.int32), np.empty((frames, keys), np.uint8)
+    ones = np.empty(frames, np.int32)
     contexts = np.empty((frames, packed.heads * bytes_of_head), np.uint8)
     for head in range(packed.heads):
         place = slice(head * bytes_of_head, (head + 1) * bytes_of_head)
-        code.arrange_rows(key[:, place], keys)
-        code.arrange_columns(value[:, place], values)
-        code.probabilities(
+        code.arrange_rows(key[shared, place], arranged_keys)
+        code.arrange_columns(value[shared, place], values)
+        for index in range(blocks if len(private) else 0):
+            code.arrange_rows(key[private[index], place], own_keys[index])
+            code.arrange_columns(value[private[index], place], own_values[index])
+        doubted = code.probabilities(
             query[:, place],
-            keys,
+            arranged_keys,
+            own_keys,
+            pattern.hide,
+            pattern.stride,
+            pattern.first_until,
             algorithm.table_of("xor"),
             packed.exponentials,
             packed.pairs,
             packed.smallest,
-            counts,
-            offsets,
+            edge(frames),
+            scratch,
             probabilities,
-            near,
+            rows,
+            kept,
         )
-        if near.any():
-            _decide(packed, query[:, place], key[:, place], near, probabilities)
-        minus_ones(probabilities, offsets)
-        out = contexts[:, place]
-        _multiply("and", "bits", probabilities, values, offsets, packed.reached[head], None, out)
+        if doubted:
+            _decide(packed, pattern, rows[:doubted], kept[:doubted], probabilities)
+        over_shared, over_private = probabilities[:, : beyond // 8], probabilities[:, beyond // 8 :]
+        minus_ones(over_shared, ones)
+        if not len(private):
+            out = contexts[:, place]
+            reached = packed.reached[head]
+            _multiply("and", "bits", over_shared, values, ones, reached, None, out)
+            continue
+        sums = np.empty((2, frames, 8 * bytes_of_head), np.float32)
+        scale, none = packed.context_scale[head], packed.no_bias
+        _multiply("and", "floats", over_shared, values, ones, scale, none, sums[0])
+        minus_ones(over_private, ones)
+        for index in range(blocks):
+            some = pattern.queries(index, frames)
+            _multiply(
+                "and",
+                "floats",
+                over_private[some],
+                own_values[index],
+                ones[some],
+                scale,
+                none,
+                sums[1, some],
+            )
+        binarize_rows(sums[0] + sums[1], packed.after[head], contexts[:, place])
     return _floats(packed.output, contexts)
 
 
 def _decide(
     packed: BitAttention,
-    query: np.ndarray,
-    key: np.ndarray,
-    near: np.ndarray,
+    pattern: Pattern,
+    rows: np.ndarray,
+    kept: np.ndarray,
     probabilities: np.ndarray,
 ) -> None:
-    """Make the probabilities of rows anew that lie too near a threshold, by softmax itself."""
-    from superbit.upstreams.quantization.kernels.rows import unpacked
+    """Make the probabilities of rows anew that lie too near a threshold, by softmax itself.
 
-    rows = np.flatnonzero(near)
-    levels = [torch.from_numpy(unpacked(b, packed.width)).float() * 2 - 1 for b in (query[rows], key)]
-    differing = (packed.width - levels[0] @ levels[1].T) / 2  # (rows, T), exact
-    weights = packed.scores[differing.long()].softmax(dim=-1)
-    found, _ = packed.probability.levels(weights)
-    bits = np.packbits(found.numpy() > 0, axis=1, bitorder="little")
-    probabilities[rows] = 0
-    probabilities[rows, : bits.shape[1]] = bits
+    Over the keys in the simulation's order, as the order of a sum shows in its last bit.
+    """
+    there = pattern.there
+    counts = torch.from_numpy(kept[:, there]).long()
+    found, _ = packed.probability.levels(packed.scores[counts].softmax(dim=-1))
+    bits = np.zeros(kept.shape, np.uint8)
+    bits[:, there] = (found.numpy() > 0) & (kept[:, there] != HIDDEN)
+    probabilities[rows] = np.packbits(bits, axis=1, bitorder="little")

@@ -3,11 +3,12 @@
 A score is one of E + 1 numbers: with c the bits in which query and key differ, (E - 2 c) × scale.
 So a row's softmax denominator Z is a sum of E + 1 exponentials, each as often as its c occurs, and
 a probability becomes 1 where exp(score) / Z reaches the quantizer's threshold: where c is at most a
-limit of the row. Keys are compared with it as bytes, 32 at a time.
+limit of the row. Keys are compared with it as bytes, 32 at a time. A key that a query may not see
+has the count `HIDDEN`.
 
 Z is summed in another order here than by softmax, and exponentials are rounded otherwise. A row in
-which any probability is nearer to the threshold than that could move it is listed, and its
-probabilities are made anew by softmax itself.
+which any probability is nearer to the threshold than that could move it (`edge`) is listed, and
+its probabilities are made anew by softmax itself.
 
 Notation: T frames, E width of a head.
 """
@@ -21,17 +22,25 @@ from typing import Any
 
 import numpy as np
 
-from superbit.upstreams.quantization.kernels.machine_code import compiled
+from superbit.upstreams.quantization.kernels.machine_code import compiled, unset
 from superbit.upstreams.quantization.kernels.products import product_of
 from superbit.upstreams.quantization.kernels.rows import at_most
 
-# A probability that is nearer to its threshold, relative to it, is softmax's to decide: well above
-# the rounding of a sum of some thousand float32 numbers, and rare.
-EDGE = 1e-4
-COUNTED_AT_ONCE = 8  # rows of queries whose counts stay in the first cache
+HIDDEN = 255
+COUNTED_AT_ONCE = 6  # rows of queries whose counts stay in the first cache
 
-_counts: Callable[..., None]
+_counts = unset
 _UNIT = _OUTPUTS = 0
+
+
+def edge(frames: int) -> float:
+    """Return how far rounding can move a probability over so many frames, relative to it.
+
+    A float32 sum in at least four lanes adds up to T / 4 roundings of 2⁻²⁴, 1.5e-8 each; that of
+    the difference from the maximum, and the exponential's own, stay below 1e-6 where a probability
+    can reach a threshold at all. With some room.
+    """
+    return 1e-5 + 2e-8 * frames
 
 
 def _arrange_rows(rows, out):  # type: ignore[no-untyped-def]
@@ -65,82 +74,141 @@ def _arrange_columns(rows, out):  # type: ignore[no-untyped-def]
                 out[e // _OUTPUTS, group // _UNIT, e % _OUTPUTS, group % _UNIT] = value
 
 
+def _limit(counts, exponentials, pairs, threshold, edge):  # type: ignore[no-untyped-def]
+    """Return how many levels of c become 1 in a row, and whether that is too near to say.
+
+    Args:
+        counts: c of each key, (an even number,) uint8; `HIDDEN` for keys that are not there.
+        exponentials: exp(score - highest score) by c, (E + 1,) float64, falling.
+        pairs: sums of two of them by two bytes c, (65536,) float64, 0 for those hidden.
+        threshold: the smallest probability that becomes 1.
+        edge: how near is too near, relative to the threshold.
+    """
+    both = counts.view(np.uint16)
+    z0, z1, z2, z3 = 0.0, 0.0, 0.0, 0.0
+    half = both.shape[0]
+    i = 0
+    while i + 4 <= half:
+        z0 += pairs[both[i]]
+        z1 += pairs[both[i + 1]]
+        z2 += pairs[both[i + 2]]
+        z3 += pairs[both[i + 3]]
+        i += 4
+    while i < half:
+        z0 += pairs[both[i]]
+        i += 1
+    least = threshold * ((z0 + z1) + (z2 + z3))
+    low, high = 0, exponentials.shape[0]
+    while low < high:
+        middle = (low + high) // 2
+        if exponentials[middle] >= least:
+            low = middle + 1
+        else:
+            high = middle
+    doubtful = False
+    for level in range(max(0, low - 1), min(exponentials.shape[0], low + 1)):
+        if abs(exponentials[level] - least) <= edge * least:
+            doubtful = True
+    return low, doubtful
+
+
 def _probabilities(  # type: ignore[no-untyped-def]
-    queries, keys, tables, exponentials, pairs, threshold, counts, offset, out, near
+    queries,
+    shared,
+    private,
+    hide,
+    stride,
+    first_until,
+    tables,
+    exponentials,
+    pairs,
+    threshold,
+    edge,
+    scratch,
+    out,
+    rows,
+    kept,
 ):
-    """Write which probabilities are 1, and which rows are too near to say.
+    """Write which probabilities are 1; return how many rows are too near to say.
+
+    Keys come in two parts: S that all queries share, and those of a query's own block: query 0 and
+    the first ``stride`` others are of block 0, the next ones of block 1, and so on. Dense attention
+    has one block and no keys of its own. Both parts are padded to whole words and vectors.
 
     Args:
         queries: bits (T, bytes), uint8.
-        keys: bits of the T keys, arranged as weights.
+        shared: bits of the shared keys, arranged as weights.
+        private: bits of each block's own, (blocks, …) as weights.
+        hide: 0, or `HIDDEN` for a key that is not there: (blocks, shared + private) uint8.
+        stride: queries of a block.
+        first_until: the last query that sees the first shared key.
         tables: of the algorithm's xor.
-        exponentials: exp(score - highest score) by c, (E + 1,) float64, falling.
-        pairs: sums of two of them by two bytes c, (256 · (E + 1),) float64.
-        threshold: the smallest probability that becomes 1.
-        counts: scratch, (COUNTED_AT_ONCE, keys padded) uint8.
-        offset: not used by counts.
-        out: (T, bytes) uint8: bits over keys, those beyond T are 0.
-        near: (T,) uint8: 1 for a row that softmax has to decide.
+        exponentials, pairs, threshold, edge: as for `_limit`.
+        scratch: (COUNTED_AT_ONCE, shared + private) uint8.
+        out: (T, (shared + private) / 8) uint8: bits over keys.
+        rows: (T,) int32: the numbers of the doubtful rows.
+        kept: (T, shared + private) uint8: their counts.
     """
-    total = queries.shape[0]
-    words = out.shape[1] // 4
-    levels = exponentials.shape[0]
-    for start in range(0, total, COUNTED_AT_ONCE):
-        some = min(COUNTED_AT_ONCE, total - start)
-        _counts(
-            queries.ctypes.data + start * queries.strides[0],
-            queries.strides[0],
-            some,
-            keys.ctypes.data,
-            queries.shape[1],
-            keys.shape[0],
-            keys.strides[0],
-            tables.ctypes.data,
-            offset.ctypes.data,
-            0,
-            0,
-            counts.ctypes.data,
-            counts.strides[0],
-        )
-        for row in range(some):
-            t = start + row
-            both = counts[row].view(np.uint16)
-            z0, z1 = 0.0, 0.0
-            half = total // 2
-            i = 0
-            while i + 2 <= half:
-                z0 += pairs[both[i]]
-                z1 += pairs[both[i + 1]]
-                i += 2
-            if i < half:
-                z0 += pairs[both[i]]
-            z = z0 + z1
-            if total % 2:
-                z += exponentials[counts[row, total - 1]]
-            least = threshold * z
-            low, high = 0, levels  # the first level below the threshold
-            while low < high:
-                middle = (low + high) // 2
-                if exponentials[middle] >= least:
-                    low = middle + 1
+    total, depth = queries.shape
+    keys = hide.shape[1]
+    beyond = shared.shape[0] * _OUTPUTS
+    doubted = 0
+    for block in range(hide.shape[0]):
+        t = 1 + block * stride if block else 0
+        stop = min(total, 1 + (block + 1) * stride)
+        while t < stop:
+            some = min(COUNTED_AT_ONCE, stop - t)
+            source = queries.ctypes.data + t * queries.strides[0]
+            _counts(
+                source,
+                queries.strides[0],
+                some,
+                shared.ctypes.data,
+                depth,
+                shared.shape[0],
+                shared.strides[0],
+                tables.ctypes.data,
+                0,
+                0,
+                0,
+                scratch.ctypes.data,
+                scratch.strides[0],
+            )
+            if private.shape[1]:
+                _counts(
+                    source,
+                    queries.strides[0],
+                    some,
+                    private.ctypes.data + block * private.strides[0],
+                    depth,
+                    private.shape[1],
+                    private.strides[1],
+                    tables.ctypes.data,
+                    0,
+                    0,
+                    0,
+                    scratch.ctypes.data + beyond,
+                    scratch.strides[0],
+                )
+            for row in range(some):
+                counts = scratch[row]
+                for key in range(keys):
+                    counts[key] |= hide[block, key]
+                if t > first_until:
+                    counts[0] = HIDDEN
+                reached, doubtful = _limit(counts, exponentials, pairs, threshold, edge)
+                if doubtful:
+                    rows[doubted] = t
+                    kept[doubted] = counts
+                    doubted += 1
+                place = out.ctypes.data + t * out.strides[0]
+                if reached == 0:
+                    out[t] = 0
                 else:
-                    high = middle
-            doubtful = False
-            for level in range(max(0, low - 1), min(levels, low + 1)):
-                if abs(exponentials[level] - least) <= EDGE * least:
-                    doubtful = True
-            near[t] = doubtful
-            place = out.ctypes.data + t * out.strides[0]
-            if low == 0:
-                out[t] = 0
-                continue
-            for word in range(words):
-                at_most(counts.ctypes.data + row * counts.strides[0] + 32 * word, low - 1,
-                        place + 4 * word)
-            for byte in range(total // 8, out.shape[1]):
-                left = max(0, total - 8 * byte)
-                if left < 8:
-                    out[t, byte] &= (1 << left) - 1
+                    for word in range(keys // 32):
+                        at_most(counts.ctypes.data + 32 * word, reached - 1, place + 4 * word)
+                t += 1
+    return doubted
 
 
 @dataclass(frozen=True)
@@ -149,19 +217,21 @@ class AttentionCode:
 
     arrange_rows: Callable[..., None]
     arrange_columns: Callable[..., None]
-    probabilities: Callable[..., None]
+    probabilities: Callable[..., int]
 
 
 @cache
 def attention_of(algorithm: Any) -> AttentionCode:
     """Return the functions for an algorithm."""
     given = {"_UNIT": algorithm.unit, "_OUTPUTS": algorithm.outputs}
+    counts = product_of(algorithm, "xor", "counts")
+    limit = compiled(_limit, name="of_a_row", given={})
     return AttentionCode(
         compiled(_arrange_rows, name=algorithm.name, given=given),
         compiled(_arrange_columns, name=algorithm.name, given=given),
         compiled(
             _probabilities,
             name=algorithm.name,
-            given={"_counts": product_of(algorithm, "xor", "counts")},
+            given={**given, "_counts": counts, "_limit": limit},
         ),
     )

@@ -38,7 +38,7 @@ def make_block(
     ``w, depth``: weights of the first vector as the algorithm arranges them, K / 8
     ``tables``: of the algorithm and the operation
     ``offset``: one int32 a row: K (xor), or minus p (and)
-    ``first, second``: of ``floats`` scales and biases, of ``bits`` thresholds (int32), an output each
+    ``first, second``: one an output: of ``floats`` scale and bias, of ``bits`` an int32 threshold
     ``out, out_stride``: where the first row's first output goes, and bytes from row to row
     """
     doubled = -2 if op == "xor" else 2

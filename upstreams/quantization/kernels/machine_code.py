@@ -17,6 +17,11 @@ from typing import Any
 import numba
 
 
+def unset(*_arguments: Any) -> Any:
+    """Stand for a function that `compiled` is given another for."""
+    raise NotImplementedError
+
+
 @cache
 def _sources() -> str:
     digest = hashlib.sha256()

@@ -1,6 +1,6 @@
 """Binary matrix products: rows of input bits times arranged weight bits, over a whole matrix.
 
-The loops around a block. Weights are the outer loop, so that four vectors of them stay in the
+The loops around a block. Weights are the outer loop, so that a few vectors of them stay in the
 first cache while all rows pass; rows are taken a block at a time, the last one overlapping the one
 before, so that no row needs other code.
 """
@@ -12,16 +12,11 @@ from functools import cache
 from typing import Any
 
 from superbit.upstreams.quantization.kernels.blocks import Epilogue, Op, make_block
-from superbit.upstreams.quantization.kernels.machine_code import compiled
-
-WIDE = 4  # vectors of outputs of the large blocks
+from superbit.upstreams.quantization.kernels.machine_code import compiled, unset
 
 # Set for each algorithm, operation and epilogue by `product_of`.
-_ROWS = _OUTPUTS = _OUT_BYTES = 0
-_tall_wide: Callable[..., None]
-_tall_narrow: Callable[..., None]
-_one_wide: Callable[..., None]
-_one_narrow: Callable[..., None]
+_ROWS = _WIDE = _OUTPUTS = _OUT_BYTES = 0
+_tall_wide = _tall_narrow = _one_wide = _one_narrow = unset
 
 
 def _product(  # type: ignore[no-untyped-def]
@@ -42,7 +37,7 @@ def _product(  # type: ignore[no-untyped-def]
     """All arguments are addresses, bytes or numbers of rows and vectors; see `make_block`."""
     v = 0
     while v < vectors:
-        wide = v + WIDE <= vectors
+        wide = v + _WIDE <= vectors
         weights = w + v * vector_bytes
         a = first + 4 * _OUTPUTS * v
         b = second + 4 * _OUTPUTS * v
@@ -53,13 +48,9 @@ def _product(  # type: ignore[no-untyped-def]
                 s = min(t, rows - _ROWS)
                 xs, os, fs = x + s * x_stride, o + s * out_stride, offset + 4 * s
                 if wide:
-                    _tall_wide(
-                        xs, x_stride, weights, depth, tables, fs, a, b, os, out_stride
-                    )
+                    _tall_wide(xs, x_stride, weights, depth, tables, fs, a, b, os, out_stride)
                 else:
-                    _tall_narrow(
-                        xs, x_stride, weights, depth, tables, fs, a, b, os, out_stride
-                    )
+                    _tall_narrow(xs, x_stride, weights, depth, tables, fs, a, b, os, out_stride)
                 t += _ROWS
             else:
                 xs, os, fs = x + t * x_stride, o + t * out_stride, offset + 4 * t
@@ -68,7 +59,7 @@ def _product(  # type: ignore[no-untyped-def]
                 else:
                     _one_narrow(xs, x_stride, weights, depth, tables, fs, a, b, os, out_stride)
                 t += 1
-        v += WIDE if wide else 1
+        v += _WIDE if wide else 1
 
 
 @cache
@@ -81,11 +72,12 @@ def product_of(algorithm: Any, op: Op, epilogue: Epilogue) -> Callable[..., None
     outputs = algorithm.outputs
     given = {
         "_ROWS": algorithm.rows,
+        "_WIDE": algorithm.wide,
         "_OUTPUTS": outputs,
         "_OUT_BYTES": {"counts": outputs, "floats": 4 * outputs, "bits": outputs // 8}[epilogue],
-        "_tall_wide": block(algorithm.rows, WIDE),
+        "_tall_wide": block(algorithm.rows, algorithm.wide),
         "_tall_narrow": block(algorithm.rows, 1),
-        "_one_wide": block(1, WIDE),
+        "_one_wide": block(1, algorithm.wide),
         "_one_narrow": block(1, 1),
     }
     return compiled(_product, name=f"{algorithm.name}_{op}_{epilogue}", given=given)

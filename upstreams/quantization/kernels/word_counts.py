@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba.core import cgutils
 
 from superbit.upstreams.quantization.kernels import vector_code as code
@@ -27,7 +26,7 @@ class WordCounts:
         self.outputs = width // 4  # of one vector
         self.name = f"words{8 * width}"
         self.unit = 4  # bytes of one output's bits that lie together
-        self.rows = 6  # of a block: what the registers take
+        self.rows, self.wide = 6, 4  # rows and vectors of a block: what the registers take
 
     def arrange(self, bits: np.ndarray) -> np.ndarray:
         """Lay weight bits (N, K) of 0 and 1 out for `count`: (⌈N / L⌉, ⌈K / 32⌉, 4 · L) bytes."""
@@ -85,9 +84,7 @@ class WordCounts:
                 place = code.at(b, x, word, b.mul(x_stride, code.constant(row)))
                 same = code.splat(b, code.load(b, place, I32), self.outputs)
                 for index in range(vectors):
-                    code.add_to(
-                        b, sums[row][index], b.call(ones, [combine(same, weights[index])])
-                    )
+                    code.add_to(b, sums[row][index], b.call(ones, [combine(same, weights[index])]))
         small = code.vector(I8, self.outputs)
         return [
             [[b.trunc(b.load(p), small) if narrow else b.load(p)] for p in places]
