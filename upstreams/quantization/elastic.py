@@ -197,11 +197,15 @@ class ElasticQuantizer(nn.Module):
             gradient_scale = (count * self._steps) ** -0.5
             levels, scale = _Levels.apply(x, self.scale, gradient_scale, self.bounds, sign)
         else:
-            scale = self.scale.clamp(min=SMALLEST_SCALE)
+            scale = self.scale_in_use()
             levels = _signs(x) if sign else (x / scale).round_().clamp_(*self.bounds)
         if minimum is None:
             return levels, scale
         return levels * scale + minimum, None
+
+    def scale_in_use(self) -> Tensor:
+        """Return what multiplies the levels: α, never below `SMALLEST_SCALE`."""
+        return self.scale.clamp(min=SMALLEST_SCALE)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return y, the quantized ``x``; see `levels`."""

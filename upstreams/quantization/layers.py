@@ -25,7 +25,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from superbit.upstreams.encoders.attention import MatrixProduct
+from superbit.upstreams.encoders.attention import MatrixProduct, Shortcut
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.quantization.elastic import ElasticQuantizer, WeightBinarizer
 from superbit.upstreams.quantization.policy import FULL_BITS, Binarization
@@ -50,6 +50,8 @@ class QuantizedBits:
 class BinarizedLinear(nn.Linear):
     """A linear layer over (B, T, features)."""
 
+    shortcut: Shortcut | None = None
+
     def __init__(
         self,
         linear: nn.Linear,
@@ -71,6 +73,8 @@ class BinarizedLinear(nn.Linear):
         """Map (B, T, in) to (B, T, out)."""
         if not self.quantized:
             return super().forward(input)
+        if self.shortcut is not None and (y := self.shortcut(self, input, None)) is not None:
+            return y
         x, x_scale = _input_levels(self.input_quantizer, input, self.valid_frames, time_axis=1)
         weight, weight_scale = self.held_weight or _weight_levels(self)
         if weight_scale is not None and weight_scale.dim():  # (out, 1), one for each channel

@@ -29,7 +29,7 @@ from superbit.upstreams.quantization.kernels.rows import at_most
 HIDDEN = 255
 COUNTED_AT_ONCE = 6  # rows of queries whose counts stay in the first cache
 
-_counts = unset
+_counts = _floats = unset
 _UNIT = _OUTPUTS = 0
 
 
@@ -43,24 +43,31 @@ def edge(frames: int) -> float:
     return 1e-5 + 2e-8 * frames
 
 
-def _arrange_rows(rows, out):  # type: ignore[no-untyped-def]
-    """Lay rows of bits (T, bytes) out as weights: ``out`` (⌈T / N⌉, bytes / unit, N, unit)."""
-    total, depth = rows.shape
-    for t in range(total):
+def _arrange(keys, values, frames, keys_out, values_out):  # type: ignore[no-untyped-def]
+    """Lay the bits of some frames' keys and values out as weights.
+
+    Args:
+        keys: bits (T, bytes), uint8; a query meets each key, so keys are outputs.
+        values: bits (T, bytes); a context's channel sums over frames, so channels are outputs and
+            frames are K.
+        frames: which, (F,) integers.
+        keys_out: (⌈F / outputs⌉, bytes / unit, outputs, unit) uint8, zeros beyond F.
+        values_out: (⌈channels / outputs⌉, F bytes / unit, outputs, unit) uint8.
+    """
+    total, depth = len(frames), keys.shape[1]
+    for index in range(total):
         for k in range(depth):
-            out[t // _OUTPUTS, k // _UNIT, t % _OUTPUTS, k % _UNIT] = rows[t, k]
-
-
-def _arrange_columns(rows, out):  # type: ignore[no-untyped-def]
-    """Lay columns of bits (T, bytes) out as weights over T: (⌈E / N⌉, T bytes / unit, N, unit)."""
-    total, depth = rows.shape
-    channels = out.shape[0] * _OUTPUTS
-    for group in range(out.shape[1] * _UNIT):
-        frames = min(8, total - 8 * group)
+            keys_out[index // _OUTPUTS, k // _UNIT, index % _OUTPUTS, k % _UNIT] = keys[
+                frames[index], k
+            ]
+    channels = values_out.shape[0] * _OUTPUTS
+    for group in range(values_out.shape[1] * _UNIT):
+        some = min(8, total - 8 * group)
         for k in range(min(depth, channels // 8)):
             x = np.uint64(0)
-            for frame in range(frames):
-                x |= np.uint64(rows[8 * group + frame, k]) << np.uint64(8 * frame)
+            for index in range(some):
+                byte = np.uint64(values[frames[8 * group + index], k])
+                x |= byte << np.uint64(8 * index)
             # transpose 8 × 8 bits: swap ever larger halves across the diagonal
             y = (x ^ (x >> np.uint64(7))) & np.uint64(0x00AA00AA00AA00AA)
             x = x ^ y ^ (y << np.uint64(7))
@@ -71,7 +78,7 @@ def _arrange_columns(rows, out):  # type: ignore[no-untyped-def]
             for bit in range(8):
                 e = 8 * k + bit
                 value = np.uint8((x >> np.uint64(8 * bit)) & np.uint64(255))
-                out[e // _OUTPUTS, group // _UNIT, e % _OUTPUTS, group % _UNIT] = value
+                values_out[e // _OUTPUTS, group // _UNIT, e % _OUTPUTS, group % _UNIT] = value
 
 
 def _limit(counts, exponentials, pairs, threshold, edge):  # type: ignore[no-untyped-def]
@@ -211,27 +218,60 @@ def _probabilities(  # type: ignore[no-untyped-def]
     return doubted
 
 
-@dataclass(frozen=True)
-class AttentionCode:
-    """The compiled functions of one algorithm: see `_arrange_rows` and the two after it."""
+def _own_contexts(probabilities, values, stride, tables, minus, scale, bias, out):  # type: ignore[no-untyped-def]
+    """Write each query's context over the keys of its block, (T, E padded) float32.
 
-    arrange_rows: Callable[..., None]
-    arrange_columns: Callable[..., None]
+    Args:
+        probabilities: bits over a block's keys, (T, bytes) uint8, of any stride.
+        values: of each block as weights, (blocks, …) uint8.
+        stride: queries of a block, as for `_probabilities`.
+        tables: of the algorithm's and.
+        minus: minus the number of 1s of each row, (T,) int32.
+        scale, bias: (E padded,) float32.
+        out: (T, E padded) float32.
+    """
+    total, depth = probabilities.shape
+    for block in range(values.shape[0]):
+        start = 1 + block * stride if block else 0
+        stop = min(total, 1 + (block + 1) * stride)
+        _floats(
+            probabilities.ctypes.data + start * probabilities.strides[0],
+            probabilities.strides[0],
+            stop - start,
+            values.ctypes.data + block * values.strides[0],
+            depth,
+            values.shape[1],
+            values.strides[1],
+            tables.ctypes.data,
+            minus.ctypes.data + 4 * start,
+            scale.ctypes.data,
+            bias.ctypes.data,
+            out.ctypes.data + start * out.strides[0],
+            out.strides[0],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionCode:
+    """The compiled functions of one algorithm: `_arrange`, `_probabilities`, `_own_contexts`."""
+
+    arrange: Callable[..., None]
     probabilities: Callable[..., int]
+    own_contexts: Callable[..., None]
 
 
 @cache
 def attention_of(algorithm: Any) -> AttentionCode:
     """Return the functions for an algorithm."""
-    given = {"_UNIT": algorithm.unit, "_OUTPUTS": algorithm.outputs}
-    counts = product_of(algorithm, "xor", "counts")
-    limit = compiled(_limit, name="of_a_row", given={})
+    name = algorithm.name
+    layout = {"_UNIT": algorithm.unit, "_OUTPUTS": algorithm.outputs}
+    inner = {
+        "_counts": product_of(algorithm, "xor", "counts"),
+        "_limit": compiled(_limit, name="of_a_row", given={}),
+        "_floats": product_of(algorithm, "and", "floats"),
+    }
     return AttentionCode(
-        compiled(_arrange_rows, name=algorithm.name, given=given),
-        compiled(_arrange_columns, name=algorithm.name, given=given),
-        compiled(
-            _probabilities,
-            name=algorithm.name,
-            given={**given, "_counts": counts, "_limit": limit},
-        ),
+        arrange=compiled(_arrange, name=name, given=layout),
+        probabilities=compiled(_probabilities, name=name, given={**layout, **inner}),
+        own_contexts=compiled(_own_contexts, name=name, given={**layout, **inner}),
     )
