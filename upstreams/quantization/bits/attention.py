@@ -74,7 +74,8 @@ def integers_of(module: Any, algorithm: Any) -> BitAttention | None:
     assert isinstance(contexts, BinarizedProduct)
     if width > WIDEST_HEAD:
         return None
-    padded = -(-width // 32) * 32
+    step = max(32, algorithm.outputs)
+    padded = -(-width // step) * step
     channels = heads * width
     made = {
         name: linear.integers_of(
@@ -149,6 +150,8 @@ def attend(packed: BitAttention, x: Tensor) -> Tensor:
     rows, kept = np.empty(frames, np.int32), np.empty((frames, keys), np.uint8)
     minus = np.empty(frames, np.int32)
     sums = np.empty((2, frames, channels * outputs), np.float32)
+    # a vector of outputs may be more than a head is wide
+    bits = np.empty((frames, channels * outputs // 8), np.uint8)
     contexts = np.empty((frames, packed.heads * bytes_of_head), np.uint8)
     for head in range(packed.heads):
         place = slice(head * bytes_of_head, (head + 1) * bytes_of_head)
@@ -179,8 +182,9 @@ def attend(packed: BitAttention, x: Tensor) -> Tensor:
         over_shared = probabilities[:, : beyond // 8]
         minus_ones(over_shared, minus)
         if not len(own):
-            reached, out = packed.reached[head], contexts[:, place]
-            linear.multiply("and", "bits", over_shared, shared_values, minus, reached, None, out)
+            reached = packed.reached[head]
+            linear.multiply("and", "bits", over_shared, shared_values, minus, reached, None, bits)
+            contexts[:, place] = bits[:, :bytes_of_head]
             continue
         scale = packed.context_scale[head]
         zeros = np.zeros_like(scale)

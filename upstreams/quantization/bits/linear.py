@@ -139,10 +139,13 @@ def _offsets(layer: BitLinear, rows: np.ndarray) -> np.ndarray:
 
 
 def bits(layer: BitLinear, rows: np.ndarray) -> np.ndarray:
-    """Return a layer's outputs as bits (T, N / 8) of input bits (T, bytes)."""
-    out = np.empty((len(rows), len(layer.reached) // 8), np.uint8)  # type: ignore[arg-type]
-    multiply(layer.op, "bits", rows, layer.weights, _offsets(layer, rows), layer.reached, None, out)
-    return out[:, : -(-layer.outputs // 32) * 4]
+    """Return a layer's outputs as bits (T, bytes) of input bits (T, bytes)."""
+    assert layer.reached is not None
+    columns = row_bytes(layer.outputs)
+    out = np.zeros((len(rows), max(columns, len(layer.reached) // 8)), np.uint8)
+    offsets = _offsets(layer, rows)
+    multiply(layer.op, "bits", rows, layer.weights, offsets, layer.reached, None, out)
+    return out[:, :columns]
 
 
 def floats(layer: BitLinear, rows: np.ndarray) -> Tensor:

@@ -55,7 +55,7 @@ def feed_forward(module: Any, x: Tensor, valid: Tensor | None = None) -> Tensor 
     from superbit.upstreams.quantization.bits.feed_forward import contracted, integers_of
 
     packed = _once(module, leaves, integers_of)
-    return _each(x, lambda one: contracted(packed, one))
+    return None if packed is None else _each(x, lambda one: contracted(packed, one))
 
 
 def convolution(module: Any, x: Tensor, valid: Tensor | None) -> Tensor | None:
@@ -76,7 +76,7 @@ def linear(module: Any, x: Tensor, valid: Tensor | None = None) -> Tensor | None
     from superbit.upstreams.quantization.bits.linear import binarized, floats, integers_of
 
     packed = _once(module, [module], integers_of)
-    return _each(x, lambda one: floats(packed, binarized(packed, one)))
+    return None if packed is None else _each(x, lambda one: floats(packed, binarized(packed, one)))
 
 
 # By the class of a block, which `superbit.upstreams.quantization.convert` gives it to.

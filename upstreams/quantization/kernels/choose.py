@@ -56,7 +56,7 @@ KERNELS = (
     Kernel(
         name="generic",
         summary="what LLVM makes of counting bits, on any machine",
-        needs={16: ()},
+        needs={32: ()},
     ),
 )
 
@@ -112,16 +112,22 @@ def chosen() -> Kernel | None:
 
 def algorithm() -> Any | None:
     """Return the algorithm of `chosen`, whose arrays and code belong together."""
-    kernel = chosen()
+    return _algorithm_of(os.environ.get(VARIABLE, AUTO))
+
+
+@lru_cache(maxsize=8)
+def _algorithm_of(name: str) -> Any | None:
+    kernel = _named(name)
     if kernel is None:
         return None
     width = kernel.width()
     assert width is not None
-    return _algorithm(kernel.name, width)
+    return made(kernel.name, width)
 
 
 @cache
-def _algorithm(name: str, width: int) -> Any:
+def made(name: str, width: int) -> Any:
+    """Return the one algorithm of a kernel for vectors of so many bytes."""
     if name == "nibbles":
         from superbit.upstreams.quantization.kernels.nibble_tables import NibbleTables
 

@@ -19,7 +19,7 @@ from superbit.upstreams.quantization.kernels.vector_code import I8, I32
 
 
 class WordCounts:
-    """The algorithm for vectors of ``width`` bytes: 16, 32 or 64."""
+    """The algorithm for vectors of ``width`` bytes: 32 or 64."""
 
     def __init__(self, width: int) -> None:
         self.width = width
