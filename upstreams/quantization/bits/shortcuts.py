@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 import torch.nn as nn
 from torch import Tensor
@@ -128,25 +129,35 @@ def _is_one_bit(leaf: Any) -> bool:
     )
 
 
-_known: WeakKeyDictionary[nn.Module, tuple[Any, Any]] = WeakKeyDictionary()
+# By module: what its integers were made from, and the integers.
+_known: WeakKeyDictionary[nn.Module, tuple[Any, list[np.ndarray], Any]] = WeakKeyDictionary()
+_SAMPLES = 64  # of a tensor that are compared, besides torch's own count of its changes
 
 
 def _once(module: nn.Module, leaves: Sequence[nn.Module], make: Callable[[Any, Any], Any]) -> Any:
     """Return the integers that ``make`` makes of a module, kept until one of its tensors changes.
 
-    None where torch does not say when that is.
+    Torch counts changes, but not those through ``.data``: so some elements of each tensor are
+    compared as well, all of a small one. None for tensors of inference mode, which have no count.
     """
     algorithm = choose.algorithm()
     tensors = [tensor for leaf in leaves for tensor in leaf.parameters()]
     if any(tensor.is_inference() for tensor in tensors):
         return None
     state = algorithm, [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+    samples = [_sample(tensor) for tensor in tensors]
     known = _known.get(module)
-    if known is None or known[0] != state:
+    if known is None or known[0] != state or not all(map(np.array_equal, known[1], samples)):
         with torch.no_grad():
-            known = state, make(module, algorithm)
+            integers = make(module, algorithm)
+        known = state, [sample.copy() for sample in samples], integers
         _known[module] = known
-    return known[1]
+    return known[2]
+
+
+def _sample(tensor: Tensor) -> np.ndarray:
+    values = tensor.detach().numpy().reshape(-1)
+    return values if len(values) <= _SAMPLES**2 else values[:: len(values) // _SAMPLES]
 
 
 def _each(x: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
