@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -40,13 +39,6 @@ def _no_gradients():
         yield
 
 
-@contextmanager
-def kernels(name: str):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(choose.VARIABLE, name)
-        yield
-
-
 @pytest.fixture
 def computed(monkeypatch):
     """Counts the blocks that were computed by bits, by kind."""
@@ -75,7 +67,7 @@ def waveform(samples: int, seed: int = 0) -> torch.Tensor:
 
 def assert_equal_to_simulation(model, waveforms) -> None:
     by_bits = model(waveforms)
-    with kernels("off"):
+    with choose.using("off"):
         simulated = model(waveforms)
     for layer, (ours, theirs) in enumerate(zip(by_bits, simulated, strict=True)):
         assert torch.equal(ours, theirs), f"state {layer}"
@@ -102,7 +94,7 @@ def test_every_number_of_frames(encoder, frames):
     model = twin(replace(SMALL, encoder=encoder))
     x = torch.randn(1, frames, SMALL.dim, generator=torch.manual_seed(frames))
     by_bits = model.encode(x, None)
-    with kernels("off"):
+    with choose.using("off"):
         simulated = model.encode(x, None)
     assert all(map(torch.equal, by_bits, simulated))
 
@@ -113,9 +105,9 @@ def test_every_kernel(encoder, kernel):
     if next(each for each in choose.KERNELS if each.name == kernel).width() is None:
         pytest.skip(f"this processor has no instruction for {kernel}")
     model = twin(replace(SMALL, encoder=encoder))
-    with kernels(kernel):
+    with choose.using(kernel):
         by_bits = model([waveform(30_000)])
-    with kernels("off"):
+    with choose.using("off"):
         assert all(map(torch.equal, by_bits, model([waveform(30_000)])))
 
 
@@ -127,7 +119,7 @@ def test_vectors_of_more_outputs_than_a_head_has(encoder, monkeypatch):
     monkeypatch.setattr(choose, "algorithm", lambda: wide)
     model = twin(replace(SMALL, encoder=encoder, heads=4))
     by_bits = model([waveform(20_000)])
-    with kernels("off"):
+    with choose.using("off"):
         assert all(map(torch.equal, by_bits, model([waveform(20_000)])))
 
 
@@ -153,7 +145,7 @@ def test_every_sparse_pattern(expressivity):
         layer.attention.expressivity = expressivity
     x = torch.randn(1, 100, SMALL.dim, generator=torch.manual_seed(0))
     by_bits = model.encode(x, None)
-    with kernels("off"):
+    with choose.using("off"):
         assert all(map(torch.equal, by_bits, model.encode(x, None)))
 
 
@@ -182,7 +174,7 @@ def test_a_batch_of_equal_lengths_is_computed_one_by_one(computed):
     x = torch.randn(3, 40, SMALL.dim, generator=torch.manual_seed(0))
     by_bits = model.encode(x, None)
     assert computed["attend"] == 3 * SMALL.layers
-    with kernels("off"):
+    with choose.using("off"):
         assert all(map(torch.equal, by_bits, model.encode(x, None)))
 
 
@@ -220,7 +212,7 @@ def test_other_bits_are_simulated(computed):
 
 
 def test_off_computes_nothing_by_bits(computed):
-    with kernels("off"):
+    with choose.using("off"):
         twin(SMALL)([waveform(8_000)])
     assert not computed
 
@@ -252,8 +244,9 @@ def test_a_model_made_in_inference_mode_is_simulated(computed):
     assert not computed
 
 
-def test_an_unknown_kernel_is_refused_by_name():
-    with kernels("nibles"), pytest.raises(choose.InputError, match=r"'nibles'.*nibbles"):
+def test_an_unknown_kernel_is_refused_by_name(monkeypatch):
+    monkeypatch.setenv(choose.VARIABLE, "nibles")
+    with pytest.raises(choose.InputError, match=r"'nibles'.*nibbles"):
         twin(SMALL)([waveform(8_000)])
 
 

@@ -7,6 +7,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -101,18 +104,35 @@ def _named(name: str) -> Kernel | None:
     return kernel
 
 
+_asked: ContextVar[str | None] = ContextVar("asked", default=None)
+
+
+@contextmanager
+def using(name: str) -> Iterator[None]:
+    """Within it a kernel is chosen by name, as ``SUPERBIT_KERNELS`` does for the whole process."""
+    token = _asked.set(name)
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
+def _name() -> str:
+    return _asked.get() or os.environ.get(VARIABLE) or AUTO
+
+
 def chosen() -> Kernel | None:
     """Return the kernel that twins compute with here; None for simulation in floats.
 
     Raises:
         InputError: ``SUPERBIT_KERNELS`` names none, or one that this processor cannot compute.
     """
-    return _named(os.environ.get(VARIABLE, AUTO))
+    return _named(_name())
 
 
 def algorithm() -> Any | None:
     """Return the algorithm of `chosen`, whose arrays and code belong together."""
-    return _algorithm_of(os.environ.get(VARIABLE, AUTO))
+    return _algorithm_of(_name())
 
 
 @lru_cache(maxsize=8)
