@@ -9,10 +9,16 @@ Notation: B batch, T frames, D width, H heads, E = D / H width of a head.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn as nn
 from torch import Tensor
+
+# Another way to compute what a block's forward computes, to the bit: called with the block and the
+# arguments; None where it does not fit. A twin's blocks have one, which computes by bits.
+Shortcut = Callable[[Any, Tensor, Tensor | None], Tensor | None]
 
 
 class MatrixProduct(nn.Module):
@@ -25,6 +31,8 @@ class MatrixProduct(nn.Module):
 
 class SelfAttention(nn.Module):
     """Dense scaled dot-product attention over the frames of each utterance."""
+
+    shortcut: Shortcut | None = None
 
     def __init__(self, dim: int, heads: int, *, dropout: float = 0.0) -> None:
         super().__init__()
@@ -40,6 +48,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Map (B, T, D) to (B, T, D); ``valid`` is (B, T) bool, None where no frame is padding."""
+        if self.shortcut is not None and (y := self.shortcut(self, x, valid)) is not None:
+            return y
         query = self._split_heads(self.query(x))  # (B, H, T, E)
         key = self._split_heads(self.key(x))
         value = self._split_heads(self.value(x))

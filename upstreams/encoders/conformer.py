@@ -22,7 +22,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from superbit.upstreams.encoder_kinds import Roles
-from superbit.upstreams.encoders.attention import SelfAttention
+from superbit.upstreams.encoders.attention import SelfAttention, Shortcut
 from superbit.upstreams.encoders.batch_norm import MaskedBatchNorm
 from superbit.upstreams.encoders.relative_attention import RelativeSelfAttention
 from superbit.upstreams.encoders.settings import ConformerSettings, SqueezeformerSettings
@@ -41,6 +41,8 @@ class ConvolutionModule(nn.Module):
         bias: the three convolutions have a bias.
         momentum: weight of a new batch in the batch norm's running statistics.
     """
+
+    shortcut: Shortcut | None = None
 
     def __init__(
         self,
@@ -64,6 +66,8 @@ class ConvolutionModule(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Map (B, T, D) to (B, T, D); ``valid`` is (B, T) bool, None where no frame is padding."""
+        if self.shortcut is not None and (y := self.shortcut(self, x, valid)) is not None:
+            return y
         x = self.gate(self.pointwise_in(x.transpose(1, 2)))  # (B, D or 2 D, T)
         if valid is not None:
             x = x.masked_fill(~valid[:, None, :], 0.0)

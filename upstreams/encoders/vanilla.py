@@ -15,13 +15,15 @@ import torch.nn as nn
 from torch import Tensor
 
 from superbit.upstreams.encoder_kinds import Roles
-from superbit.upstreams.encoders.attention import SelfAttention
+from superbit.upstreams.encoders.attention import SelfAttention, Shortcut
 from superbit.upstreams.encoders.stack import Stack
 from superbit.upstreams.hubert_config import HubertConfig
 
 
 class FeedForward(nn.Module):
     """Two linear layers around an activation."""
+
+    shortcut: Shortcut | None = None
 
     def __init__(
         self,
@@ -39,6 +41,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, D) to (B, T, D) through (B, T, F)."""
+        if self.shortcut is not None and (y := self.shortcut(self, x, None)) is not None:
+            return y
         return self.contract(self.activation_dropout(self.activation(self.expand(x))))
 
 

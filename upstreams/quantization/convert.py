@@ -22,6 +22,7 @@ from superbit.upstreams.encoders.attention import MatrixProduct, SelfAttention
 from superbit.upstreams.encoders.sparse_attention import SparseSelfAttention
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import Hubert
+from superbit.upstreams.quantization.bits.shortcuts import SHORTCUTS
 from superbit.upstreams.quantization.elastic import ElasticQuantizer
 from superbit.upstreams.quantization.layers import (
     BinarizedConv1d,
@@ -75,6 +76,9 @@ def binarize_(model: Hubert, policy: Policy | str) -> Hubert:
         for part in layer.children():
             if _takes_the_mask(part) and binarized_modules(part):
                 watch(part, shared, outermost=False)
+    for block in model.modules():
+        if type(block) in SHORTCUTS:
+            block.shortcut = SHORTCUTS[type(block)]  # type: ignore[assignment]
     model.policy = policy
     return model
 

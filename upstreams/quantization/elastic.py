@@ -181,11 +181,15 @@ class ElasticQuantizer(nn.Module):
         Raises:
             InputError: the scale was never set.
         """
+        if (
+            x.is_meta
+        ):  # shapes alone are wanted, and real operations take as long there
+            return x, self.scale
         x = self._shifted(x)
         count = x.numel() if count is None else count
         if self.calibrating:
             self._set_scale(x, count=count, mask=mask)
-        elif not (self.ready or x.is_meta):
+        elif not self.ready:
             raise InputError(
                 "this model was binarized but never calibrated: calibrate it on audio, or load a "
                 "checkpoint of a calibrated twin."
@@ -197,11 +201,15 @@ class ElasticQuantizer(nn.Module):
             gradient_scale = (count * self._steps) ** -0.5
             levels, scale = _Levels.apply(x, self.scale, gradient_scale, self.bounds, sign)
         else:
-            scale = self.scale.clamp(min=SMALLEST_SCALE)
+            scale = self.scale_in_use()
             levels = _signs(x) if sign else (x / scale).round_().clamp_(*self.bounds)
         if minimum is None:
             return levels, scale
         return levels * scale + minimum, None
+
+    def scale_in_use(self) -> Tensor:
+        """Return what multiplies the levels: α, never below `SMALLEST_SCALE`."""
+        return self.scale.clamp(min=SMALLEST_SCALE)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return y, the quantized ``x``; see `levels`."""

@@ -25,7 +25,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from superbit.upstreams.encoders.attention import MatrixProduct
+from superbit.upstreams.encoders.attention import MatrixProduct, Shortcut
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.quantization.elastic import ElasticQuantizer, WeightBinarizer
 from superbit.upstreams.quantization.policy import FULL_BITS, Binarization
@@ -50,6 +50,8 @@ class QuantizedBits:
 class BinarizedLinear(nn.Linear):
     """A linear layer over (B, T, features)."""
 
+    shortcut: Shortcut | None = None
+
     def __init__(
         self,
         linear: nn.Linear,
@@ -64,6 +66,7 @@ class BinarizedLinear(nn.Linear):
         self.weight_quantizer = _weight_quantizer(weight, like=linear.weight)
         self.input_quantizer = _input_quantizer(input, (linear.in_features,), like=linear.weight)
         self.held_weight: Levels | None = None
+        self.holds_weight = False  # what `weights_held` sets
         self.valid_frames = frames
         self.quantized = True
 
@@ -71,11 +74,13 @@ class BinarizedLinear(nn.Linear):
         """Map (B, T, in) to (B, T, out)."""
         if not self.quantized:
             return super().forward(input)
+        if self.shortcut is not None and (y := self.shortcut(self, input, None)) is not None:
+            return y
         x, x_scale = _input_levels(self.input_quantizer, input, self.valid_frames, time_axis=1)
-        weight, weight_scale = self.held_weight or _weight_levels(self)
+        weight, weight_scale = _weight_levels(self)
         if weight_scale is not None and weight_scale.dim():  # (out, 1), one for each channel
             weight_scale = weight_scale[:, 0]
-        return _rescale(F.linear(x, weight), x_scale, weight_scale, self.bias)
+        return rescaled(F.linear(x, weight), x_scale, weight_scale, self.bias)
 
 
 class BinarizedConv1d(nn.Conv1d):
@@ -104,6 +109,7 @@ class BinarizedConv1d(nn.Conv1d):
         self.weight_quantizer = _weight_quantizer(weight, like=conv.weight)
         self.input_quantizer = _input_quantizer(input, (conv.in_channels, 1), like=conv.weight)
         self.held_weight: Levels | None = None
+        self.holds_weight = False  # what `weights_held` sets
         self.valid_frames = frames
         self.quantized = True
 
@@ -115,11 +121,11 @@ class BinarizedConv1d(nn.Conv1d):
         mask = None if self.valid_frames is None else self.valid_frames.mask_along(2, 3)
         if mask is not None:  # a shift and sign(0) = +1 would let padding in
             x = x.masked_fill(~mask, 0.0)
-        weight, weight_scale = self.held_weight or _weight_levels(self)
+        weight, weight_scale = _weight_levels(self)
         if weight_scale is not None and weight_scale.dim():  # (out, 1, 1)
             weight_scale = weight_scale[:, 0]
         y = F.conv1d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
-        return _rescale(y, x_scale, weight_scale, None if self.bias is None else self.bias[:, None])
+        return rescaled(y, x_scale, weight_scale, None if self.bias is None else self.bias[:, None])
 
 
 class BinarizedProduct(MatrixProduct):
@@ -176,7 +182,7 @@ class BinarizedProduct(MatrixProduct):
         y, y_scale = self._operand(
             self.right_quantizer, right, count=by_frame, time_axis=3 if scores else 2
         )
-        return _rescale(x @ y, x_scale, y_scale, None)
+        return rescaled(x @ y, x_scale, y_scale, None)
 
     def _operand(
         self,
@@ -193,15 +199,15 @@ class BinarizedProduct(MatrixProduct):
 
 @contextmanager
 def weights_held(model: nn.Module) -> Iterator[None]:
-    """Quantize every weight of ``model`` once, for forward passes between which none changes."""
+    """Quantize each weight of ``model`` at most once, for passes between which none changes."""
     layers = [m for m in model.modules() if isinstance(m, BinarizedLinear | BinarizedConv1d)]
     try:
         for layer in layers:
-            layer.held_weight = _weight_levels(layer)
+            layer.holds_weight = True
         yield
     finally:
         for layer in layers:
-            layer.held_weight = None
+            layer.held_weight, layer.holds_weight = None, False
 
 
 def quantized_bits(module: nn.Module) -> QuantizedBits:
@@ -265,11 +271,16 @@ def _input_levels(
 
 
 def _weight_levels(layer: BinarizedLinear | BinarizedConv1d) -> Levels:
+    if layer.held_weight is not None:
+        return layer.held_weight
     quantizer = layer.weight_quantizer
-    return (layer.weight, None) if quantizer is None else quantizer.levels(layer.weight)
+    levels = (layer.weight, None) if quantizer is None else quantizer.levels(layer.weight)
+    if layer.holds_weight:
+        layer.held_weight = levels
+    return levels
 
 
-def _rescale(y: Tensor, first: Tensor | None, second: Tensor | None, bias: Tensor | None) -> Tensor:
+def rescaled(y: Tensor, first: Tensor | None, second: Tensor | None, bias: Tensor | None) -> Tensor:
     if first is None or second is None:
         scale = second if first is None else first
     else:

@@ -1,0 +1,209 @@
+"""How fast twins compute by bits, beside their FP32 models and what else this machine offers.
+
+    python -m superbit.benchmark.bench.kernels [--seconds 10] [--only linear,encoder,waveform]
+
+One thread. All of one line's variants take turns in one process, round by round, and medians are
+compared: ratios, not times, carry over to another day. Variants: torch's FP32, FP32 with weights
+prepacked by oneDNN, bfloat16, int8 (of the FP32 model); the twin in simulation and by bits. Appends
+a JSON line each to the file, and prints a table.
+
+- ``linear``: 500 frames through one layer, floats in, bits out for the twin.
+- ``encoder``: what comes behind the front end, for so many seconds of audio.
+- ``waveform``: from samples to all hidden states.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import shlex
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from superbit.benchmark.profiling.measuring import (
+    PrepackedLinear,
+    bfloat16,
+    dynamic_int8,
+    prepacked,
+)
+from superbit.benchmark.records.provenance import collect
+from superbit.upstreams import registry
+from superbit.upstreams.quantization.bits import linear as bit_linear
+from superbit.upstreams.quantization.elastic import ElasticQuantizer
+from superbit.upstreams.quantization.kernels import choose
+from superbit.upstreams.quantization.layers import BinarizedLinear, weights_held
+from superbit.upstreams.quantization.policy import Binarization
+from superbit.upstreams.quantization.thresholds import float_thresholds
+from superbit.upstreams.sound import SAMPLE_RATE
+
+OUT = Path("results/bench/kernels.jsonl")
+SHAPES = ((768, 768), (768, 3072), (3072, 768), (256, 256), (256, 1024), (512, 512), (512, 2048))
+FRAMES = 500
+UPSTREAMS = (
+    "vanilla",
+    "conformer_s",
+    "squeeze_xs",
+    "sparseformer_dn_s",
+    "sparseformer_sw_s",
+    "vanilla_nano",
+)
+WHAT = ("linear", "encoder", "waveform")
+Variants = Mapping[str, Callable[[], object]]
+
+
+def medians(variants: Variants, *, rounds: int) -> dict[str, float]:
+    """Return milliseconds of each variant, taken in turns, after one call of each that is not."""
+    for call in variants.values():
+        call()
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(rounds):
+        for name, call in variants.items():
+            began = time.perf_counter()
+            call()
+            times[name].append(1e3 * (time.perf_counter() - began))
+    return {name: round(statistics.median(found), 4) for name, found in times.items()}
+
+
+def linear_variants(inputs: int, outputs: int) -> Variants:
+    """One layer on `FRAMES` frames; the twin's output is read as bits by a quantizer of ±1."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, FRAMES, inputs, generator=generator)
+    layer = nn.Linear(inputs, outputs)
+    signed = Binarization(bits=1, set="signed", shift=True)
+    twin = BinarizedLinear(
+        layer, weight=Binarization(bits=1, set="signed"), input=signed, frames=None
+    )
+    reader = ElasticQuantizer(bits=1, signed=True, shift_shape=(outputs,))
+    assert twin.input_quantizer is not None
+    twin.input_quantizer.calibrate(x)
+    reader.calibrate(layer(x))
+    variants: dict[str, Callable[[], object]] = {
+        "fp32": lambda: layer(x),
+        "onednn": lambda: ready(x),
+        "bf16": lambda: half(halved),
+        "int8": lambda: eight(x),
+    }
+    ready = PrepackedLinear(layer)
+    half, halved = bfloat16(layer), x.bfloat16()
+    eight = dynamic_int8(nn.Sequential(layer))
+    algorithm = choose.algorithm()
+    if algorithm is not None:
+        packed = bit_linear.integers_of(twin, algorithm, after=float_thresholds(reader, outputs))
+        variants["bits"] = lambda: bit_linear.bits(packed, bit_linear.binarized(packed, x[0]))
+    return variants
+
+
+def model_variants(name: str, *, seconds: float, whole: bool) -> Variants:
+    """A model and its twin, from waveforms (``whole``) or from the encoder's input on."""
+    expert, twin = (registry.load_upstream(spec).expert.eval() for spec in (name, f"bq_{name}"))
+    generator = torch.Generator().manual_seed(0)
+    waveform = 0.1 * torch.randn(round(seconds * SAMPLE_RATE), generator=generator)
+
+    def call(expert: Any) -> Callable[[], object]:
+        if whole:
+            return lambda: expert.model([waveform])
+        model = expert.model
+        kind = model.mask_emb.dtype
+        features, _ = model.features([waveform])
+        x = model.project(features)
+        x = model.encoder_norm(x + model.position(x)).to(kind)
+        return lambda: model.encoder(x, None)
+
+    def simulated() -> object:
+        with choose.using(choose.OFF), weights_held(twin):
+            return of_twin()
+
+    variants = {
+        "fp32": call(expert),
+        "onednn": call(prepacked(expert)),
+        "bf16": call(bfloat16(expert)),
+        "int8": call(dynamic_int8(expert)),
+        "simulated": simulated,
+    }
+    of_twin = call(twin)
+    if choose.algorithm() is not None:
+        variants["bits"] = of_twin
+    return variants
+
+
+def line_of(what: str, about: Mapping[str, object], found: Mapping[str, float]) -> dict[str, Any]:
+    """Return what is recorded of one comparison."""
+    kernel, machine = choose.chosen(), collect([])
+    return {
+        "bench": "kernels",
+        "what": what,
+        **about,
+        "milliseconds": dict(found),
+        "kernel": None if kernel is None else f"{kernel.name}, {8 * (kernel.width() or 0)} bits",
+        "threads": torch.get_num_threads(),
+        "machine": machine.cpu or machine.platform,
+        "features": sorted(
+            feature
+            for feature in choose.features()
+            if feature.startswith(("avx", "amx")) or feature in ("popcnt", "fma", "neon")
+        ),
+        "torch": torch.__version__,
+        "commit": machine.commit,
+        "dirty": machine.dirty,
+        "date": datetime.date.today().isoformat(),
+        "command": f"python {shlex.join(sys.argv)}",
+    }
+
+
+def table_row(label: str, found: Mapping[str, float]) -> str:
+    """Return one row: milliseconds by bits, and how many times as long the others take."""
+    bits = found.get("bits")
+    ratios = [
+        f"{found[name] / bits:.2f} ×" if bits and name in found else "—"
+        for name in ("fp32", "onednn", "bf16", "int8", "simulated")
+    ]
+    first = "—" if bits is None else f"{bits:.2f}"
+    return f"| {label} | {first} | {' | '.join(ratios)} |"
+
+
+def main() -> None:
+    """Measure what the command line names."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of audio")
+    parser.add_argument("--rounds", type=int, default=7, metavar="N")
+    parser.add_argument("--only", default=",".join(WHAT), metavar="WHAT,…")
+    parser.add_argument("--upstreams", default=",".join(UPSTREAMS), metavar="NAME,…")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="FILE")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # torch's own, about what it will drop one day
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    print("| | by bits, ms | FP32 | FP32 oneDNN | bf16 | int8 | simulated |")
+    print("|---|---|---|---|---|---|---|")
+    with torch.no_grad(), arguments.out.open("a") as file:
+
+        def measure(what: str, label: str, variants: Variants, rounds: int, **about: Any) -> None:
+            found = medians(variants, rounds=rounds)
+            print(table_row(label, found), flush=True)
+            file.write(json.dumps(line_of(what, about, found)) + "\n")
+
+        asked = arguments.only.split(",")
+        for inputs, outputs in SHAPES if "linear" in asked else ():
+            about = {"inputs": inputs, "outputs": outputs, "frames": FRAMES}
+            label = f"linear {inputs} → {outputs}"
+            measure(
+                "linear", label, linear_variants(inputs, outputs), 5 * arguments.rounds, **about
+            )
+        for what in ("encoder", "waveform"):
+            for name in arguments.upstreams.split(",") if what in asked else ():
+                variants = model_variants(name, seconds=arguments.seconds, whole=what == "waveform")
+                about = {"upstream": name, "seconds": arguments.seconds}
+                measure(what, f"{what} {name}", variants, arguments.rounds, **about)
+
+
+if __name__ == "__main__":
+    main()

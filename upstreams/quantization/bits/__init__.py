@@ -1,0 +1,1 @@
+"""A twin computed by bits, to the bit what its simulation in floats computes."""

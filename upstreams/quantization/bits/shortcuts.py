@@ -1,0 +1,165 @@
+"""Which blocks of a twin are computed by bits, and when.
+
+What is computed is what the simulation in floats computes, to the bit. Between the linear layers of
+a block no float is written: what one layer gives becomes the next one's bits by one integer
+comparison (`superbit.upstreams.quantization.thresholds`), and sums of levels are integers either
+way. A block that does not fit is left to the simulation, and the function here returns None: in
+training or where gradients are wanted, with other numbers of bits, on another device or in another
+precision, with a mask, with hooks on its layers, or while it is traced or compiled.
+
+Notation: B batch, T frames, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from superbit.upstreams.encoders.attention import SelfAttention, Shortcut
+from superbit.upstreams.encoders.conformer import ConvolutionModule
+from superbit.upstreams.encoders.sparse_attention import SparseSelfAttention
+from superbit.upstreams.encoders.vanilla import FeedForward
+from superbit.upstreams.quantization.elastic import WeightBinarizer
+from superbit.upstreams.quantization.kernels import choose
+from superbit.upstreams.quantization.layers import (
+    BinarizedConv1d,
+    BinarizedLinear,
+    BinarizedProduct,
+)
+
+
+def attention(module: Any, x: Tensor, valid: Tensor | None) -> Tensor | None:
+    """Return what a `SelfAttention` maps (B, T, D) to, or None."""
+    if valid is not None or (isinstance(module, SparseSelfAttention) and not module.gather):
+        return None
+    names = ("query", "key", "value", "score_product", "context_product", "output")
+    leaves = [module.get_submodule(name) for name in names]
+    if not _fits(module, leaves, x):
+        return None
+    from superbit.upstreams.quantization.bits.attention import attend, integers_of
+
+    packed = _once(module, leaves, integers_of)
+    return None if packed is None else _each(x, lambda one: attend(packed, one))
+
+
+def feed_forward(module: Any, x: Tensor, valid: Tensor | None = None) -> Tensor | None:
+    """Return what a `FeedForward` maps (B, T, D) to, or None."""
+    leaves = [module.expand, module.contract]
+    if type(module.activation) is not nn.ReLU or not _fits(module, leaves, x):
+        return None
+    from superbit.upstreams.quantization.bits.feed_forward import contracted, integers_of
+
+    packed = _once(module, leaves, integers_of)
+    return None if packed is None else _each(x, lambda one: contracted(packed, one))
+
+
+def convolution(module: Any, x: Tensor, valid: Tensor | None) -> Tensor | None:
+    """Return what a `ConvolutionModule` maps (B, T, D) to, or None."""
+    leaves = [module.pointwise_in, module.depthwise, module.pointwise_out]
+    if valid is not None or not _fits(module, leaves, x):
+        return None
+    from superbit.upstreams.quantization.bits.convolution import convolved, integers_of
+
+    packed = _once(module, leaves, integers_of)
+    return None if packed is None else _each(x, lambda one: convolved(packed, module, one))
+
+
+def linear(module: Any, x: Tensor, valid: Tensor | None = None) -> Tensor | None:
+    """Return what a `BinarizedLinear` alone maps (B, T, in) to, or None."""
+    if not _fits(module, [module], x, watched=True):
+        return None
+    from superbit.upstreams.quantization.bits.linear import binarized, floats, integers_of
+
+    packed = _once(module, [module], integers_of)
+    return None if packed is None else _each(x, lambda one: floats(packed, binarized(packed, one)))
+
+
+# By the class of a block, which `superbit.upstreams.quantization.convert` gives it to.
+SHORTCUTS: dict[type[nn.Module], Shortcut] = {
+    SelfAttention: attention,
+    SparseSelfAttention: attention,
+    FeedForward: feed_forward,
+    ConvolutionModule: convolution,
+    BinarizedLinear: linear,
+}
+
+
+def _fits(
+    module: nn.Module, leaves: Sequence[nn.Module], x: Tensor, *, watched: bool = False
+) -> bool:
+    """Whether a block can be computed by bits now; ``watched``: its leaves may have hooks."""
+    return (
+        not module.training
+        and not torch.is_grad_enabled()
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and x.dim() == 3
+        and x.numel() > 0
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and choose.chosen() is not None
+        and all(_is_one_bit(leaf) and (watched or not _is_watched(leaf)) for leaf in leaves)
+    )
+
+
+def _is_watched(leaf: nn.Module) -> bool:
+    return bool(leaf._forward_hooks or leaf._forward_pre_hooks)
+
+
+def _is_one_bit(leaf: Any) -> bool:
+    """Whether both operands of a layer have one bit now."""
+    if type(leaf) in (BinarizedLinear, BinarizedConv1d):
+        if type(leaf.weight_quantizer) is not WeightBinarizer:
+            return False
+        inputs = [leaf.input_quantizer]
+    elif type(leaf) is BinarizedProduct:
+        inputs = [leaf.left_quantizer, leaf.right_quantizer]
+    else:
+        return False
+    return leaf.quantized and all(
+        each is not None and each.bits == 1 and each.ready and not each.calibrating
+        for each in inputs
+    )
+
+
+# By module: what its integers were made from, and the integers.
+_known: WeakKeyDictionary[nn.Module, tuple[Any, list[np.ndarray], Any]] = WeakKeyDictionary()
+_SAMPLES = 64  # of a tensor that are compared, besides torch's own count of its changes
+
+
+def _once(module: nn.Module, leaves: Sequence[nn.Module], make: Callable[[Any, Any], Any]) -> Any:
+    """Return the integers that ``make`` makes of a module, kept until one of its tensors changes.
+
+    Torch counts changes, but not those through ``.data``: so some elements of each tensor are
+    compared as well, all of a small one. None for tensors of inference mode, which have no count.
+    """
+    algorithm = choose.algorithm()
+    tensors = [tensor for leaf in leaves for tensor in leaf.parameters()]
+    if any(tensor.is_inference() for tensor in tensors):
+        return None
+    state = algorithm, [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+    samples = [_sample(tensor) for tensor in tensors]
+    known = _known.get(module)
+    if known is None or known[0] != state or not all(map(np.array_equal, known[1], samples)):
+        with torch.no_grad():
+            integers = make(module, algorithm)
+        known = state, [sample.copy() for sample in samples], integers
+        _known[module] = known
+    return known[2]
+
+
+def _sample(tensor: Tensor) -> np.ndarray:
+    values = tensor.detach().numpy().reshape(-1)
+    return values if len(values) <= _SAMPLES**2 else values[:: len(values) // _SAMPLES]
+
+
+def _each(x: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return (B, T, D) of a function of (T, D)."""
+    return compute(x[0])[None] if len(x) == 1 else torch.stack([compute(one) for one in x])

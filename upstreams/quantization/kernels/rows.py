@@ -1,0 +1,121 @@
+"""Rows of bits: from float activations to bits, and from bits to the layouts of weights.
+
+A row of K bits is ⌈K / 32⌉ · 4 bytes, the first channel the lowest bit of the first byte; the bits
+beyond K are 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numba.core import types
+from numba.extending import intrinsic
+
+from superbit.upstreams.quantization.kernels import vector_code as code
+from superbit.upstreams.quantization.kernels.vector_code import F32, I8, I32, I64
+
+_AT_ONCE = 32  # channels: one word
+
+
+def row_bytes(channels: int) -> int:
+    """Return the bytes of a row of so many bits."""
+    return -(-channels // 32) * 4
+
+
+@intrinsic
+def _reached(context, x, thresholds, out):  # type: ignore[no-untyped-def]
+    """Write one word: which of 32 floats reach their thresholds. Addresses."""
+
+    def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        x, thresholds, out = arguments
+        kind = code.vector(F32, 8)
+        parts = [
+            b.fcmp_ordered(
+                ">=",
+                code.load(b, code.at(b, x, 32 * index), kind),
+                code.load(b, code.at(b, thresholds, 32 * index), kind),
+            )
+            for index in range(_AT_ONCE // 8)
+        ]
+        code.store(b, code.as_bits(b, parts), out)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def at_most(context, counts, limit, out):  # type: ignore[no-untyped-def]
+    """Write one word: which of 32 bytes at ``counts`` are at most ``limit``, a uint8."""
+
+    def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        counts, limit, out = arguments
+        kind = code.vector(I8, _AT_ONCE)
+        found = b.icmp_unsigned("<=", code.load(b, counts, kind), code.splat(b, limit, _AT_ONCE))
+        code.store(b, code.as_bits(b, [found]), out)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.uint8, types.int64), generate
+
+
+@intrinsic
+def ones_of(context, place):  # type: ignore[no-untyped-def]
+    """Return how many bits of the eight bytes at an address are 1."""
+
+    def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        count = code.external(b, "llvm.ctpop.i64", I64, I64)
+        return b.call(count, [code.load(b, arguments[0], I64)])
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def word_at(context, place):  # type: ignore[no-untyped-def]
+    """Return the 32-bit word at an address, zero-extended to 64 bits."""
+
+    def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        return b.zext(code.load(b, arguments[0], I32), I64)
+
+    return types.int64(types.int64), generate
+
+
+@numba.njit(cache=True, nogil=True)
+def binarize_rows(x, thresholds, out):  # type: ignore[no-untyped-def]
+    """Write to ``out`` (T, bytes) which of ``x`` (T, K) reach ``thresholds`` (K,), float32."""
+    rows, channels = x.shape
+    whole = channels // 32
+    for t in range(rows):
+        source = x.ctypes.data + 4 * t * channels
+        target = out.ctypes.data + t * out.strides[0]
+        for k in range(whole):
+            _reached(source + 128 * k, thresholds.ctypes.data + 128 * k, target + 4 * k)
+        for byte in range(4 * whole, out.shape[1]):
+            value = 0
+            for bit in range(8):
+                k = 8 * byte + bit
+                if k < channels and x[t, k] >= thresholds[k]:
+                    value |= 1 << bit
+            out[t, byte] = value
+
+
+@numba.njit(cache=True, nogil=True)
+def minus_ones(rows, out):  # type: ignore[no-untyped-def]
+    """Write to ``out`` (T,) int32 minus the number of 1s of each row (T, bytes)."""
+    depth = rows.shape[1]
+    for t in range(rows.shape[0]):
+        place = rows.ctypes.data + t * rows.strides[0]
+        total = 0
+        for k in range(depth // 8):
+            total += ones_of(place + 8 * k)
+        if depth % 8:
+            word = word_at(place + depth - 4)
+            while word:
+                word &= word - 1
+                total += 1
+        out[t] = -total
+
+
+def unpacked(rows: np.ndarray, channels: int) -> np.ndarray:
+    """Return rows of bits (T, bytes) as (T, channels) of 0 and 1."""
+    return np.unpackbits(rows, axis=1, count=channels, bitorder="little")
