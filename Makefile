@@ -21,7 +21,7 @@ DEMO_UPSTREAMS ?= fbank,$(NANOS),$(TWINS),vanilla_nano+untrained
 DEMO_TASKS := KS,PR,ASR,SID,IC,ER,SF,SD,ASV,QbE
 EMBEDDED := results/embedded
 
-.PHONY: help venv demo nano embedded embedded-tables bench-corpus bench-sweep test test-slow lint type format wheel-test clean
+.PHONY: help venv demo nano embedded embedded-tables bench-corpus bench-kernels bench-sweep test test-slow lint type format wheel-test clean
 
 help:
 	@echo "make demo       synthesize corpora, run ten tasks over twelve upstreams, print Table 2"
@@ -31,6 +31,7 @@ help:
 	@echo "make test       the fast tests          make test-slow  the slow ones"
 	@echo "make lint type  ruff and mypy           make format     let ruff rewrite"
 	@echo "make bench-corpus  how long 'corpus check' takes at the real number of files"
+	@echo "make bench-kernels  how fast twins compute by bits, beside FP32, bf16 and int8: ten minutes"
 	@echo "make bench-sweep   hours of SUPERB's tasks with s3prl and with stored features: takes hours;"
 	@echo "                BENCH_ARGS=\"--tasks KS --upstreams vanilla_nano --steps 20\" is one task"
 	@echo "make wheel-test build a wheel and use it in an environment of its own"
@@ -82,6 +83,10 @@ test-slow: $(INSTALLED)
 # Prints JSON lines as those in results/bench/corpus_check.jsonl.
 bench-corpus: $(INSTALLED)
 	$(BIN)/python -m superbit.benchmark.bench.corpus_check
+
+# Appends to results/bench/kernels.jsonl.
+bench-kernels: $(INSTALLED)
+	$(BIN)/python -m superbit.benchmark.bench.kernels $(BENCH_ARGS)
 
 # Appends to results/bench/sweep.jsonl and prints the table of all that is there.
 bench-sweep: $(INSTALLED)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from superbit.upstreams.encoders.settings import ConformerSettings
 from superbit.upstreams.expert import build, untrained_twin
 from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.quantization.bits import shortcuts
@@ -163,7 +164,8 @@ def test_rows_that_softmax_decides(encoder, monkeypatch):
 
 
 def test_relative_attention_computes_its_layers_by_bits(computed):
-    model = twin(replace(SMALL, encoder="conformer", attention_position="relative"))
+    own = ConformerSettings(attention_position="relative")
+    model = twin(replace(SMALL, encoder="conformer", own=own))
     assert_equal_to_simulation(model, [waveform(9_000)])
     assert "attend" not in computed
     assert computed["floats"] >= 4 * SMALL.layers  # query, key, value and output

@@ -181,9 +181,7 @@ class ElasticQuantizer(nn.Module):
         Raises:
             InputError: the scale was never set.
         """
-        if (
-            x.is_meta
-        ):  # shapes alone are wanted, and real operations take as long there
+        if x.is_meta:  # shapes alone are wanted, and real operations take as long there
             return x, self.scale
         x = self._shifted(x)
         count = x.numel() if count is None else count

@@ -167,7 +167,8 @@ def multiply(
     out: np.ndarray,
 ) -> None:
     algorithm = choose.algorithm()
-    product_of(algorithm, op, epilogue)(  # type: ignore[arg-type]
+    assert algorithm is not None
+    product_of(algorithm, op, epilogue)(
         rows.ctypes.data,
         rows.strides[0],
         len(rows),
@@ -175,7 +176,7 @@ def multiply(
         rows.shape[1],
         len(weights),
         weights.strides[0],
-        algorithm.table_of(op).ctypes.data,  # type: ignore[union-attr]
+        algorithm.table_of(op).ctypes.data,
         offsets.ctypes.data,
         first.ctypes.data,
         0 if second is None else second.ctypes.data,

@@ -43,7 +43,7 @@ def edge(frames: int) -> float:
     return 1e-5 + 2e-8 * frames
 
 
-def _arrange(keys, values, frames, keys_out, values_out):  # type: ignore[no-untyped-def]
+def _arrange(keys, values, frames, keys_out, values_out):
     """Lay the bits of some frames' keys and values out as weights.
 
     Args:
@@ -81,7 +81,7 @@ def _arrange(keys, values, frames, keys_out, values_out):  # type: ignore[no-unt
                 values_out[e // _OUTPUTS, group // _UNIT, e % _OUTPUTS, group % _UNIT] = value
 
 
-def _limit(counts, exponentials, pairs, threshold, edge):  # type: ignore[no-untyped-def]
+def _limit(counts, exponentials, pairs, threshold, edge):
     """Return how many levels of c become 1 in a row, and whether that is too near to say.
 
     Args:
@@ -119,7 +119,7 @@ def _limit(counts, exponentials, pairs, threshold, edge):  # type: ignore[no-unt
     return low, doubtful
 
 
-def _probabilities(  # type: ignore[no-untyped-def]
+def _probabilities(
     queries,
     shared,
     private,
@@ -218,7 +218,7 @@ def _probabilities(  # type: ignore[no-untyped-def]
     return doubted
 
 
-def _own_contexts(probabilities, values, stride, tables, minus, scale, bias, out):  # type: ignore[no-untyped-def]
+def _own_contexts(probabilities, values, stride, tables, minus, scale, bias, out):
     """Write each query's context over the keys of its block, (T, E padded) float32.
 
     Args:

@@ -18,10 +18,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from numba.core import types
-from numba.extending import intrinsic
 
 from superbit.upstreams.quantization.kernels import vector_code as code
-from superbit.upstreams.quantization.kernels.vector_code import F32, I32
+from superbit.upstreams.quantization.kernels.vector_code import F32, I32, intrinsic
 
 Op = Literal["xor", "and"]
 Epilogue = Literal["counts", "floats", "bits"]
@@ -33,7 +32,7 @@ def make_block(
     """Return the block as a function for numba's code, with the arguments of `emit_block`."""
 
     @intrinsic
-    def block(context, x, x_stride, w, depth, tables, offset, first, second, out, out_stride):  # type: ignore[no-untyped-def]
+    def block(context, x, x_stride, w, depth, tables, offset, first, second, out, out_stride):
         def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
             emit_block(
                 b, algorithm, arguments, rows=rows, vectors=vectors, op=op, epilogue=epilogue

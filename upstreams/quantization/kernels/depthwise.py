@@ -11,16 +11,15 @@ from typing import Any
 import numba
 import numpy as np
 from numba.core import types
-from numba.extending import intrinsic
 
 from superbit.upstreams.quantization.kernels import vector_code as code
-from superbit.upstreams.quantization.kernels.vector_code import I64
+from superbit.upstreams.quantization.kernels.vector_code import I64, intrinsic
 
 WIDEST = 64  # taps: a word
 
 
 @intrinsic
-def _ones(context, word):  # type: ignore[no-untyped-def]
+def _ones(context, word):
     def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
         return b.call(code.external(b, "llvm.ctpop.i64", I64, I64), arguments)
 
@@ -28,7 +27,7 @@ def _ones(context, word):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def depthwise(x, thresholds, weights, taps, out):  # type: ignore[no-untyped-def]
+def depthwise(x, thresholds, weights, taps, out):
     """Write the sums of levels, exact in float32.
 
     Args:
@@ -53,5 +52,5 @@ def depthwise(x, thresholds, weights, taps, out):  # type: ignore[no-untyped-def
                 if x[c, t] >= thresholds[c]:
                     signs |= np.uint64(1) << top
             if t >= before:
-                differing = _ones((signs ^ weights[c]) & there & full)
+                differing: int = _ones((signs ^ weights[c]) & there & full)
                 out[c, t - before] = np.float32(np.int64(_ones(there)) - 2 * np.int64(differing))

@@ -19,7 +19,7 @@ _ROWS = _WIDE = _OUTPUTS = _OUT_BYTES = 0
 _tall_wide = _tall_narrow = _one_wide = _one_narrow = unset
 
 
-def _product(  # type: ignore[no-untyped-def]
+def _product(
     x,
     x_stride,
     rows,

@@ -11,10 +11,9 @@ from typing import Any
 import numba
 import numpy as np
 from numba.core import types
-from numba.extending import intrinsic
 
 from superbit.upstreams.quantization.kernels import vector_code as code
-from superbit.upstreams.quantization.kernels.vector_code import F32, I8, I32, I64
+from superbit.upstreams.quantization.kernels.vector_code import F32, I8, I32, I64, intrinsic
 
 _AT_ONCE = 32  # channels: one word
 
@@ -25,7 +24,7 @@ def row_bytes(channels: int) -> int:
 
 
 @intrinsic
-def _reached(context, x, thresholds, out):  # type: ignore[no-untyped-def]
+def _reached(context, x, thresholds, out):
     """Write one word: which of 32 floats reach their thresholds. Addresses."""
 
     def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
@@ -46,7 +45,7 @@ def _reached(context, x, thresholds, out):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def at_most(context, counts, limit, out):  # type: ignore[no-untyped-def]
+def at_most(context, counts, limit, out):
     """Write one word: which of 32 bytes at ``counts`` are at most ``limit``, a uint8."""
 
     def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
@@ -60,7 +59,7 @@ def at_most(context, counts, limit, out):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def ones_of(context, place):  # type: ignore[no-untyped-def]
+def ones_of(context, place):
     """Return how many bits of the eight bytes at an address are 1."""
 
     def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
@@ -71,7 +70,7 @@ def ones_of(context, place):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def word_at(context, place):  # type: ignore[no-untyped-def]
+def word_at(context, place):
     """Return the 32-bit word at an address, zero-extended to 64 bits."""
 
     def generate(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
@@ -81,7 +80,7 @@ def word_at(context, place):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def binarize_rows(x, thresholds, out):  # type: ignore[no-untyped-def]
+def binarize_rows(x, thresholds, out):
     """Write to ``out`` (T, bytes) which of ``x`` (T, K) reach ``thresholds`` (K,), float32."""
     rows, channels = x.shape
     whole = channels // 32
@@ -100,7 +99,7 @@ def binarize_rows(x, thresholds, out):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def minus_ones(rows, out):  # type: ignore[no-untyped-def]
+def minus_ones(rows, out):
     """Write to ``out`` (T,) int32 minus the number of 1s of each row (T, bytes)."""
     depth = rows.shape[1]
     for t in range(rows.shape[0]):
@@ -109,7 +108,7 @@ def minus_ones(rows, out):  # type: ignore[no-untyped-def]
         for k in range(depth // 8):
             total += ones_of(place + 8 * k)
         if depth % 8:
-            word = word_at(place + depth - 4)
+            word: int = word_at(place + depth - 4)
             while word:
                 word &= word - 1
                 total += 1

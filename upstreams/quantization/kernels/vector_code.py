@@ -11,9 +11,12 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils
+from numba.extending import intrinsic as _intrinsic
 
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 F32 = ir.FloatType()
+# Typed as what it gives: a function that numba's code calls without the context.
+intrinsic: Any = _intrinsic
 
 
 def vector(element: ir.Type, lanes: int) -> ir.VectorType:
