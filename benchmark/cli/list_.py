@@ -1,4 +1,4 @@
-"""``superbit list``: upstreams, tasks and policies there are."""
+"""``superbit list``: upstreams, tasks, policies and kernels there are."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 def add(verbs: Verbs) -> None:
-    verb = verbs.add_parser("list", help="upstreams, tasks or binarization policies there are")
-    verb.add_argument("what", choices=["upstreams", "tasks", "policies"])
+    verb = verbs.add_parser("list", help="upstreams, tasks, policies or kernels there are")
+    verb.add_argument("what", choices=list(_LISTS))
     verb.set_defaults(verb=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    print({"upstreams": _upstreams, "tasks": _tasks, "policies": _policies}[arguments.what]())
+    print(_LISTS[arguments.what]())
     return 0
 
 
@@ -111,3 +111,42 @@ def _treatment(rule: Rule) -> str:
             marks = (" shifted" if how.shift else "") + (" per channel" if how.per_channel else "")
             said.append(f"{key} {sign}{marks}")
     return ", ".join(said)
+
+
+def _kernels() -> str:
+    """Each way to compute twins by bits, whether this machine has it, and which one is taken."""
+    from superbit.benchmark.tables.rendering import aligned
+    from superbit.upstreams.quantization.kernels import choose
+
+    chosen = choose.chosen()
+    rows = []
+    for kernel in choose.KERNELS:
+        width = kernel.width()
+        rows.append(
+            {
+                "kernel": kernel.name,
+                "vectors": "not here" if width is None else f"{8 * width} bits",
+                "": kernel.summary,
+            }
+        )
+    if chosen is not None:
+        why = f"Twins are computed by {chosen.name}, the first of these that this machine has"
+        if (name := choose.asked()) not in (None, choose.AUTO):
+            why = f"Twins are computed by {chosen.name}: {choose.VARIABLE} is {name!r}"
+    elif not choose.available():
+        why = "Twins are simulated in floats: numba is not installed"
+    else:
+        why = f"Twins are simulated in floats: {choose.VARIABLE} is {choose.OFF!r}"
+    return (
+        f"{aligned(rows)}\n\n{why}. {choose.VARIABLE} chooses by hand: "
+        f"{', '.join((choose.OFF, choose.AUTO, *(kernel.name for kernel in choose.KERNELS)))}. "
+        "Hidden states are the same to the bit."
+    )
+
+
+_LISTS = {
+    "upstreams": _upstreams,
+    "tasks": _tasks,
+    "policies": _policies,
+    "kernels": _kernels,
+}

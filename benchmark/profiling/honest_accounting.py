@@ -34,7 +34,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from superbit.benchmark.profiling.counting import ModuleCount, count, count_model
+from superbit.benchmark.profiling.counting import ModuleCount, OperationCounts, count, count_model
 from superbit.upstreams.encoder_kinds import ENCODERS
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import Hubert
@@ -103,14 +103,17 @@ class HonestCells:
         return self.full_precision_bop + self.low_bit_bop
 
 
-def honest_cells(model: Hubert, samples: int) -> HonestCells:
+def honest_cells(
+    model: Hubert, samples: int, *, counts: OperationCounts | None = None
+) -> HonestCells:
     """Return the row of one of superbit's own models for so many samples.
 
     Args:
         model: an FP32 model or a twin, whose modules tell their bits; the meta device will do.
         samples: of the one utterance, at 16 kHz.
+        counts: `count_model` of both, where somebody has it.
     """
-    counts = count_model(model, samples)
+    counts = counts or count_model(model, samples)
     other = 0 if model.config.encoder in ENCODERS else _unseen_macs(model, samples)
     macs: dict[str, int | None] = dict.fromkeys(CATEGORIES, 0)
     full, low, low_macs = 0, 0, 0

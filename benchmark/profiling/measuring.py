@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +25,15 @@ from superbit.benchmark.records.provenance import collect
 from superbit.upstreams import registry
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.machine import cores
+from superbit.upstreams.quantization.kernels import choose
+from superbit.upstreams.quantization.layers import BinarizedLinear
 from superbit.upstreams.spec import UpstreamSpec
 
 _ROUNDS = (3, 25)  # at least, at most
 _BUDGET = 6.0  # seconds of rounds for one model
 # Largest distance from the FP32 output, ‖y - y32‖ / ‖y32‖, at which a column counts as the same
 # model. bfloat16 is loose: random weights on noise amplify its rounding in the front end.
-_TOLERANCE = {"onednn": 1e-3, "bf16": 0.5, "int8": 0.5}
+_TOLERANCE = {"onednn": 1e-3, "bf16": 0.5, "int8": 0.5, "bits": 0.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,19 @@ class Variant:
     meaning: str
     make: Callable[[nn.Module], nn.Module]
     applies: Callable[[nn.Module], bool] = lambda expert: True
+
+
+class Simulated(nn.Module):
+    """An expert whose twin, if it is one, is simulated in floats."""
+
+    def __init__(self, expert: nn.Module) -> None:
+        super().__init__()
+        self.expert = expert
+
+    def forward(self, waveforms: list[Tensor]) -> dict[str, Any]:
+        """Map waveforms to what the expert gives."""
+        with choose.using(choose.OFF):
+            return self.expert(waveforms)
 
 
 class PrepackedLinear(nn.Module):
@@ -85,6 +101,11 @@ def dynamic_int8(expert: nn.Module) -> nn.Module:
     return quantize_dynamic(copy.deepcopy(expert), {nn.Linear}, dtype=torch.qint8)
 
 
+def _computes_by_bits(expert: nn.Module) -> bool:
+    twin = any(isinstance(module, BinarizedLinear) for module in expert.modules())
+    return twin and choose.chosen() is not None
+
+
 def _has_linear(expert: nn.Module) -> bool:
     return any(type(module) is nn.Linear for module in expert.modules())
 
@@ -94,7 +115,9 @@ def _has_parameters(expert: nn.Module) -> bool:
 
 
 VARIANTS = {
-    "fp32": Variant(label="FP32", meaning="torch's default", make=lambda expert: expert),
+    "fp32": Variant(
+        label="FP32", meaning="torch's default; a twin is simulated", make=lambda expert: expert
+    ),
     "onednn": Variant(
         label="FP32 oneDNN",
         meaning="linear layers prepacked by oneDNN",
@@ -112,6 +135,12 @@ VARIANTS = {
         meaning="linear layers with int8 weights, inputs quantized at each call",
         make=dynamic_int8,
         applies=_has_linear,
+    ),
+    "bits": Variant(
+        label="bits",
+        meaning="a twin's blocks by bits, as in sweeps",
+        make=lambda expert: expert,
+        applies=_computes_by_bits,
     ),
 }
 
@@ -135,7 +164,7 @@ def measure(spec: str, *, seconds: float, samples: int, threads: int | None) -> 
     Keys: ``threads``, ``machine``, ``torch``; ``untrained``, whether the weights are random; for
     each of `VARIANTS` ``latency_ms_<variant>`` with
     ``_q1`` and ``_q3``, and ``real_time_factor_<variant>``; for each but FP32 also
-    ``speed_up_<variant>`` and ``difference_<variant>`` against FP32; ``peak_memory_mb``.
+    ``speed_up_<variant>`` and ``difference_<variant>`` against FP32 (of a twin: its simulation); ``peak_memory_mb``.
 
     Args:
         spec: the upstream; a twin that cannot run yet is unknown in every column.
@@ -203,13 +232,14 @@ def _variants_that_run(
     expert: nn.Module, waveforms: list[Tensor]
 ) -> dict[str, tuple[nn.Module, float]]:
     """Return the variants within `_TOLERANCE` of FP32, warmed up, with their differences."""
-    reference = _last_state(expert, waveforms)
-    found: dict[str, tuple[nn.Module, float]] = {"fp32": (expert, 0.0)}
+    reference = _last_state(Simulated(expert), waveforms)
+    found: dict[str, tuple[nn.Module, float]] = {"fp32": (Simulated(expert), 0.0)}
     for key, variant in VARIANTS.items():
         if key == "fp32" or not variant.applies(expert):
             continue
         try:
             model = variant.make(expert)
+            model = model if key == "bits" else Simulated(model)
             output = _last_state(model, waveforms).to(reference.dtype)
         except Exception:  # this torch, processor or model has no such variant
             continue

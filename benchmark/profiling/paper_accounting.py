@@ -117,14 +117,17 @@ def covers(config: HubertConfig, policy: Policy | None) -> bool:
     return policy.effect(model, encoder=config.encoder) == papers
 
 
-def paper_cells(model: Hubert, samples: int) -> PaperCells:
+def paper_cells(
+    model: Hubert, samples: int, *, counts: OperationCounts | None = None
+) -> PaperCells:
     """Return the row of ``model`` for so many samples.
 
     Args:
         model: an FP32 model or a twin that the rules cover, on the meta device.
         samples: of the one utterance, at 16 kHz.
+        counts: `count_model` of both, where somebody has it.
     """
-    front, encoder = _two_parts(model, samples)
+    front, encoder = _two_parts(model, samples, counts or count_model(model, samples))
     if model.policy is None:
         flop: float = _full_precision_flop(model, front, encoder)
         # 8·D² a frame and layer, out of the published bit operations only
@@ -143,9 +146,10 @@ def paper_cells(model: Hubert, samples: int) -> PaperCells:
     )
 
 
-def _two_parts(model: Hubert, samples: int) -> tuple[OperationCounts, OperationCounts]:
+def _two_parts(
+    model: Hubert, samples: int, whole: OperationCounts
+) -> tuple[OperationCounts, OperationCounts]:
     """Count the front end, and the encoder on frames padded to an even number."""
-    whole = count_model(model, samples)
     front = OperationCounts(
         modules={
             name: done

@@ -147,7 +147,7 @@ def _measured_section(rows: Sequence[TableRow], seconds: float) -> TextTable:
         f"{rows[0]['machine']}; {threads} thread{'s' if threads != 1 else ''}; torch "
         f"{rows[0]['torch']}. Milliseconds for one utterance: median [quartiles] over rounds in "
         "which every column takes its turn; real-time factor: median over the audio's length; "
-        "speed-up: against torch's default FP32.",
+        "speed-up: against the column FP32.",
         *(_variant_note(rows, key) for key in VARIANTS),
         "peak MB: 10^6 bytes by which the resident memory of a fresh process grows, at its "
         "highest, from before the FP32 model is built to after one utterance.",

@@ -12,7 +12,12 @@ from superbit.benchmark.paper import (
     TABLE1_SPECS,
     table1_figures,
 )
-from superbit.benchmark.profiling.counting import meta_model, samples_of
+from superbit.benchmark.profiling.counting import (
+    OperationCounts,
+    count_model,
+    meta_model,
+    samples_of,
+)
 from superbit.benchmark.profiling.honest_accounting import (
     CATEGORIES,
     HonestCells,
@@ -101,12 +106,14 @@ def table1_rows(
 def _row(subject: Subject, accounting: str, seconds: float) -> TableRow:
     samples = samples_of(seconds, subject.config)
     row = _identity(subject)
+    model = None if subject.config is None else _model(subject.config, subject.policy)
+    counts = None if model is None else count_model(model, samples)
     if accounting in ("paper", "both"):
-        row |= _paper_row(subject, samples)
+        row |= _paper_row(subject, samples, model=model, counts=counts)
     if accounting == "honest":
-        row |= _honest_row(subject, samples)
+        row |= _honest_row(subject, samples, model=model, counts=counts)
     if accounting == "both":
-        honest = _honest_row(subject, samples)
+        honest = _honest_row(subject, samples, model=model, counts=counts)
         row |= {f"honest_{k}": v for k, v in honest.items() if not k.endswith("_paper")}
     return row
 
@@ -125,10 +132,12 @@ def _identity(subject: Subject) -> TableRow:
     }
 
 
-def _paper_row(subject: Subject, samples: int) -> TableRow:
+def _paper_row(
+    subject: Subject, samples: int, *, model: Hubert | None, counts: OperationCounts | None
+) -> TableRow:
     cells: dict[str, float | None] = dict.fromkeys(TABLE1_FIGURES)
-    if subject.config is not None and covers(subject.config, subject.policy):
-        found = paper_cells(_model(subject.config, subject.policy), samples)
+    if model is not None and covers(model.config, subject.policy):
+        found = paper_cells(model, samples, counts=counts)
         figures = (
             found.storage_mb,
             found.flop_g,
@@ -140,12 +149,14 @@ def _paper_row(subject: Subject, samples: int) -> TableRow:
     return _beside_paper(subject, samples, cells)
 
 
-def _honest_row(subject: Subject, samples: int) -> TableRow:
+def _honest_row(
+    subject: Subject, samples: int, *, model: Hubert | None, counts: OperationCounts | None
+) -> TableRow:
     if subject.expert is not None:
         cells = foreign_cells(subject.expert, samples)
     else:
-        assert subject.config is not None
-        cells = honest_cells(_model(subject.config, subject.policy), samples)
+        assert model is not None
+        cells = honest_cells(model, samples, counts=counts)
     row: TableRow = {
         "parameters": cells.parameters,
         "quantized_parameters": cells.quantized_parameters,

@@ -117,8 +117,13 @@ def using(name: str) -> Iterator[None]:
         _asked.reset(token)
 
 
+def asked() -> str | None:
+    """Return which kernel was asked for, by `using` or by the environment; None for neither."""
+    return _asked.get() or os.environ.get(VARIABLE) or None
+
+
 def _name() -> str:
-    return _asked.get() or os.environ.get(VARIABLE) or AUTO
+    return asked() or AUTO
 
 
 def chosen() -> Kernel | None:
