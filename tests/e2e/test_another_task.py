@@ -5,7 +5,7 @@ import copy
 import pytest
 
 import superbit
-from superbit.benchmark import listing
+from superbit.benchmark import cli
 from superbit.benchmark.tasks import classification, configs
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.task import AudioUse, Task
@@ -57,8 +57,11 @@ def another(monkeypatch):
     monkeypatch.setitem(TASKS, TASK.name, TASK)
 
 
-def test_it_is_listed_planned_run_and_chosen_among_rates(another, tiny_paths_file, tmp_path):
-    assert "word classification" in listing.tasks()
+def test_it_is_listed_planned_run_and_chosen_among_rates(
+    another, tiny_paths_file, tmp_path, capsys
+):
+    assert cli.main(["list", "tasks"]) == 0
+    assert "word classification" in capsys.readouterr().out
     results = superbit.evaluate(
         upstreams="fbank", tasks="wc", paths=tiny_paths_file, results=tmp_path / "results",
         learning_rates=[1e-2, 1e-3],
