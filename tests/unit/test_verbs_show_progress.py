@@ -25,10 +25,11 @@ SHOWN = {
     "compare": ("reading {results}", "fbank vanilla_nano --results {results}"),
     "status": ("reading {results}", "--results {results}"),
 }  # fmt: skip
-# Held by other tests: test_command_line (bars), test_progress and the end-to-end ones (runs).
+# Held by other tests: test_command_line (bars), test_progress and the end-to-end ones (runs),
+# test_nano_checkpoints (stages, each a line).
 ELSEWHERE = {
     "profile", "table 1", "claims", "check", "error-flow", "corpus make", "corpus speech",
-    "corpus check", "corpus prepare", "sweep", "pretrain", "distil",
+    "corpus check", "corpus prepare", "sweep", "pretrain", "distil", "nano",
 }  # fmt: skip
 # However much there is: a list, a folder's sizes, one figure. Packing two thousand runs takes
 # seconds, and says of each task what was packed when all is safe.
