@@ -164,7 +164,8 @@ def measure(spec: str, *, seconds: float, samples: int, threads: int | None) -> 
     Keys: ``threads``, ``machine``, ``torch``; ``untrained``, whether the weights are random; for
     each of `VARIANTS` ``latency_ms_<variant>`` with
     ``_q1`` and ``_q3``, and ``real_time_factor_<variant>``; for each but FP32 also
-    ``speed_up_<variant>`` and ``difference_<variant>`` against FP32 (of a twin: its simulation); ``peak_memory_mb``.
+    ``speed_up_<variant>`` and ``difference_<variant>`` against FP32, of a twin its simulation;
+    ``peak_memory_mb``.
 
     Args:
         spec: the upstream; a twin that cannot run yet is unknown in every column.
