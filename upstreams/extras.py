@@ -8,7 +8,7 @@ import importlib.util
 MODULES = {
     "run": (
         "torch", "torchaudio", "s3prl", "jiwer", "safetensors", "soundfile", "scipy",
-        "editdistance", "joblib", "pyannote", "sklearn", "h5py", "dtw", "lxml", "librosa",
+        "numba", "editdistance", "joblib", "pyannote", "sklearn", "h5py", "dtw", "lxml", "librosa",
         "tensorboardX", "huggingface_hub",
     ),
     "figures": ("matplotlib",),

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from superbit.benchmark.records.schema import canonical_json
+from superbit.benchmark.records.canonical import canonical_json
 from superbit.upstreams import files
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.files import PARTIAL, replaced

@@ -11,13 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from superbit.benchmark.records.schema import (
-    RateSearch,
-    RunIdentity,
-    RunRecord,
-    Tried,
-    canonical_json,
-)
+from superbit.benchmark.records.canonical import canonical_json
+from superbit.benchmark.records.schema import RateSearch, RunIdentity, RunRecord, Tried
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.task import RateRule
 from superbit.upstreams.spec import typed

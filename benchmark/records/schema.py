@@ -10,8 +10,6 @@ This module imports neither torch nor s3prl, so that results are readable withou
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -25,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from superbit.benchmark.records.canonical import canonical_json, copied
 from superbit.benchmark.records.measured import Chance, Frozen, Interval, Point, Selection
 from superbit.benchmark.records.provenance import Provenance
 from superbit.benchmark.tasks.catalog import TASKS
@@ -34,66 +33,8 @@ from superbit.upstreams.spec import UpstreamSpec
 SCHEMA_VERSION: Literal[1] = 1
 # In place of hashes that nobody knows, as the upstream could not be built.
 UNKNOWN = "unknown"
-# made once: tables of 2,000 records hash 4,000 identities
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
-# what JSON holds in one way only, whatever the value
-_SIMPLE = frozenset((str, int, bool, type(None)))
 # of an identity, left out where they are None, so that records from before keep their keys
 FURTHER_FIELDS = ("upstream_files_sha256", "upstream_config_sha256", "upstream_fingerprint")
-
-
-def canonical_json(value: Any) -> str:
-    """Return ``value`` as the one JSON text that it is hashed by.
-
-    Keys are sorted, floats are written by ``repr``, no white space, ASCII only.
-
-    Raises:
-        ValueError: ``value`` holds something that JSON has no single text for: NaN, infinity, a
-            key that is not a string, an object of another type.
-    """
-    if not _is_plain(value):
-        _require_json(value, "value")
-    return _CANONICAL.encode(value)
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether ``value`` is what `json.loads` returns: then there is nothing to object to."""
-    # no generators, as this is most of the time that a table of 2,000 records takes
-    kind = type(value)
-    if kind is dict:
-        for key, inner in value.items():
-            if type(key) is not str or (type(inner) not in _SIMPLE and not _is_plain(inner)):
-                return False
-        return True
-    if kind is list:
-        return all(map(_is_plain, value))
-    return kind in _SIMPLE or (kind is float and math.isfinite(value))
-
-
-def _copy_of_plain(value: Any) -> Any:
-    """What ``json.loads(canonical_json(value))`` returns of what is plain already."""
-    kind = type(value)
-    if kind is dict:
-        items = sorted(value.items())
-        return {k: v if type(v) in _SIMPLE else _copy_of_plain(v) for k, v in items}
-    return [_copy_of_plain(each) for each in value] if kind is list else value
-
-
-def _require_json(value: Any, where: str) -> None:
-    # json.dumps alone would turn the key 1 into "1" and a str subclass into its parent
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            if not isinstance(key, str):
-                raise ValueError(f"{where} has the key {key!r}, which is not a string")
-            _require_json(inner, f"{where}.{key}")
-    elif isinstance(value, list | tuple):
-        for position, inner in enumerate(value):
-            _require_json(inner, f"{where}[{position}]")
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError(f"{where} is {value}, which JSON cannot hold")
-    elif value is not None and not isinstance(value, str | bool | int):
-        raise ValueError(f"{where} is a {type(value).__name__}, which JSON cannot hold")
 
 
 class RunIdentity(Frozen):
@@ -162,7 +103,7 @@ class RunIdentity(Frozen):
     @classmethod
     def _own_copy(cls, config: dict[str, Any]) -> dict[str, Any]:
         # tuples become the lists they are on disk; later changes outside do not reach in here
-        return _copy_of_plain(config) if _is_plain(config) else json.loads(canonical_json(config))
+        return copied(config)
 
     @property
     def key(self) -> str:

@@ -22,15 +22,10 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from superbit.benchmark.records import packed
+from superbit.benchmark.records.canonical import canonical_json
 from superbit.benchmark.records.packed import Pack
 from superbit.benchmark.records.rate_search import DeclaredSearch
-from superbit.benchmark.records.schema import (
-    SCHEMA_VERSION,
-    Items,
-    RunIdentity,
-    RunRecord,
-    canonical_json,
-)
+from superbit.benchmark.records.schema import SCHEMA_VERSION, Items, RunIdentity, RunRecord
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.counting import Counting, unseen
 from superbit.upstreams.errors import InputError

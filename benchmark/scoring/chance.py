@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from superbit.benchmark.records.canonical import canonical_json
 from superbit.benchmark.records.measured import Chance
-from superbit.benchmark.records.schema import RunRecord, canonical_json
+from superbit.benchmark.records.schema import RunRecord
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.scoring.slot_marks import slots_of
 from superbit.benchmark.tasks.catalog import TASKS

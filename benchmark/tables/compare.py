@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any, Literal, get_args
 
+from superbit.benchmark.records.canonical import canonical_json
 from superbit.benchmark.records.choose import (
     condition_for,
     describe_corpus,
@@ -22,7 +23,7 @@ from superbit.benchmark.records.choose import (
     setting_of,
     usable_runs,
 )
-from superbit.benchmark.records.schema import RunRecord, canonical_json
+from superbit.benchmark.records.schema import RunRecord
 from superbit.benchmark.scoring.chance import MARK, all_at_chance
 from superbit.benchmark.tables.naming import (
     UpstreamNames,

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from superbit.benchmark.records import schema
+from superbit.benchmark.records.canonical import canonical_json
 from superbit.benchmark.records.provenance import Provenance
 from superbit.benchmark.records.schema import (
     FURTHER_FIELDS,
@@ -30,7 +31,6 @@ from superbit.benchmark.records.schema import (
     RunRecord,
     Selection,
     Tried,
-    canonical_json,
 )
 from superbit.benchmark.records.store import ResultStore
 from superbit.upstreams.errors import InputError
