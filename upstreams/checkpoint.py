@@ -96,18 +96,11 @@ def load(
         raise InputError(f"there is no checkpoint {directory}: no such directory.")
     if not directory.is_dir():
         raise InputError(
-            f"{directory} is a file; a checkpoint is a directory with {WEIGHTS_FILE} and "
-            f"{CONFIG_FILE}."
+            f"{directory} is a file and no packed twin; a checkpoint is a directory with "
+            f"{WEIGHTS_FILE} and {CONFIG_FILE}."
         )
     config, policy, training = _read_config(directory / CONFIG_FILE)
-    if name is not None and encoder is None:
-        encoder = variant.size_of(name).encoder
-    if encoder not in (None, config.encoder):
-        article = "an" if config.encoder[0] in "aeiou" else "a"
-        raise InputError(
-            f"{directory} holds {article} {config.encoder} encoder, but {name!r} was asked for, "
-            f"which is of kind {encoder!r}."
-        )
+    require_kind(config, name=name, encoder=encoder, where=directory)
     tensors = _read_tensors(directory / WEIGHTS_FILE)
     # without storage: the tensors read become the parameters, and no weight is drawn in vain
     with torch.device("meta"):
@@ -131,6 +124,26 @@ def load(
             "audio before it is saved."
         )
     return Checkpoint(model=model, training=training)
+
+
+def require_kind(
+    config: HubertConfig, *, name: str | None, encoder: str | None, where: Path
+) -> None:
+    """Raise `InputError` unless a checkpoint's config is of the encoder kind that was asked for.
+
+    Args:
+        config: what the checkpoint ``where`` holds.
+        name: a named size; None where any kind will do.
+        encoder: its kind, where ``name`` is of somebody's own file.
+    """
+    if name is not None and encoder is None:
+        encoder = variant.size_of(name).encoder
+    if encoder not in (None, config.encoder):
+        article = "an" if config.encoder[0] in "aeiou" else "a"
+        raise InputError(
+            f"{where} holds {article} {config.encoder} encoder, but {name!r} was asked for, "
+            f"which is of kind {encoder!r}."
+        )
 
 
 def _read_config(file: Path) -> tuple[HubertConfig, Policy | None, dict[str, Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from superbit.upstreams import checkpoint, variant
+from superbit.upstreams import checkpoint, packed, variant
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import Hubert, untrained_model
 from superbit.upstreams.hubert_config import HubertConfig
@@ -73,10 +73,10 @@ def build(
     Args:
         name: of the size, one of `variant.sizes` where ``size`` is not given.
         size: what it is.
-        ckpt: a checkpoint directory; its sizes and front end apply, its encoder kind must be the
-            name's. Without it, weights packaged with superbit if there are any; else the weights
-            are random from a fixed seed, the expert is marked untrained, and the global random
-            generator is left as it was.
+        ckpt: a checkpoint directory, or the file of a packed twin; its sizes and front end apply,
+            its encoder kind must be the name's. Without it, weights packaged with superbit if there
+            are any; else the weights are random from a fixed seed, the expert is marked untrained,
+            and the global random generator is left as it was.
         untrained: random weights even where packaged ones exist.
         policy: the name of a binarization policy, or the path of its file, for the twin; None for
             full precision. An untrained twin has the FP32 model's weights and is calibrated on a
@@ -94,13 +94,14 @@ def build(
     elif ckpt is None:
         ckpt = packaged_checkpoint(name, policy=policy)
     if ckpt is not None:
-        model = checkpoint.load(ckpt, name=name, encoder=size.encoder).model
+        read = packed.load if packed.is_packed(ckpt) else checkpoint.load
+        found = read(ckpt, name=name, encoder=size.encoder)
+        model, untrained = found.model, found.training.get("untrained") is True
         require_policy(model, wanted, asked=_twin_name(name, policy), name=name, ckpt=ckpt)
-    elif wanted is None:
-        model = untrained_model(size)
     else:
-        model = untrained_twin(size, wanted)
-    return UpstreamExpert(model, untrained=ckpt is None, name=_twin_name(name, policy))
+        untrained = True
+        model = untrained_model(size) if wanted is None else untrained_twin(size, wanted)
+    return UpstreamExpert(model, untrained=untrained, name=_twin_name(name, policy))
 
 
 def untrained_twin(config: HubertConfig, policy: Policy | str) -> Hubert:

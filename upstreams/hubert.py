@@ -64,6 +64,7 @@ class Hubert(nn.Module):
         super().__init__()
         self.config = config
         self.policy: Policy | None = None  # what `binarize_` did; None in full precision
+        self.packed_weights_sha256: str | None = None  # of the twin that a packed one was made from
         self.front_end = FastConv(config.conv_layers)
         self.front_end_norm = nn.LayerNorm(config.feature_dim)
         self.post_extract_proj = (

@@ -338,7 +338,7 @@ def load_upstream(spec: str, *, planned: Further | None = None) -> LoadedUpstrea
         spec=replace(parsed, untrained=built.untrained),
         entry=entry,
         expert=built.expert,
-        weights_sha256=weights_sha256(built.expert),
+        weights_sha256=_hash_of(entry, built.expert),
         opened=built.opened,
         planned=planned,
     )
@@ -392,6 +392,12 @@ def _build(
             f"that are random, and {entry.name!r} of {entry.origin} has the same at each build."
         )
     return replace(built, untrained=untrained)
+
+
+def _hash_of(entry: UpstreamEntry, expert: nn.Module) -> str:
+    """The hash of an upstream's weights; of a packed twin that of the twin that was packed."""
+    known = getattr(getattr(expert, "model", None), "packed_weights_sha256", None)
+    return known if known and entry.ours else weights_sha256(expert)
 
 
 def _ours_only(spec: UpstreamSpec, part: str, entry: UpstreamEntry) -> InputError:

@@ -25,6 +25,7 @@ from superbit.benchmark.cli import (
     list_,
     manifest,
     nano,
+    pack,
     pretrain,
     profile,
     results,
@@ -41,7 +42,7 @@ from superbit.upstreams.extras import how_to_install
 # verb; what runs is imported there.
 VERBS = (
     *(list_, check, import_, corpus, sweep, status, cache),
-    *(manifest, units, pretrain, distil, nano, curves),
+    *(manifest, units, pretrain, distil, nano, curves, pack),
     *(profile, table, compare, claims, error_flow, results),
 )
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130

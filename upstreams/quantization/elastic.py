@@ -126,6 +126,39 @@ class WeightBinarizer(nn.Module):
         return signs * scale
 
 
+class PackedSigns(nn.Module):
+    """The signs of a weight and their scale in place of the weight: for inference.
+
+    Args:
+        shape: of the weight, (out, …).
+        per_channel: as for `WeightBinarizer`.
+    """
+
+    bits = 1
+    signs: Tensor
+    scale: Tensor
+
+    def __init__(self, shape: Sequence[int], *, per_channel: bool = False) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.per_channel = per_channel
+        inputs = math.prod(self.shape[1:])
+        scales = (self.shape[0], *(1 for _ in self.shape[1:])) if per_channel else ()
+        # eight a byte, the first input the lowest bit
+        self.register_buffer(
+            "signs", torch.zeros(self.shape[0], -(-inputs // 8), dtype=torch.uint8)
+        )
+        self.register_buffer("scale", torch.ones(scales))
+
+    def levels(self, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return signs (out, …) as float32, and scales: () or (out, 1, …)."""
+        places = torch.arange(8, dtype=torch.uint8, device=self.signs.device)
+        bits = (self.signs[:, :, None] >> places) & 1
+        inputs = math.prod(self.shape[1:])
+        signs = bits.flatten(1)[:, :inputs].to(self.scale.dtype).mul_(2.0).sub_(1.0)
+        return signs.reshape(self.shape), self.scale
+
+
 class ElasticQuantizer(nn.Module):
     """One tensor to levels times a learnt scale, after a learnt shift.
 

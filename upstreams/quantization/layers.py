@@ -73,6 +73,7 @@ class BinarizedLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Map (B, T, in) to (B, T, out)."""
         if not self.quantized:
+            _require_weight(self)
             return super().forward(input)
         if self.shortcut is not None and (y := self.shortcut(self, input, None)) is not None:
             return y
@@ -116,6 +117,7 @@ class BinarizedConv1d(nn.Conv1d):
     def forward(self, input: Tensor) -> Tensor:
         """Map (B, C in, T) to (B, C out, T)."""
         if not self.quantized:
+            _require_weight(self)
             return super().forward(input)
         x, x_scale = _input_levels(self.input_quantizer, input, self.valid_frames, time_axis=2)
         mask = None if self.valid_frames is None else self.valid_frames.mask_along(2, 3)
@@ -268,6 +270,14 @@ def _input_levels(
     channels = x.shape[3 - time_axis]
     mask = frames.mask_along(time_axis, 3)
     return quantizer.levels(x, count=frames.count * channels, mask=mask)
+
+
+def _require_weight(layer: BinarizedLinear | BinarizedConv1d) -> None:
+    if layer.weight is None:
+        raise InputError(
+            "a packed twin has signs in place of its weights, so it cannot compute without "
+            "quantizers; take the checkpoint that it was packed from."
+        )
 
 
 def _weight_levels(layer: BinarizedLinear | BinarizedConv1d) -> Levels:

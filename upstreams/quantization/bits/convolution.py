@@ -49,7 +49,7 @@ class BitConvolution:
 def integers_of(module: Any, algorithm: Any) -> BitConvolution | None:
     """Return the integers of a `ConvolutionModule`; None for a kernel that is too wide."""
     layer = module.depthwise
-    channels, _, taps = layer.weight.shape
+    channels, (taps,) = layer.out_channels, layer.kernel_size
     same = (layer.stride, layer.padding, layer.dilation) == ((1,), (taps // 2,), (1,))
     if taps > WIDEST or taps % 2 == 0 or layer.groups != channels or not same:
         return None

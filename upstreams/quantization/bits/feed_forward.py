@@ -9,16 +9,15 @@ from torch import Tensor
 
 from superbit.upstreams.quantization.bits import linear
 from superbit.upstreams.quantization.bits.linear import BitLinear
-from superbit.upstreams.quantization.thresholds import float_thresholds
+from superbit.upstreams.quantization.folded import FoldedLinear, limits_of
 
 
 def integers_of(module: Any, algorithm: Any) -> tuple[BitLinear, BitLinear]:
-    """Return both layers of a `FeedForward` whose activation is a ReLU."""
-    after = float_thresholds(module.contract.input_quantizer, module.contract.in_features)
-    # max(y, 0) reaches a threshold of at most 0 whatever y is
-    after = torch.where(after <= 0, -torch.inf, after)
+    """Return both layers of a `FeedForward` whose activation is a ReLU, folded or not."""
+    expand = module.expand
+    limits = expand.reached if isinstance(expand, FoldedLinear) else limits_of(module)
     return (
-        linear.integers_of(module.expand, algorithm, after=after),
+        linear.integers_of(expand, algorithm, reached=limits.to(torch.int32)),
         linear.integers_of(module.contract, algorithm, own_input=False),
     )
 

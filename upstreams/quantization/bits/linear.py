@@ -49,6 +49,7 @@ def integers_of(
     algorithm: Any,
     *,
     after: Tensor | None = None,
+    reached: Tensor | None = None,
     heads: int | None = None,
     heads_in: int | None = None,
     own_input: bool = True,
@@ -59,11 +60,12 @@ def integers_of(
         layer: a `BinarizedLinear` or a pointwise `BinarizedConv1d` of one bit.
         algorithm: what counts.
         after: τ of what reads the outputs as bits, (N,); None where floats are read.
+        reached: θ of the outputs, (N,) int32, where it is known.
         heads: outputs are those of so many heads, each filled up to a multiple of 32.
         heads_in: inputs are.
         own_input: the inputs come as floats.
     """
-    signs, weight_scale = layer.weight_quantizer.levels(layer.weight)
+    signs, weight_scale = layer.weight_quantizer.levels(getattr(layer, "weight", None))
     signs = signs.flatten(1)  # (N, K), of a pointwise convolution too
     outputs, inputs = signs.shape
     weight_scale = weight_scale.reshape(-1) if weight_scale.dim() else weight_scale
@@ -71,11 +73,11 @@ def integers_of(
     input_scale = quantizer.scale_in_use()
     bits = (signs > 0).to(torch.uint8)
     scale = (input_scale * weight_scale).expand(outputs)
-    bias = torch.zeros(outputs) if layer.bias is None else layer.bias
-    reached = None
+    own_bias = getattr(layer, "bias", None)  # a folded layer's is in its thresholds
+    bias = torch.zeros(outputs) if own_bias is None else own_bias
     if after is not None:
         reached = integer_thresholds(
-            lambda d: rescaled(d, input_scale, weight_scale, layer.bias),
+            lambda d: rescaled(d, input_scale, weight_scale, own_bias),
             after,
             largest=inputs,
         )

@@ -25,7 +25,8 @@ from superbit.upstreams.encoders.attention import SelfAttention, Shortcut
 from superbit.upstreams.encoders.conformer import ConvolutionModule
 from superbit.upstreams.encoders.sparse_attention import SparseSelfAttention
 from superbit.upstreams.encoders.vanilla import FeedForward
-from superbit.upstreams.quantization.elastic import WeightBinarizer
+from superbit.upstreams.quantization.elastic import PackedSigns, WeightBinarizer
+from superbit.upstreams.quantization.folded import FoldedLinear
 from superbit.upstreams.quantization.kernels import choose
 from superbit.upstreams.quantization.layers import (
     BinarizedConv1d,
@@ -115,8 +116,8 @@ def _is_watched(leaf: nn.Module) -> bool:
 
 def _is_one_bit(leaf: Any) -> bool:
     """Whether both operands of a layer have one bit now."""
-    if type(leaf) in (BinarizedLinear, BinarizedConv1d):
-        if type(leaf.weight_quantizer) is not WeightBinarizer:
+    if type(leaf) in (BinarizedLinear, BinarizedConv1d, FoldedLinear):
+        if type(leaf.weight_quantizer) not in (WeightBinarizer, PackedSigns):
             return False
         inputs = [leaf.input_quantizer]
     elif type(leaf) is BinarizedProduct:
@@ -141,7 +142,7 @@ def _once(module: nn.Module, leaves: Sequence[nn.Module], make: Callable[[Any, A
     compared as well, all of a small one. None for tensors of inference mode, which have no count.
     """
     algorithm = choose.algorithm()
-    tensors = [tensor for leaf in leaves for tensor in leaf.parameters()]
+    tensors = [t for leaf in leaves for t in (*leaf.parameters(), *leaf.buffers())]
     if any(tensor.is_inference() for tensor in tensors):
         return None
     state = algorithm, [(tensor.data_ptr(), tensor._version) for tensor in tensors]
