@@ -26,6 +26,7 @@ def add(verbs: Verbs) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the file, and say what it takes beside what Table 1 says of the twin."""
     from superbit.benchmark.profiling.table1 import table1_rows
+    from superbit.benchmark.progress import Reporter
     from superbit.upstreams import registry
     from superbit.upstreams.errors import InputError
     from superbit.upstreams.hubert import Hubert
@@ -36,18 +37,27 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--out is {out}; the name of a file that ends in .safetensors is needed.")
     if out.is_dir():
         raise InputError(f"--out is {out}, which is a folder; name a file.")
-    loaded = registry.load_upstream(arguments.spec)
-    model = getattr(loaded.expert, "model", None)
-    if not isinstance(model, Hubert):
-        raise InputError(f"{arguments.spec!r} is no encoder of superbit's, which alone have twins.")
-    size = pack(
-        model,
-        out,
-        weights=loaded.weights_sha256,
-        rest=rest,
-        untrained=bool(getattr(loaded.expert, "untrained", False)),
-    )
-    (row,) = table1_rows([arguments.spec.partition("@")[0]], accounting="both", seconds=10.0)
+    reporter = Reporter()
+    with reporter.counting(f"packing {arguments.spec}") as on_progress:
+        on_progress(0, 3)
+        loaded = registry.load_upstream(arguments.spec)
+        model = getattr(loaded.expert, "model", None)
+        if not isinstance(model, Hubert):
+            raise InputError(
+                f"{arguments.spec!r} is no encoder of superbit's, which alone have twins."
+            )
+        on_progress(1, 3)
+        size = pack(
+            model,
+            out,
+            weights=loaded.weights_sha256,
+            rest=rest,
+            untrained=bool(getattr(loaded.expert, "untrained", False)),
+        )
+        on_progress(2, 3)
+        name = arguments.spec.partition("@")[0]
+        (row,) = table1_rows([name], accounting="both", seconds=10.0)
+        on_progress(3, 3)
     print(
         f"{out}: {arguments.spec}, {size.file / 1e6:.2f} MB: signs {size.signs / 1e6:.2f}, the "
         f"rest in {rest} {size.rest / 1e6:.2f}, of which {size.unused / 1e6:.2f} serve "

@@ -50,6 +50,7 @@ ARGUMENTS = {
     "distil": [
         f"--teacher teacher --manifests . --out twin{dry_run}" for dry_run in ("", " --dry-run")
     ],
+    "pack": ["bq_vanilla_nano --out twin.safetensors"],
     "nano": [f"--speech . --work nano{dry_run}" for dry_run in ("", " --dry-run")],
     "curves": ["run_with_log --out curves.png"],
     "profile": ["", "vanilla_nano", "fbank", "vanilla_nano --measure"],

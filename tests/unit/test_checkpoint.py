@@ -143,7 +143,7 @@ def test_a_missing_file_is_named(copy, name):
 def test_no_directory_or_a_file_in_its_place(saved, tmp_path):
     assert str(tmp_path / "nowhere") in complaint(tmp_path / "nowhere")
     message = complaint(saved / "model.safetensors")
-    assert "is a file; a checkpoint is a directory" in message
+    assert "is a file and no packed twin; a checkpoint is a directory" in message
 
 
 @pytest.mark.parametrize("kept", [0, 5, 200, 20_000])

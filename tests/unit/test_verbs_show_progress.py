@@ -21,6 +21,7 @@ SHOWN = {
     "units label": ("labels of {folder}/train.tsv", "--units {folder}/units.safetensors "
                     "--manifest {folder}/train.tsv --out {out}/train.km"),
     "import": ("importing {folder}/hf", "--from hf {folder}/hf --out {out}/imported"),
+    "pack": ("packing bq_vanilla_nano", "bq_vanilla_nano --out {out}/twin.safetensors"),
     "table 2": ("reading {results}", "--results {results}"),
     "compare": ("reading {results}", "fbank vanilla_nano --results {results}"),
     "status": ("reading {results}", "--results {results}"),
