@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from superbit.benchmark.records.rate_search import DeclaredSearch
     from superbit.benchmark.records.schema import RunRecord
-    from superbit.benchmark.tables.rendering import Format
+    from superbit.benchmark.rendering import Format
     from superbit.benchmark.tables.runs import Runs
 
 

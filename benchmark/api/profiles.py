@@ -11,7 +11,7 @@ from superbit.models import Model
 if TYPE_CHECKING:
     import pandas as pd
 
-    from superbit.benchmark.tables.rendering import Format
+    from superbit.benchmark.rendering import Format
 
 Accounting = Literal["paper", "honest", "both"]
 

@@ -24,7 +24,7 @@ from superbit.benchmark.claims.check import (
     Reading,
 )
 from superbit.benchmark.claims.data import Figure
-from superbit.benchmark.tables.rendering import (
+from superbit.benchmark.rendering import (
     Format,
     TextTable,
     csv_text,

@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _upstreams() -> str:
     """Every upstream but s3prl's own, one a line."""
-    from superbit.benchmark.tables.rendering import aligned
+    from superbit.benchmark.rendering import aligned
     from superbit.upstreams import registry
 
     rows = [
@@ -38,8 +38,8 @@ def _upstreams() -> str:
 
 def _tasks() -> str:
     """The ten tasks with corpus, protocol, metric, direction and steps, one a line."""
+    from superbit.benchmark.rendering import aligned
     from superbit.benchmark.scoring.chance import WORDS
-    from superbit.benchmark.tables.rendering import aligned
     from superbit.benchmark.tasks.catalog import TASKS
     from superbit.benchmark.tasks.configs import resolve, total_steps
 
@@ -64,7 +64,7 @@ def _tasks() -> str:
 
 def _policies() -> str:
     """Each binarization policy with its bits and what it is for, then what becomes of what."""
-    from superbit.benchmark.tables.rendering import aligned
+    from superbit.benchmark.rendering import aligned
     from superbit.upstreams.encoder_kinds import ROLES
     from superbit.upstreams.quantization.policy import load_policy, policy_names
 
@@ -115,7 +115,7 @@ def _treatment(rule: Rule) -> str:
 
 def _kernels() -> str:
     """Each way to compute twins by bits, whether this machine has it, and which one is taken."""
-    from superbit.benchmark.tables.rendering import aligned
+    from superbit.benchmark.rendering import aligned
     from superbit.upstreams.quantization.kernels import choose
 
     chosen = choose.chosen()

@@ -32,6 +32,7 @@ from superbit.benchmark.corpora.layout import (
     seconds_of,
 )
 from superbit.benchmark.corpora.paths import Libri2MixPaths
+from superbit.benchmark.corpora.rttm import read_rttm
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.files import existing_folder, read_text, write_text
 
@@ -202,9 +203,6 @@ def _check_segments(
 def _check_rttm(
     folder: Path, tables: KaldiFolder, samples: Mapping[str, int], problems: Problems
 ) -> None:
-    # It needs numpy; checks of other corpora do without.
-    from superbit.benchmark.scoring.diarization import read_rttm
-
     source = folder / RTTM
     try:
         reference = read_rttm(source)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
-from superbit.benchmark.tables.rendering import TextTable, csv_text, render_text
+from superbit.benchmark.rendering import TextTable, csv_text, render_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,7 +16,7 @@ from superbit.benchmark.profiling.honest_accounting import CATEGORIES
 from superbit.benchmark.profiling.measuring import VARIANTS
 from superbit.benchmark.profiling.paper_accounting import RULES
 from superbit.benchmark.profiling.table1 import TableRow
-from superbit.benchmark.tables.rendering import (
+from superbit.benchmark.rendering import (
     Format,
     TextTable,
     csv_text,

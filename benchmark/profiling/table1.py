@@ -28,7 +28,7 @@ from superbit.benchmark.profiling.measuring import measure
 from superbit.benchmark.profiling.paper_accounting import covers, paper_cells
 from superbit.benchmark.profiling.subject import Subject, subject_of
 from superbit.benchmark.progress import Reporter
-from superbit.benchmark.tables.naming import read_labels
+from superbit.benchmark.records.naming import read_labels
 from superbit.upstreams.errors import InputError, require_one_of
 from superbit.upstreams.hubert import Hubert
 from superbit.upstreams.hubert_config import HubertConfig

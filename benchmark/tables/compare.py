@@ -23,21 +23,21 @@ from superbit.benchmark.records.choose import (
     setting_of,
     usable_runs,
 )
-from superbit.benchmark.records.schema import RunRecord
-from superbit.benchmark.scoring.chance import MARK, all_at_chance
-from superbit.benchmark.tables.naming import (
+from superbit.benchmark.records.naming import (
     UpstreamNames,
     find_upstream,
     read_labels,
     upstreams_in_order,
 )
-from superbit.benchmark.tables.rendering import (
+from superbit.benchmark.records.schema import RunRecord
+from superbit.benchmark.rendering import (
     Format,
     TextTable,
     csv_text,
     json_text,
     render_text,
 )
+from superbit.benchmark.scoring.chance import MARK, all_at_chance
 from superbit.benchmark.tables.runs import Runs
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.task import Task

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from superbit.benchmark.records.choose import SeedRuns, setting_of
+from superbit.benchmark.records.naming import UpstreamNames
 from superbit.benchmark.records.rate_search import SearchOutcome
 from superbit.benchmark.records.schema import RateSearch, RunRecord
 from superbit.benchmark.scoring.chance import MARK, levels
 from superbit.benchmark.tables.corpus_sets import CorpusSets
-from superbit.benchmark.tables.naming import UpstreamNames
 from superbit.benchmark.tables.table2_rendering import CHOSEN_ON_TEST, Row
 from superbit.benchmark.tasks.catalog import TASKS
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from superbit.benchmark.records.naming import upstreams_in_order
 from superbit.benchmark.records.schema import RunRecord
+from superbit.benchmark.rendering import aligned
 from superbit.benchmark.scoring.chance import MARK, all_at_chance, at_chance, levels
 from superbit.benchmark.tables.corpus_sets import CorpusSets, corpus_sets
-from superbit.benchmark.tables.naming import upstreams_in_order
-from superbit.benchmark.tables.rendering import aligned
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.spec import typed
 

@@ -27,17 +27,17 @@ from superbit.benchmark.records.choose import (
     parse_where,
     usable_runs,
 )
-from superbit.benchmark.records.rate_search import DeclaredSearch
-from superbit.benchmark.records.schema import RunIdentity, RunRecord
-from superbit.benchmark.scoring.chance import all_at_chance
-from superbit.benchmark.tables import footnotes
-from superbit.benchmark.tables.corpus_sets import CorpusSets, corpus_sets
-from superbit.benchmark.tables.naming import (
+from superbit.benchmark.records.naming import (
     UpstreamNames,
     find_upstream,
     read_labels,
     upstreams_in_order,
 )
+from superbit.benchmark.records.rate_search import DeclaredSearch
+from superbit.benchmark.records.schema import RunIdentity, RunRecord
+from superbit.benchmark.scoring.chance import all_at_chance
+from superbit.benchmark.tables import footnotes
+from superbit.benchmark.tables.corpus_sets import CorpusSets, corpus_sets
 from superbit.benchmark.tables.runs import Runs
 from superbit.benchmark.tables.table2_rendering import COLUMNS, HEADER, Cell, Row, Table
 from superbit.benchmark.tasks.catalog import TASKS

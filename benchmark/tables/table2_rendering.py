@@ -27,8 +27,7 @@ from typing import Any, get_args
 
 from superbit.benchmark.records.choose import SeedRuns
 from superbit.benchmark.records.schema import RunRecord
-from superbit.benchmark.scoring.chance import MARK, at_chance
-from superbit.benchmark.tables.rendering import (
+from superbit.benchmark.rendering import (
     Format,
     TextTable,
     csv_text,
@@ -36,6 +35,7 @@ from superbit.benchmark.tables.rendering import (
     number_as_printed,
     render_text,
 )
+from superbit.benchmark.scoring.chance import MARK, at_chance
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.task import Task
 from superbit.upstreams.errors import require_one_of

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from superbit.benchmark.corpora.rttm import read_rttm
 from superbit.benchmark.records.measured import Chance, Selection
 from superbit.benchmark.tasks.best_on_dev import select_on_dev
 from superbit.benchmark.tasks.task import (
@@ -44,7 +45,7 @@ def best_head_then_lowest_der(session: Session) -> TestedByName:
     session.train()
     selections = session.experiment.each(partial(select_on_dev, session))
     evaluations = session.test()
-    turns = diarization.read_rttm(session.places.paths.section("libri2mix").test_dir / "rttm")
+    turns = read_rttm(session.places.paths.section("libri2mix").test_dir / "rttm")
     # The same for every candidate, and to be counted once.
     constant: list[Chance] = []
 

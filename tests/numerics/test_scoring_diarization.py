@@ -7,13 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from superbit.benchmark.corpora.rttm import Turn, read_rttm
 from superbit.benchmark.scoring.diarization import (
     DiarizationErrors,
     SettingScore,
-    Turn,
     diarization_errors,
     lowest,
-    read_rttm,
     recording_items,
     score_settings,
     turns_of_probabilities,

@@ -14,7 +14,8 @@ from superbit.benchmark.corpora.audio import read_audio
 from superbit.benchmark.corpora.embedded import libri2mix as embedded
 from superbit.benchmark.corpora.embedded import sizes
 from superbit.benchmark.corpora.paths import Libri2MixPaths
-from superbit.benchmark.scoring.diarization import diarization_errors, read_rttm
+from superbit.benchmark.corpora.rttm import read_rttm
+from superbit.benchmark.scoring.diarization import diarization_errors
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.s3prl import compat
 

@@ -13,8 +13,8 @@ import pytest
 
 from superbit.benchmark.claims.data import read_claims
 from superbit.benchmark.corpora.paths import load_paths
+from superbit.benchmark.corpora.rttm import read_rttm
 from superbit.benchmark.records.store import ResultStore
-from superbit.benchmark.scoring.diarization import read_rttm
 from superbit.benchmark.tasks.configs import resolve
 from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError

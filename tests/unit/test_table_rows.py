@@ -11,6 +11,7 @@ import pytest
 from verbs import run_verb
 
 from superbit.benchmark.records.choose import choose, parse_where
+from superbit.benchmark.records.naming import read_labels, upstreams_in_order
 from superbit.benchmark.records.provenance import Provenance
 from superbit.benchmark.records.schema import (
     Chance,
@@ -22,7 +23,6 @@ from superbit.benchmark.records.schema import (
 )
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.tables.corpus_sets import corpus_sets
-from superbit.benchmark.tables.naming import read_labels, upstreams_in_order
 from superbit.benchmark.tables.table2 import table2
 from superbit.benchmark.tables.table2_rendering import render_table2
 from superbit.benchmark.tasks.catalog import TASKS
