@@ -94,6 +94,15 @@ class Hubert(nn.Module):
 
         Raises `InputError` for a module of the encoder that has none.
         """
+        named = self.encoder.named_modules() if self.policy is None else ()
+        others = [
+            module
+            for name, module in named
+            if not isinstance(module, (*STARTS_ITSELF, nn.Linear, nn.Conv1d))
+            and _holds_numbers(name, module, kind=self.config.encoder)
+        ]
+        if self.mask_emb.is_meta:  # nothing to draw
+            return
         for module in self.modules():
             if isinstance(module, STARTS_ITSELF):
                 module.reset_parameters()
@@ -108,9 +117,8 @@ class Hubert(nn.Module):
             if isinstance(module, nn.Conv1d):
                 nn.init.kaiming_normal_(module.weight)
         nn.init.uniform_(self.mask_emb)
-        for name, module in self.encoder.named_modules() if self.policy is None else ():
-            if not isinstance(module, (*STARTS_ITSELF, nn.Linear, nn.Conv1d)):
-                _start_by_itself(name, module, kind=self.config.encoder)
+        for module in others:
+            module.reset_parameters()
 
     def forward(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
         """Return L + 1 hidden states, each (B, frames, D): the first input, every layer's output.
@@ -270,18 +278,18 @@ def _make_encoder(config: HubertConfig) -> nn.Module:
     return encoder
 
 
-def _start_by_itself(name: str, module: nn.Module, *, kind: str) -> None:
-    """Draw what ``module`` itself holds, if anything: a model is made without storage first."""
+def _holds_numbers(name: str, module: nn.Module, *, kind: str) -> bool:
+    """Whether a module itself holds what has to be drawn; raise if it cannot draw it.
+
+    A model is made without storage first, so nothing of it has a start until it is drawn.
+    """
     held = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-    if not held:
-        return
-    reset = getattr(module, "reset_parameters", None)
-    if not callable(reset):
+    if held and not callable(getattr(module, "reset_parameters", None)):
         raise InputError(
             f"encoder kind {kind!r}: {name or 'the encoder'} ({type(module).__name__}) holds "
             "parameters or buffers and has no reset_parameters(), which must set them all."
         )
-    reset()
+    return bool(held)
 
 
 def untrained_model(config: HubertConfig, *, seed: int = 0) -> Hubert:

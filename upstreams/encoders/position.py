@@ -21,9 +21,13 @@ class PositionalConvolution(nn.Module):
 
     def __init__(self, dim: int, *, kernel: int, groups: int) -> None:
         super().__init__()
-        self.conv = weight_norm(
-            nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=groups), dim=2
-        )
+        conv = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=groups)
+        if conv.weight.is_meta:
+            # a norm on the meta device imports torch's compiler, for 1.5 s of every process
+            with torch.device("cpu"):
+                self.conv = weight_norm(conv.to_empty(device="cpu"), dim=2).to("meta")
+        else:
+            self.conv = weight_norm(conv, dim=2)
         self.activation = nn.GELU()
         # an even kernel centred by padding on both sides gives one frame too many
         self.surplus = 1 - kernel % 2
