@@ -226,3 +226,22 @@ def test_the_general_way_compiles_for_arm(width, instruction):
         cpu="neoverse-n1", opt=2
     )
     assert re.search(rf"\b{instruction}\s+v\d+\.", machine.emit_assembly(parsed))
+
+
+def test_without_a_folder_for_compiled_code_each_process_compiles(tmp_path):
+    """As where superbit is installed for all and a user has no folder of caches."""
+    import os
+    import subprocess
+    import sys
+
+    code = (
+        "import numba, numba.core.caching as caching\n"
+        "caching._CacheImpl._locator_classes = []\n"
+        "from superbit.upstreams.quantization.kernels.machine_code import jitted\n"
+        "def double(x):\n    return 2 * x\n"
+        "print(jitted(double)(21))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=False
+    )
+    assert done.stdout.strip() == "42", done.stderr

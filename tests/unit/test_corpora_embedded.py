@@ -44,11 +44,26 @@ def speaker_table(file):
         return list(csv.DictReader(lines))
 
 
-def test_same_seed_same_files_elsewhere(tiny_paths_file, tiny_paths, tmp_path):
+@pytest.mark.slow
+def test_same_seed_same_files_elsewhere(tiny_paths_file, tmp_path):
     again = make_corpora(tmp_path / "again", size="tiny").parent
     theirs, ours = contents(again), contents(tiny_paths_file.parent)
     assert theirs == ours
     assert len(ours) > 500
+
+
+@pytest.mark.parametrize(
+    ("corpus", "folder"), [("speech_commands", "speech_commands"), ("quesst14", "quesst14Database")]
+)
+def test_same_seed_same_corpus_elsewhere(tiny_paths_file, tmp_path, corpus, folder):
+    worker = [sys.executable, "-m", "superbit.benchmark.corpora.embedded.worker"]
+    subprocess.run([*worker, corpus, str(tmp_path), "tiny", "0"], check=True, capture_output=True)
+    ours = contents(tiny_paths_file.parent / folder)
+    assert contents(tmp_path / folder) == ours
+    assert len(ours) > 30
+
+
+def test_corpora_know_how_they_were_made(tiny_paths, tmp_path):
     for name in ("librispeech", "voxceleb1"):
         manifest = build_manifest(name, tiny_paths, work_dir=tmp_path / "work")
         assert manifest.kind == "synthesized"

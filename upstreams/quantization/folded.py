@@ -86,24 +86,29 @@ def can_be_folded(block: nn.Module) -> bool:
     )
 
 
+def thresholds_behind_relu(block: FeedForward) -> Tensor:
+    """Return τ of the second layer's inputs for what is in front of the ReLU, (F,) float32."""
+    quantizer = block.contract.input_quantizer
+    assert isinstance(quantizer, ElasticQuantizer)
+    after = float_thresholds(quantizer, block.contract.in_features)
+    # max(y, 0) reaches a threshold of at most 0 whatever y is
+    return torch.where(after <= 0, -torch.inf, after)
+
+
 def limits_of(block: FeedForward) -> Tensor:
     """Return the integer that each sum has to reach, (F,) int16, or int32 where K needs it.
 
     What is always or never reached is one beyond what a sum can be.
     """
-    expand, contract = block.expand, block.contract
+    expand = block.expand
     assert isinstance(expand, BinarizedLinear)
-    assert isinstance(contract, BinarizedLinear)
     assert isinstance(expand.weight_quantizer, WeightBinarizer)
     assert expand.input_quantizer is not None
-    assert contract.input_quantizer is not None
     _, weight_scale = expand.weight_quantizer.levels(expand.weight)
     if weight_scale.dim():
         weight_scale = weight_scale[:, 0]
     scale = expand.input_quantizer.scale_in_use()
-    after = float_thresholds(contract.input_quantizer, contract.in_features)
-    # max(y, 0) reaches a threshold of at most 0 whatever y is
-    after = torch.where(after <= 0, -torch.inf, after)
+    after = thresholds_behind_relu(block)
     largest = expand.in_features
     found = integer_thresholds(
         lambda d: rescaled(d, scale, weight_scale, expand.bias), after, largest=largest

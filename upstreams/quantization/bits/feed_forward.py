@@ -9,17 +9,18 @@ from torch import Tensor
 
 from superbit.upstreams.quantization.bits import linear
 from superbit.upstreams.quantization.bits.linear import BitLinear
-from superbit.upstreams.quantization.folded import FoldedLinear, limits_of
+from superbit.upstreams.quantization.folded import FoldedLinear, thresholds_behind_relu
 
 
 def integers_of(module: Any, algorithm: Any) -> tuple[BitLinear, BitLinear]:
     """Return both layers of a `FeedForward` whose activation is a ReLU, folded or not."""
     expand = module.expand
-    limits = expand.reached if isinstance(expand, FoldedLinear) else limits_of(module)
-    return (
-        linear.integers_of(expand, algorithm, reached=limits.to(torch.int32)),
-        linear.integers_of(module.contract, algorithm, own_input=False),
-    )
+    contract = linear.integers_of(module.contract, algorithm, own_input=False)
+    if isinstance(expand, FoldedLinear):
+        reached = expand.reached.to(torch.int32)
+        return linear.integers_of(expand, algorithm, reached=reached), contract
+    after = thresholds_behind_relu(module)
+    return linear.integers_of(expand, algorithm, after=after), contract
 
 
 def contracted(layers: tuple[BitLinear, BitLinear], x: Tensor) -> Tensor:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numba.core import types
 
 from superbit.upstreams.quantization.kernels import vector_code as code
+from superbit.upstreams.quantization.kernels.machine_code import jitted
 from superbit.upstreams.quantization.kernels.vector_code import I64, intrinsic
 
 WIDEST = 64  # taps: a word
@@ -26,7 +26,7 @@ def _ones(context, word):
     return types.uint64(types.uint64), generate
 
 
-@numba.njit(cache=True, nogil=True)
+@jitted
 def depthwise(x, thresholds, weights, taps, out):
     """Write the sums of levels, exact in float32.
 

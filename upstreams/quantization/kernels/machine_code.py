@@ -35,6 +35,9 @@ def compiled(
 ) -> Callable[..., Any]:
     """Return ``function`` compiled with other values for the names that it uses from its module.
 
+    It is compiled at its first call and runs without Python's lock. Its code is kept on disk,
+    beside the module or in the user's folder of caches.
+
     Args:
         function: a function of a module of the kernels, whose body numba can compile.
         name: what tells it from the same function with other values.
@@ -44,4 +47,12 @@ def compiled(
     body = function.__code__.replace(co_name=whole)
     made = types.FunctionType(body, {**function.__globals__, **given}, whole)
     made.__qualname__, made.__module__ = whole, function.__module__
-    return numba.njit(cache=True, nogil=True)(made)
+    try:
+        return numba.njit(cache=True, nogil=True)(made)
+    except RuntimeError:  # nowhere to keep it: each process compiles
+        return numba.njit(nogil=True)(made)
+
+
+def jitted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function compiled for every algorithm alike, from the names defined above it."""
+    return compiled(function, name="of_all", given={})

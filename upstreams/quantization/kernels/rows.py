@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numba.core import types
 
 from superbit.upstreams.quantization.kernels import vector_code as code
+from superbit.upstreams.quantization.kernels.machine_code import jitted
 from superbit.upstreams.quantization.kernels.vector_code import F32, I8, I32, I64, intrinsic
 
 _AT_ONCE = 32  # channels: one word
@@ -79,7 +79,7 @@ def word_at(context, place):
     return types.int64(types.int64), generate
 
 
-@numba.njit(cache=True, nogil=True)
+@jitted
 def binarize_rows(x, thresholds, out):
     """Write to ``out`` (T, bytes) which of ``x`` (T, K) reach ``thresholds`` (K,), float32."""
     rows, channels = x.shape
@@ -98,7 +98,7 @@ def binarize_rows(x, thresholds, out):
             out[t, byte] = value
 
 
-@numba.njit(cache=True, nogil=True)
+@jitted
 def minus_ones(rows, out):
     """Write to ``out`` (T,) int32 minus the number of 1s of each row (T, bytes)."""
     depth = rows.shape[1]
