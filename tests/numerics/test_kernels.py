@@ -236,7 +236,7 @@ def test_without_a_folder_for_compiled_code_each_process_compiles(tmp_path):
 
     code = (
         "import numba, numba.core.caching as caching\n"
-        "caching._CacheImpl._locator_classes = []\n"
+        "caching.CacheImpl._locator_classes = []\n"
         "from superbit.upstreams.quantization.kernels.machine_code import jitted\n"
         "def double(x):\n    return 2 * x\n"
         "print(jitted(double)(21))"
