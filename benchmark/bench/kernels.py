@@ -155,7 +155,7 @@ def line_of(what: str, about: Mapping[str, object], found: Mapping[str, float]) 
         "commit": machine.commit,
         "dirty": machine.dirty,
         "date": datetime.date.today().isoformat(),
-        "command": f"python {shlex.join(sys.argv)}",
+        "command": f"python -m superbit.benchmark.bench.kernels {shlex.join(sys.argv[1:])}".strip(),
     }
 
 
@@ -190,6 +190,7 @@ def main() -> None:
             found = medians(variants, rounds=rounds)
             print(table_row(label, found), flush=True)
             file.write(json.dumps(line_of(what, about, found)) + "\n")
+            file.flush()
 
         asked = arguments.only.split(",")
         for inputs, outputs in SHAPES if "linear" in asked else ():
