@@ -179,9 +179,12 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(_existing(file))
     except (OSError, SafetensorError) as error:
-        raise BrokenUpstream(
-            f"{file} is no readable safetensors file, truncated or corrupt: {error}."
-        ) from error
+        raise unreadable(file, error) from error
+
+
+def unreadable(file: Path, error: Exception) -> BrokenUpstream:
+    """Return what to raise for a safetensors file that cannot be read."""
+    return BrokenUpstream(f"{file} is no readable safetensors file, truncated or corrupt: {error}.")
 
 
 def _existing(file: Path) -> Path:

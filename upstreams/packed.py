@@ -27,11 +27,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from superbit.upstreams.checkpoint import Checkpoint, check_tensors, require_kind
+from superbit.upstreams.checkpoint import Checkpoint, check_tensors, require_kind, unreadable
 from superbit.upstreams.errors import BrokenUpstream, InputError
 from superbit.upstreams.files import replaced
 from superbit.upstreams.hubert import Hubert
 from superbit.upstreams.hubert_config import HubertConfig
+from superbit.upstreams.identity.fingerprint import hash_state
 from superbit.upstreams.quantization.convert import binarize_, is_calibrated
 from superbit.upstreams.quantization.elastic import (
     ElasticQuantizer,
@@ -92,12 +93,15 @@ def pack(
         untrained: the weights are random, which whoever loads the file has to know.
 
     Raises:
-        InputError: no twin, one that was never calibrated, or weights of more bits.
+        InputError: no twin, one that is packed, one that was never calibrated, or weights of more
+            bits.
     """
     if rest not in RESTS:
         raise InputError(f"rest is {rest!r}; it is one of {', '.join(RESTS)}.")
     if model.policy is None:
         raise InputError("an FP32 model has no signs to pack; pack its twin, bq_NAME.")
+    if model.packed_weights_sha256 is not None:
+        raise InputError("this twin is packed already; copy its file.")
     if not is_calibrated(model):
         raise InputError("this twin was never calibrated; calibrate it on audio before packing.")
     tensors, signs, exact = {}, 0, True
@@ -157,10 +161,12 @@ def load(file: str | Path, *, name: str | None = None, encoder: str | None = Non
     metadata, tensors = _read(file)
     try:
         config = HubertConfig.from_dict(json.loads(metadata["config"]))
-        policy = policy_from_dict(json.loads(metadata["policy"]), where=f"{file}, policy")
+        policy = policy_from_dict(json.loads(metadata["policy"]), where="policy")
         untrained = json.loads(metadata["untrained"]) is True
     except (ValueError, KeyError) as error:
         raise BrokenUpstream(f"{file}: its metadata cannot be read: {error}.") from error
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
     require_kind(config, name=name, encoder=encoder, where=file)
     with torch.device("meta"):
         model = binarize_(Hubert(config), policy)
@@ -168,7 +174,8 @@ def load(file: str | Path, *, name: str | None = None, encoder: str | None = Non
         shape = layer.weight.shape
         layer.weight_quantizer = PackedSigns(shape, per_channel=layer.weight_quantizer.per_channel)
         layer.register_parameter("weight", None)
-    for _, block in [each for each in model.named_modules() if can_be_folded(each[1])]:
+    blocks: list[Any] = [module for module in model.modules() if can_be_folded(module)]
+    for block in blocks:
         expand, contract = block.expand, block.contract
         kind = next((t.dtype for n, t in tensors.items() if n.endswith(_LIMITS)), torch.int16)
         limits = torch.empty(expand.out_features, dtype=kind, device="meta")
@@ -201,9 +208,7 @@ def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             # copied: tensors as read are views of the file
             tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise BrokenUpstream(
-            f"{file} is no readable safetensors file, truncated or corrupt: {error}."
-        ) from error
+        raise unreadable(file, error) from error
     if metadata.get("format") != FORMAT:
         raise InputError(
             f"{file} is no packed twin; 'superbit pack' writes one, and a checkpoint is a folder."
@@ -232,7 +237,7 @@ def _layers(model: nn.Module) -> dict[str, Any]:
                     f"{name} has weights of {module.weight_quantizer.bits} bits; only weights of "
                     "one bit are packed."
                 )
-            if isinstance(module.weight_quantizer, WeightBinarizer | PackedSigns):
+            if isinstance(module.weight_quantizer, WeightBinarizer):
                 found[name] = module
     return found
 
@@ -263,10 +268,7 @@ def _check_numbers(file: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def _checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    hash_state(digest, tensors)
     return digest.hexdigest()
 
 

@@ -45,12 +45,14 @@ class Variant:
         meaning: what it is, for the legend.
         make: from an expert to the variant; may fail, which makes the column unknown.
         applies: whether it changes anything of an expert; if not, the column is unknown.
+        by_bits: a twin is not simulated.
     """
 
     label: str
     meaning: str
     make: Callable[[nn.Module], nn.Module]
     applies: Callable[[nn.Module], bool] = lambda expert: True
+    by_bits: bool = False
 
 
 class Simulated(nn.Module):
@@ -141,6 +143,7 @@ VARIANTS = {
         meaning="a twin's blocks by bits, as in sweeps",
         make=lambda expert: expert,
         applies=_computes_by_bits,
+        by_bits=True,
     ),
 }
 
@@ -233,14 +236,15 @@ def _variants_that_run(
     expert: nn.Module, waveforms: list[Tensor]
 ) -> dict[str, tuple[nn.Module, float]]:
     """Return the variants within `_TOLERANCE` of FP32, warmed up, with their differences."""
-    reference = _last_state(Simulated(expert), waveforms)
-    found: dict[str, tuple[nn.Module, float]] = {"fp32": (Simulated(expert), 0.0)}
+    simulated = Simulated(expert)
+    reference = _last_state(simulated, waveforms)
+    found: dict[str, tuple[nn.Module, float]] = {"fp32": (simulated, 0.0)}
     for key, variant in VARIANTS.items():
         if key == "fp32" or not variant.applies(expert):
             continue
         try:
             model = variant.make(expert)
-            model = model if key == "bits" else Simulated(model)
+            model = model if variant.by_bits else Simulated(model)
             output = _last_state(model, waveforms).to(reference.dtype)
         except Exception:  # this torch, processor or model has no such variant
             continue

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_twins import SMALL
 
 from superbit.upstreams.encoders.settings import ConformerSettings
 from superbit.upstreams.expert import build, untrained_twin
@@ -23,15 +24,6 @@ from superbit.upstreams.quantization.bits import feed_forward as bit_feed_forwar
 from superbit.upstreams.quantization.bits import linear as bit_linear
 
 NANOS = ("vanilla", "conformer", "squeeze", "sparseformer_dn", "sparseformer_sw")
-SMALL = HubertConfig(
-    encoder="vanilla",
-    layers=2,
-    dim=72,
-    heads=2,
-    ffn_dim=80,
-    position_groups=4,
-    conv_layers=((16, 400, 320),),
-)
 
 
 @pytest.fixture(autouse=True)
@@ -52,9 +44,9 @@ def computed(monkeypatch):
     ):
         before = getattr(module, name)
 
-        def counted(*given, before=before, name=name):
+        def counted(*given, before=before, name=name, **named):
             found[name] = found.get(name, 0) + 1
-            return before(*given)
+            return before(*given, **named)
 
         monkeypatch.setattr(module, name, counted)
     return found

@@ -23,8 +23,9 @@ pytest.importorskip("numba")
 
 from superbit.upstreams.quantization.kernels.blocks import emit_block
 from superbit.upstreams.quantization.kernels.depthwise import depthwise
-from superbit.upstreams.quantization.kernels.products import product_of
+from superbit.upstreams.quantization.kernels.products import multiply
 from superbit.upstreams.quantization.kernels.rows import (
+    arranged,
     binarize_rows,
     minus_ones,
     row_bytes,
@@ -51,7 +52,7 @@ def _multiplied(
     algorithm: object, op: str, epilogue: str, x: np.ndarray, w: np.ndarray, **given: np.ndarray
 ) -> np.ndarray:
     """Run a product on bits (T, K) and (N, K)."""
-    rows, weights = _rows(x), algorithm.arrange(w)
+    rows, weights = _rows(x), arranged(w, algorithm)
     total = len(weights) * algorithm.outputs
 
     def filled(values: np.ndarray) -> np.ndarray:
@@ -69,20 +70,16 @@ def _multiplied(
         "bits": (np.uint8, total // 8),
     }[epilogue]
     out = np.zeros((len(x), columns), kind)
-    product_of(algorithm, op, epilogue)(
-        rows.ctypes.data,
-        rows.strides[0],
-        len(rows),
-        weights.ctypes.data,
-        rows.shape[1],
-        len(weights),
-        weights.strides[0],
-        algorithm.table_of(op).ctypes.data,
-        offsets.ctypes.data,
-        first.ctypes.data,
-        second.ctypes.data,
-        out.ctypes.data,
-        out.strides[0],
+    multiply(
+        algorithm,
+        op,
+        epilogue,
+        rows=rows,
+        weights=weights,
+        offsets=offsets,
+        first=first,
+        second=second,
+        out=out,
     )
     return unpacked(out, len(w)) if epilogue == "bits" else out[:, : len(w)]
 

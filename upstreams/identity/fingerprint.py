@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +17,22 @@ _NOT_SOURCE = {"site-packages", "node_modules", "__pycache__"}
 
 def weights_sha256(module: nn.Module) -> str:
     """Return the sha256 over names, dtypes, shapes and bytes of a module's whole state."""
+    digest = hashlib.sha256()
+    hash_state(digest, module.state_dict())
+    return digest.hexdigest()
+
+
+def hash_state(digest: hashlib._Hash, state: Mapping[str, Any]) -> None:
+    """Put names, dtypes, shapes and bytes of a state into a digest, in the order of names."""
     import torch
 
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         if not isinstance(tensor, torch.Tensor):
             digest.update(f"{name} {tensor!r}\n".encode())
             continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def source_files(file: Path) -> list[Path]:

@@ -9,6 +9,8 @@ Notation: B batch, T frames, K inputs, F outputs.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn as nn
 from torch import Tensor
@@ -16,16 +18,17 @@ from torch.nn.functional import linear
 
 from superbit.upstreams.encoders.vanilla import FeedForward
 from superbit.upstreams.quantization.elastic import (
+    SMALLEST_SCALE,
     ElasticQuantizer,
     PackedSigns,
     WeightBinarizer,
 )
-from superbit.upstreams.quantization.layers import BinarizedLinear, rescaled
+from superbit.upstreams.quantization.layers import BinarizedLinear
 from superbit.upstreams.quantization.thresholds import (
     ALWAYS,
     NEVER,
     float_thresholds,
-    integer_thresholds,
+    sum_thresholds,
 )
 
 
@@ -64,8 +67,8 @@ class GivenLevels(nn.Module):
         self.register_buffer("scale", scale)
 
     def scale_in_use(self) -> Tensor:
-        """Return what multiplies the levels."""
-        return self.scale
+        """Return what multiplies the levels, as `ElasticQuantizer` has it."""
+        return self.scale.clamp(min=SMALLEST_SCALE)
 
     def levels(self, x: Tensor, **_: object) -> tuple[Tensor, Tensor]:
         """Return levels and scale."""
@@ -100,19 +103,10 @@ def limits_of(block: FeedForward) -> Tensor:
 
     What is always or never reached is one beyond what a sum can be.
     """
-    expand = block.expand
-    assert isinstance(expand, BinarizedLinear)
-    assert isinstance(expand.weight_quantizer, WeightBinarizer)
-    assert expand.input_quantizer is not None
-    _, weight_scale = expand.weight_quantizer.levels(expand.weight)
-    if weight_scale.dim():
-        weight_scale = weight_scale[:, 0]
-    scale = expand.input_quantizer.scale_in_use()
-    after = thresholds_behind_relu(block)
+    expand: Any = block.expand
     largest = expand.in_features
-    found = integer_thresholds(
-        lambda d: rescaled(d, scale, weight_scale, expand.bias), after, largest=largest
-    )
+    levels = expand.weight_quantizer.levels(expand.weight)
+    found = sum_thresholds(expand, thresholds_behind_relu(block), levels=levels)
     found = torch.where(found == ALWAYS, -largest - 1, found)
     found = torch.where(found == NEVER, largest + 1, found)
     return found.to(torch.int16 if largest < torch.iinfo(torch.int16).max else torch.int32)

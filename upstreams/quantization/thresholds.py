@@ -19,11 +19,13 @@ d ≥ θ. `integer_thresholds` finds it by bisection over integers, by the same 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from superbit.upstreams.quantization.elastic import ElasticQuantizer
+from superbit.upstreams.quantization.layers import rescaled
 
 # Sums of levels lie far within; always and never become 1.
 ALWAYS, NEVER = -(2**30), 2**30
@@ -100,3 +102,21 @@ def integer_thresholds(
         first = _first(lambda d: output(d.float()) >= thresholds, low, high)
     first = torch.where(first > largest, NEVER, first)
     return torch.where(first <= -largest, ALWAYS, first).to(torch.int32)
+
+
+def sum_thresholds(layer: Any, thresholds: Tensor, *, levels: tuple[Tensor, Tensor]) -> Tensor:
+    """Return θ of a layer's sums, (N,) int32, for what reads its outputs at τ, (N,).
+
+    Args:
+        layer: a `BinarizedLinear` or a pointwise `BinarizedConv1d` of one bit, with its bias.
+        thresholds: τ.
+        levels: signs (N, …) and scale of its weight.
+    """
+    signs, weight_scale = levels
+    scale = layer.input_quantizer.scale_in_use()
+    by_output = weight_scale.reshape(-1) if weight_scale.dim() else weight_scale
+    return integer_thresholds(
+        lambda d: rescaled(d, scale, by_output, layer.bias),
+        thresholds,
+        largest=signs[0].numel(),
+    )

@@ -18,14 +18,19 @@ from superbit.upstreams.quantization.bits import linear
 from superbit.upstreams.quantization.bits.linear import BitLinear
 from superbit.upstreams.quantization.bits.pattern import Pattern, pattern_of
 from superbit.upstreams.quantization.elastic import ElasticQuantizer
-from superbit.upstreams.quantization.kernels import choose
 from superbit.upstreams.quantization.kernels.attention import (
     COUNTED_AT_ONCE,
     HIDDEN,
     attention_of,
     edge,
 )
-from superbit.upstreams.quantization.kernels.rows import binarize_rows, minus_ones
+from superbit.upstreams.quantization.kernels.products import multiply
+from superbit.upstreams.quantization.kernels.rows import (
+    binarize_rows,
+    minus_ones,
+    row_bytes,
+    whole,
+)
 from superbit.upstreams.quantization.layers import BinarizedProduct, rescaled
 from superbit.upstreams.quantization.thresholds import NEVER, float_thresholds, integer_thresholds
 
@@ -35,7 +40,7 @@ _MOST_FRAMES = 1 << 20  # of a sum over keys: six hours
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BitAttention:
-    """An attention's integers.
+    """An attention's integers, for the algorithm of its linear layers.
 
     Attributes:
         exponentials, pairs, smallest: see `kernels.attention`.
@@ -74,8 +79,7 @@ def integers_of(module: Any, algorithm: Any) -> BitAttention | None:
     assert isinstance(contexts, BinarizedProduct)
     if width > WIDEST_HEAD:
         return None
-    step = max(32, algorithm.outputs)
-    padded = -(-width // step) * step
+    padded = whole(width, algorithm)
     channels = heads * width
     made = {
         name: linear.integers_of(
@@ -108,9 +112,9 @@ def integers_of(module: Any, algorithm: Any) -> BitAttention | None:
         exponentials=exponentials,
         pairs=(single[:, None] + single).reshape(-1),
         smallest=float(float_thresholds(contexts.left_quantizer, 1)),
-        reached=_by_head(reached, heads, padded, NEVER),
+        reached=linear.filled_up(reached.reshape(heads, -1), padded, NEVER).numpy(),
         after=after.reshape(heads, width).numpy(),
-        context_scale=_by_head((of * by).expand(channels), heads, padded, 0.0),
+        context_scale=linear.filled_up((of * by).expand(heads, width), padded, 0.0).numpy(),
         scores=floored,
         probability=contexts.left_quantizer,
         stride=module.stride if sparse else None,
@@ -118,23 +122,15 @@ def integers_of(module: Any, algorithm: Any) -> BitAttention | None:
     )
 
 
-def _by_head(x: Tensor, heads: int, padded: int, value: float) -> np.ndarray:
-    """Return (H · E,) as (H, E padded), filled up."""
-    whole = x.new_full((heads, padded), value)
-    whole[:, : len(x) // heads] = x.reshape(heads, -1)
-    return whole.numpy()
-
-
 def attend(packed: BitAttention, x: Tensor) -> Tensor:
     """Return what attention maps (T, D) to."""
-    algorithm = choose.algorithm()
-    assert algorithm is not None
+    algorithm = packed.query.algorithm
     code = attention_of(algorithm)
     query, key, value = (
         linear.bits(layer, linear.binarized(layer, x))
         for layer in (packed.query, packed.key, packed.value)
     )
-    frames, bytes_of_head = len(x), -(-packed.width // 32) * 4
+    frames, bytes_of_head = len(x), row_bytes(packed.width)
     pattern = pattern_of(algorithm, frames, packed.stride, packed.expressivity)
     shared, own = pattern.shared, pattern.own
     blocks, keys = pattern.hide.shape
@@ -182,13 +178,31 @@ def attend(packed: BitAttention, x: Tensor) -> Tensor:
         over_shared = probabilities[:, : beyond // 8]
         minus_ones(over_shared, minus)
         if not len(own):
-            reached = packed.reached[head]
-            linear.multiply("and", "bits", over_shared, shared_values, minus, reached, None, bits)
+            multiply(
+                algorithm,
+                "and",
+                "bits",
+                rows=over_shared,
+                weights=shared_values,
+                offsets=minus,
+                first=packed.reached[head],
+                out=bits,
+            )
             contexts[:, place] = bits[:, :bytes_of_head]
             continue
         scale = packed.context_scale[head]
         zeros = np.zeros_like(scale)
-        linear.multiply("and", "floats", over_shared, shared_values, minus, scale, zeros, sums[0])
+        multiply(
+            algorithm,
+            "and",
+            "floats",
+            rows=over_shared,
+            weights=shared_values,
+            offsets=minus,
+            first=scale,
+            second=zeros,
+            out=sums[0],
+        )
         minus_ones(probabilities[:, beyond // 8 :], minus)
         code.own_contexts(
             probabilities[:, beyond // 8 :],

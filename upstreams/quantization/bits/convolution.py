@@ -67,16 +67,12 @@ def integers_of(module: Any, algorithm: Any) -> BitConvolution | None:
     )
 
 
-def convolved(packed: BitConvolution, module: Any, x: Tensor) -> Tensor:
+def convolved(packed: BitConvolution, x: Tensor, *, module: Any) -> Tensor:
     """Return what the module maps (T, D) to."""
-    y = _pointwise(packed.pointwise_in, x)
+    y = linear.mapped(packed.pointwise_in, x)
     gated = module.gate(y.T.contiguous()[None])[0]  # (C, T)
     sums = torch.empty_like(gated)
     depthwise(gated.numpy(), packed.thresholds, packed.weights, packed.taps, sums.numpy())
     y = rescaled(sums, packed.input_scale, packed.weight_scale, packed.bias)
     y = module.activation(module.norm(y[None], None))[0]
-    return _pointwise(packed.pointwise_out, y.T)
-
-
-def _pointwise(layer: BitLinear, x: Tensor) -> Tensor:
-    return linear.floats(layer, linear.binarized(layer, x))
+    return linear.mapped(packed.pointwise_out, y.T)

@@ -6,24 +6,28 @@ Notation: T frames, N outputs, K inputs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from superbit.upstreams.quantization.kernels import choose
-from superbit.upstreams.quantization.kernels.products import product_of
-from superbit.upstreams.quantization.kernels.rows import binarize_rows, minus_ones, row_bytes
-from superbit.upstreams.quantization.layers import rescaled
-from superbit.upstreams.quantization.thresholds import NEVER, float_thresholds, integer_thresholds
+from superbit.upstreams.quantization.kernels.products import multiply
+from superbit.upstreams.quantization.kernels.rows import (
+    arranged,
+    binarize_rows,
+    minus_ones,
+    row_bytes,
+)
+from superbit.upstreams.quantization.thresholds import NEVER, float_thresholds, sum_thresholds
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BitLinear:
-    """A linear layer's integers, for one algorithm.
+    """A linear layer's integers.
 
     Attributes:
+        algorithm: that they are laid out for.
         op: ``"xor"`` for inputs of ±1, ``"and"`` for 0 and 1.
         inputs: K.
         outputs: N, those that fill a head up to a whole number of bytes included.
@@ -34,7 +38,8 @@ class BitLinear:
         reached: θ of the outputs, (N padded,) int32; None where floats are wanted.
     """
 
-    op: str
+    algorithm: Any
+    op: Literal["xor", "and"]
     inputs: int
     outputs: int
     weights: np.ndarray
@@ -66,62 +71,47 @@ def integers_of(
         own_input: the inputs come as floats.
     """
     signs, weight_scale = layer.weight_quantizer.levels(getattr(layer, "weight", None))
-    signs = signs.flatten(1)  # (N, K), of a pointwise convolution too
-    outputs, inputs = signs.shape
+    bits = (signs.flatten(1) > 0).to(torch.uint8)  # (N, K), of a pointwise convolution too
+    outputs, inputs = bits.shape
     weight_scale = weight_scale.reshape(-1) if weight_scale.dim() else weight_scale
     quantizer = layer.input_quantizer
-    input_scale = quantizer.scale_in_use()
-    bits = (signs > 0).to(torch.uint8)
-    scale = (input_scale * weight_scale).expand(outputs)
+    scale = (quantizer.scale_in_use() * weight_scale).expand(outputs)
     own_bias = getattr(layer, "bias", None)  # a folded layer's is in its thresholds
     bias = torch.zeros(outputs) if own_bias is None else own_bias
     if after is not None:
-        reached = integer_thresholds(
-            lambda d: rescaled(d, input_scale, weight_scale, own_bias),
-            after,
-            largest=inputs,
-        )
+        reached = sum_thresholds(layer, after, levels=(signs, weight_scale))
     if heads_in is not None:
-        bits = _filled_up(bits.T, heads_in, 0).T
+        bits = _words_of_heads(bits.T, heads_in, 0).T
     if heads is not None:
-        bits, scale = _filled_up(bits, heads, 0), _filled_up(scale, heads, 0.0)
-        bias = _filled_up(bias, heads, 0.0)
-        reached = None if reached is None else _filled_up(reached, heads, NEVER)
-    weights = algorithm.arrange(bits.contiguous().numpy())
+        bits, scale = _words_of_heads(bits, heads, 0), _words_of_heads(scale, heads, 0.0)
+        bias = _words_of_heads(bias, heads, 0.0)
+        reached = None if reached is None else _words_of_heads(reached, heads, NEVER)
+    weights = arranged(bits.contiguous().numpy(), algorithm)
     total = len(weights) * algorithm.outputs
     return BitLinear(
+        algorithm=algorithm,
         op="xor" if quantizer.signed else "and",
         inputs=inputs,
         outputs=len(bits),
         weights=weights,
         thresholds=float_thresholds(quantizer, inputs).numpy() if own_input else None,
-        scale=_to(scale, total, 0.0),
-        bias=_to(bias, total, 0.0),
-        reached=None if reached is None else _to(reached, total, NEVER),
+        scale=filled_up(scale[None], total, 0.0)[0].numpy(),
+        bias=filled_up(bias[None], total, 0.0)[0].numpy(),
+        reached=None if reached is None else filled_up(reached[None], total, NEVER)[0].numpy(),
     )
 
 
-def _heads(x: Tensor, heads: int, padded: int, value: float) -> np.ndarray:
-    """Return (H · E,) as (H, E padded), filled up."""
-    whole = x.new_full((heads, padded), value)
-    whole[:, : len(x) // heads] = x.reshape(heads, -1)
-    return whole.numpy()
+def filled_up(x: Tensor, width: int, value: float) -> Tensor:
+    """Return (H, E, …) as (H, width, …), with ``value`` beyond E."""
+    whole = x.new_full((len(x), width, *x.shape[2:]), value)
+    whole[:, : x.shape[1]] = x
+    return whole
 
 
-def _filled_up(x: Tensor, heads: int, value: float) -> Tensor:
-    """Fill each head's outputs (H · E, …) up to a multiple of 32."""
+def _words_of_heads(x: Tensor, heads: int, value: float) -> Tensor:
+    """Fill each head's outputs (H · E, …) up to whole words."""
     split = x.unflatten(0, (heads, -1))
-    width = split.shape[1]
-    whole = split.new_full((heads, -(-width // 32) * 32, *split.shape[2:]), value)
-    whole[:, :width] = split
-    return whole.flatten(0, 1)
-
-
-def _to(x: Tensor, total: int, value: float) -> np.ndarray:
-    """Return (N,) filled up to ``total`` elements."""
-    whole = x.new_full((total,), value)
-    whole[: len(x)] = x
-    return whole.numpy()
+    return filled_up(split, 8 * row_bytes(split.shape[1]), value).flatten(0, 1)
 
 
 def binarized(layer: BitLinear, x: Tensor) -> np.ndarray:
@@ -145,43 +135,36 @@ def bits(layer: BitLinear, rows: np.ndarray) -> np.ndarray:
     assert layer.reached is not None
     columns = row_bytes(layer.outputs)
     out = np.zeros((len(rows), max(columns, len(layer.reached) // 8)), np.uint8)
-    offsets = _offsets(layer, rows)
-    multiply(layer.op, "bits", rows, layer.weights, offsets, layer.reached, None, out)
+    multiply(
+        layer.algorithm,
+        layer.op,
+        "bits",
+        rows=rows,
+        weights=layer.weights,
+        offsets=_offsets(layer, rows),
+        first=layer.reached,
+        out=out,
+    )
     return out[:, :columns]
 
 
 def floats(layer: BitLinear, rows: np.ndarray) -> Tensor:
     """Return a layer's outputs (T, N) float32 of input bits (T, bytes)."""
     out = np.empty((len(rows), len(layer.scale)), np.float32)
-    offsets = _offsets(layer, rows)
-    multiply(layer.op, "floats", rows, layer.weights, offsets, layer.scale, layer.bias, out)
+    multiply(
+        layer.algorithm,
+        layer.op,
+        "floats",
+        rows=rows,
+        weights=layer.weights,
+        offsets=_offsets(layer, rows),
+        first=layer.scale,
+        second=layer.bias,
+        out=out,
+    )
     return torch.from_numpy(out)[:, : layer.outputs]
 
 
-def multiply(
-    op: str,
-    epilogue: str,
-    rows: np.ndarray,
-    weights: np.ndarray,
-    offsets: np.ndarray,
-    first: Any,
-    second: Any,
-    out: np.ndarray,
-) -> None:
-    algorithm = choose.algorithm()
-    assert algorithm is not None
-    product_of(algorithm, op, epilogue)(
-        rows.ctypes.data,
-        rows.strides[0],
-        len(rows),
-        weights.ctypes.data,
-        rows.shape[1],
-        len(weights),
-        weights.strides[0],
-        algorithm.table_of(op).ctypes.data,
-        offsets.ctypes.data,
-        first.ctypes.data,
-        0 if second is None else second.ctypes.data,
-        out.ctypes.data,
-        out.strides[0],
-    )
+def mapped(layer: BitLinear, x: Tensor) -> Tensor:
+    """Return what a layer maps floats (T, K) to, (T, N) float32."""
+    return floats(layer, binarized(layer, x))

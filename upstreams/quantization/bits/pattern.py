@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from superbit.upstreams.quantization.kernels.attention import HIDDEN
+from superbit.upstreams.quantization.kernels.rows import whole
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,18 +41,14 @@ class Pattern:
 @lru_cache(maxsize=16)
 def pattern_of(algorithm: Any, frames: int, stride: int | None, expressivity: int) -> Pattern:
     """Return the pattern of dense attention, ``stride`` None, or of sparse attention."""
-    step = max(32, algorithm.outputs)
-
-    def padded(keys: int) -> int:
-        return -(-keys // step) * step
-
     if stride is None:
-        hide = np.full((1, padded(frames)), HIDDEN, np.uint8)
+        beyond = whole(frames, algorithm)
+        hide = np.full((1, beyond), HIDDEN, np.uint8)
         hide[0, :frames] = 0
         return Pattern(
             shared=np.arange(frames),
             own=np.zeros((0, 0), np.int64),
-            beyond=padded(frames),
+            beyond=beyond,
             hide=hide,
             stride=frames,
             first_until=frames,
@@ -62,8 +59,8 @@ def pattern_of(algorithm: Any, frames: int, stride: int | None, expressivity: in
     cut = 1 + np.arange(blocks * stride).reshape(blocks, stride)
     shared = np.concatenate([[0], cut[:, own:].reshape(-1)])
     private = cut[:, :own]
-    beyond = padded(len(shared))
-    hide = np.full((blocks, beyond + padded(own)), HIDDEN, np.uint8)
+    beyond = whole(len(shared), algorithm)
+    hide = np.full((blocks, beyond + whole(own, algorithm)), HIDDEN, np.uint8)
     hide[:, : len(shared)] = np.where(shared < frames, 0, HIDDEN)
     hide[:, beyond : beyond + own] = np.where(private < frames, 0, HIDDEN)
     return Pattern(

@@ -13,6 +13,7 @@ Notation: B batch, T frames, D width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -45,8 +46,7 @@ def attention(module: Any, x: Tensor, valid: Tensor | None) -> Tensor | None:
         return None
     from superbit.upstreams.quantization.bits.attention import attend, integers_of
 
-    packed = _once(module, leaves, integers_of)
-    return None if packed is None else _each(x, lambda one: attend(packed, one))
+    return _by_bits(module, leaves, x, integers_of, attend)
 
 
 def feed_forward(module: Any, x: Tensor, valid: Tensor | None = None) -> Tensor | None:
@@ -56,8 +56,7 @@ def feed_forward(module: Any, x: Tensor, valid: Tensor | None = None) -> Tensor 
         return None
     from superbit.upstreams.quantization.bits.feed_forward import contracted, integers_of
 
-    packed = _once(module, leaves, integers_of)
-    return None if packed is None else _each(x, lambda one: contracted(packed, one))
+    return _by_bits(module, leaves, x, integers_of, contracted)
 
 
 def convolution(module: Any, x: Tensor, valid: Tensor | None) -> Tensor | None:
@@ -67,18 +66,16 @@ def convolution(module: Any, x: Tensor, valid: Tensor | None) -> Tensor | None:
         return None
     from superbit.upstreams.quantization.bits.convolution import convolved, integers_of
 
-    packed = _once(module, leaves, integers_of)
-    return None if packed is None else _each(x, lambda one: convolved(packed, module, one))
+    return _by_bits(module, leaves, x, integers_of, partial(convolved, module=module))
 
 
 def linear(module: Any, x: Tensor, valid: Tensor | None = None) -> Tensor | None:
     """Return what a `BinarizedLinear` alone maps (B, T, in) to, or None."""
     if not _fits(module, [module], x, watched=True):
         return None
-    from superbit.upstreams.quantization.bits.linear import binarized, floats, integers_of
+    from superbit.upstreams.quantization.bits.linear import integers_of, mapped
 
-    packed = _once(module, [module], integers_of)
-    return None if packed is None else _each(x, lambda one: floats(packed, binarized(packed, one)))
+    return _by_bits(module, [module], x, integers_of, mapped)
 
 
 # By the class of a block, which `superbit.upstreams.quantization.convert` gives it to.
@@ -161,6 +158,17 @@ def _sample(tensor: Tensor) -> np.ndarray:
     return values if len(values) <= _SAMPLES**2 else values[:: len(values) // _SAMPLES]
 
 
-def _each(x: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return (B, T, D) of a function of (T, D)."""
-    return compute(x[0])[None] if len(x) == 1 else torch.stack([compute(one) for one in x])
+def _by_bits(
+    module: nn.Module,
+    leaves: Sequence[nn.Module],
+    x: Tensor,
+    make: Callable[[Any, Any], Any],
+    compute: Callable[[Any, Tensor], Tensor],
+) -> Tensor | None:
+    """Return (B, T, D) of what ``compute`` makes of a block's integers and (T, D), or None."""
+    packed = _once(module, leaves, make)
+    if packed is None:
+        return None
+    if len(x) == 1:
+        return compute(packed, x[0])[None]
+    return torch.stack([compute(packed, one) for one in x])

@@ -66,18 +66,10 @@ def emit_block(
     ``out, out_stride``: where the first row's first output goes, and bytes from row to row
     """
     x, x_stride, w, depth, tables, offset, first, second, out, out_stride = arguments
-    counts = algorithm.count(
-        b,
-        op=op,
-        rows=rows,
-        vectors=vectors,
-        x=x,
-        x_stride=x_stride,
-        w=w,
-        depth=depth,
-        tables=tables,
-        narrow=epilogue == "counts",
+    operands = code.Operands(
+        rows=rows, vectors=vectors, x=x, x_stride=x_stride, w=w, depth=depth, tables=tables
     )
+    counts = algorithm.count(b, operands, op=op, narrow=epilogue == "counts")
     for row, places in enumerate(counts):
         base = code.at(b, out, b.mul(out_stride, code.constant(row)))
         parts = [each for place in places for each in place]

@@ -8,8 +8,8 @@ where the general way (xor, split, look up twice, add, widen) takes 9 for 8 × 3
 The idea of a table per group of activations, looked up by the weights' bits, is T-MAC's (Wei et
 al., 2024, https://arxiv.org/abs/2407.00088), which has weights of few bits and larger activations.
 
-Layout of weights: [⌈N / B⌉][K / 8][B] bytes for a vector of B bytes: of each block of B outputs, 8
-input bits of all of them together.
+Weights are arranged by single bytes (`rows.arranged`): of each B outputs, for a vector of B bytes,
+8 input bits of all of them together.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from superbit.upstreams.quantization.kernels import vector_code as code
-from superbit.upstreams.quantization.kernels.vector_code import I8, I32, I64
+from superbit.upstreams.quantization.kernels.vector_code import I8, I32, I64, Operands
 
 # Bytes whose 2 × 4 bits cannot overflow a byte: 31 × 8 = 248.
 _BYTES_AT_ONCE = 31
@@ -44,15 +44,6 @@ class NibbleTables:
         self.by_bytes = width <= 32
         self._tables = np.ascontiguousarray(self.tables())
 
-    def arrange(self, bits: np.ndarray) -> np.ndarray:
-        """Lay weight bits (N, K) of 0 and 1 out for `count`: (⌈N / B⌉, ⌈K / 32⌉ · 4, B) bytes."""
-        outputs, depth = bits.shape
-        columns = -(-depth // 32) * 4
-        whole = np.zeros((-(-outputs // self.width) * self.width, columns * 8), np.uint8)
-        whole[:outputs, :depth] = bits
-        packed = np.packbits(whole, axis=1, bitorder="little")  # (N, K / 8)
-        return np.ascontiguousarray(packed.reshape(-1, self.width, columns).transpose(0, 2, 1))
-
     def tables(self) -> np.ndarray:
         """Return the tables of both operations, xor and then and, (2, 256, 2 · B) bytes.
 
@@ -73,35 +64,19 @@ class NibbleTables:
         """Return the tables of one operation, see `tables`."""
         return self._tables[0 if op == "xor" else 1]
 
-    def count(
-        self,
-        b: Any,
-        *,
-        op: str,
-        rows: int,
-        vectors: int,
-        x: Any,
-        x_stride: Any,
-        w: Any,
-        depth: Any,
-        tables: Any,
-        narrow: bool,
-    ) -> list[list[list[Any]]]:
+    def count(self, b: Any, operands: Operands, *, op: str, narrow: bool) -> list[list[list[Any]]]:
         """Emit code that counts; return for each row and vector its counts in order.
 
         Args:
+            b: LLVM's builder.
+            operands: of the block.
             op: ``"xor"`` or ``"and"``; here the tables say it.
-            x: address of the first row's bits; ``x_stride`` bytes lie between rows.
-            w: address of the block's weights; ``depth`` is K / 8 bytes.
-            tables: address of the tables of the operation.
             narrow: K ≤ 248 and bytes will do: one vector of B bytes in place of four of 32 bits.
         """
+        rows, vectors, depth = operands.rows, operands.vectors, operands.depth
         lanes = self.width // 4
-        kind = code.vector(I8, self.width)
         if narrow:
-            sums = self._sum(
-                b, rows, vectors, x, x_stride, w, depth, tables, code.constant(0), depth
-            )
+            sums = self._sum(b, operands, start=code.constant(0), length=depth)
             return [[[b.load(place)] for place in row] for row in sums]
         wide = [
             [[code.variable(b, code.vector(I32, lanes)) for _ in range(4)] for _ in range(vectors)]
@@ -111,32 +86,18 @@ class NibbleTables:
         with cgutils.for_range_slice(b, code.constant(0), depth, step, I64) as (start, _):
             left = b.sub(depth, start)
             length = b.select(b.icmp_signed("<", left, step), left, step)
-            sums = self._sum(b, rows, vectors, x, x_stride, w, depth, tables, start, length)
+            sums = self._sum(b, operands, start=start, length=length)
             for row, places in enumerate(sums):
                 for index, place in enumerate(places):
                     total = b.load(place)
-                    assert total.type == kind
-                    for quarter in range(4):
+                    for quarter, into in enumerate(wide[row][index]):
                         few = code.part(b, total, start=quarter * lanes, lanes=lanes)
-                        code.add_to(
-                            b, wide[row][index][quarter], b.zext(few, code.vector(I32, lanes))
-                        )
+                        code.add_to(b, into, b.zext(few, code.vector(I32, lanes)))
         return [[[b.load(place) for place in places] for places in row] for row in wide]
 
-    def _sum(
-        self,
-        b: Any,
-        rows: int,
-        vectors: int,
-        x: Any,
-        x_stride: Any,
-        w: Any,
-        depth: Any,
-        tables: Any,
-        start: Any,
-        length: Any,
-    ) -> list[list[Any]]:
+    def _sum(self, b: Any, operands: Operands, *, start: Any, length: Any) -> list[list[Any]]:
         """Emit the loop over some bytes of K; return variables of byte sums."""
+        rows, vectors = operands.rows, operands.vectors
         kind = code.vector(I8, self.width)
         shuffle = code.external(b, _SHUFFLES[self.width], kind, kind, kind)
         sums = [[code.variable(b, kind) for _ in range(vectors)] for _ in range(rows)]
@@ -144,26 +105,27 @@ class NibbleTables:
         four = code.filled(kind, 4)
         with cgutils.for_range(b, length) as loop:
             k = b.add(start, loop.index)
-            chosen = []
-            for row in range(rows):
-                byte = code.load(b, code.at(b, x, k, b.mul(x_stride, code.constant(row))), I8)
-                if self.by_bytes:
-                    offset = b.mul(b.zext(byte, I64), code.constant(2 * self.width))
-                    offsets = [offset, b.add(offset, code.constant(self.width))]
-                else:
-                    halves = [b.and_(byte, ir.Constant(I8, 15)), b.lshr(byte, ir.Constant(I8, 4))]
-                    offsets = [
-                        b.mul(b.zext(half, I64), code.constant(self.width)) for half in halves
-                    ]
-                chosen.append(
-                    [code.load(b, code.at(b, tables, offset), kind, align=16) for offset in offsets]
-                )
+            chosen = [
+                [
+                    code.load(b, code.at(b, operands.tables, offset), kind, align=16)
+                    for offset in self._table_offsets(b, code.load(b, operands.row(b, row, k), I8))
+                ]
+                for row in range(rows)
+            ]
             for index in range(vectors):
-                block = b.mul(depth, code.constant(index * self.width))
-                place = code.at(b, w, block, b.mul(k, code.constant(self.width)))
+                block = b.mul(operands.depth, code.constant(index * self.width))
+                place = code.at(b, operands.w, block, b.mul(k, code.constant(self.width)))
                 weights = code.load(b, place, kind, align=16)
                 halves = [b.and_(weights, low), b.lshr(weights, four)]
                 for row in range(rows):
                     for table, half in zip(chosen[row], halves, strict=True):
                         code.add_to(b, sums[row][index], b.call(shuffle, [table, half]))
         return sums
+
+    def _table_offsets(self, b: Any, byte: Any) -> list[Any]:
+        """Return where the tables of a byte's low and of its high nibble lie."""
+        if self.by_bytes:
+            offset = b.mul(b.zext(byte, I64), code.constant(2 * self.width))
+            return [offset, b.add(offset, code.constant(self.width))]
+        halves = [b.and_(byte, ir.Constant(I8, 15)), b.lshr(byte, ir.Constant(I8, 4))]
+        return [b.mul(b.zext(half, I64), code.constant(self.width)) for half in halves]

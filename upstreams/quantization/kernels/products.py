@@ -11,6 +11,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from superbit.upstreams.quantization.kernels.blocks import Epilogue, Op, make_block
 from superbit.upstreams.quantization.kernels.machine_code import compiled, unset
 
@@ -81,3 +83,39 @@ def product_of(algorithm: Any, op: Op, epilogue: Epilogue) -> Callable[..., None
         "_one_narrow": block(1, 1),
     }
     return compiled(_product, name=f"{algorithm.name}_{op}_{epilogue}", given=given)
+
+
+def multiply(
+    algorithm: Any,
+    op: Op,
+    epilogue: Epilogue,
+    *,
+    rows: np.ndarray,
+    weights: np.ndarray,
+    offsets: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray | None = None,
+    out: np.ndarray,
+) -> None:
+    """Write the product of rows of bits (T, bytes) and arranged weights to ``out``.
+
+    Args:
+        offsets: what is added to a row's doubled counts, (T,) int32.
+        first, second: of each output, see `blocks`; ``counts`` read neither.
+        out: (T, …) of the epilogue's type, rows of any stride.
+    """
+    product_of(algorithm, op, epilogue)(
+        rows.ctypes.data,
+        rows.strides[0],
+        len(rows),
+        weights.ctypes.data,
+        rows.shape[1],
+        len(weights),
+        weights.strides[0],
+        algorithm.table_of(op).ctypes.data,
+        offsets.ctypes.data,
+        first.ctypes.data,
+        0 if second is None else second.ctypes.data,
+        out.ctypes.data,
+        out.strides[0],
+    )

@@ -23,6 +23,28 @@ def row_bytes(channels: int) -> int:
     return -(-channels // 32) * 4
 
 
+def whole(count: int, algorithm: Any) -> int:
+    """Return how many outputs or keys are whole words and whole vectors of an algorithm."""
+    step = max(32, algorithm.outputs)
+    return -(-count // step) * step
+
+
+def arranged(bits: np.ndarray, algorithm: Any) -> np.ndarray:
+    """Lay weight bits (N, K) of 0 and 1 out as an algorithm counts them.
+
+    Returns:
+        (⌈N / outputs⌉, K / 8 / unit, outputs · unit) bytes: for each vector of outputs, units of
+        their bits that lie together, zeros beyond N and K.
+    """
+    outputs, depth = bits.shape
+    per_vector, unit, columns = algorithm.outputs, algorithm.unit, row_bytes(depth)
+    filled = np.zeros((-(-outputs // per_vector) * per_vector, 8 * columns), np.uint8)
+    filled[:outputs, :depth] = bits
+    packed = np.packbits(filled, axis=1, bitorder="little")
+    units = packed.reshape(-1, per_vector, columns // unit, unit).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(units).reshape(len(units), columns // unit, per_vector * unit)
+
+
 @intrinsic
 def _reached(context, x, thresholds, out):
     """Write one word: which of 32 floats reach their thresholds. Addresses."""
@@ -83,13 +105,13 @@ def word_at(context, place):
 def binarize_rows(x, thresholds, out):
     """Write to ``out`` (T, bytes) which of ``x`` (T, K) reach ``thresholds`` (K,), float32."""
     rows, channels = x.shape
-    whole = channels // 32
+    words = channels // 32
     for t in range(rows):
         source = x.ctypes.data + 4 * t * channels
         target = out.ctypes.data + t * out.strides[0]
-        for k in range(whole):
+        for k in range(words):
             _reached(source + 128 * k, thresholds.ctypes.data + 128 * k, target + 4 * k)
-        for byte in range(4 * whole, out.shape[1]):
+        for byte in range(4 * words, out.shape[1]):
             value = 0
             for bit in range(8):
                 k = 8 * byte + bit

@@ -7,6 +7,7 @@ instructions it wants in place of hoping that loops become them. Written for any
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
@@ -102,3 +103,27 @@ def add_to(b: Any, place: Any, value: Any) -> None:
 def external(b: Any, name: str, result: ir.Type, *arguments: ir.Type) -> Any:
     """Return one of LLVM's own functions, an instruction of the machine or of any machine."""
     return cgutils.get_or_insert_function(b.module, ir.FunctionType(result, arguments), name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operands:
+    """What a block counts over; of the addresses and numbers of bytes, the code that has them.
+
+    Attributes:
+        rows: of input bits; ``vectors`` of outputs.
+        x: address of the first row's bits; ``x_stride`` bytes lie between rows.
+        w: address of the first vector's weights; ``depth`` is K / 8 bytes.
+        tables: address of the algorithm's tables of the operation.
+    """
+
+    rows: int
+    vectors: int
+    x: Any
+    x_stride: Any
+    w: Any
+    depth: Any
+    tables: Any
+
+    def row(self, b: Any, row: int, offset: Any) -> Any:
+        """Return the address of a byte of a row."""
+        return at(b, self.x, offset, b.mul(self.x_stride, constant(row)))

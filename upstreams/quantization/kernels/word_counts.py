@@ -3,8 +3,8 @@
 AVX-512 VPOPCNTDQ has one; elsewhere LLVM puts it together from what there is, which is slow and
 right, so this is also the algorithm of every machine that has no better one.
 
-Layout of weights: [⌈N / L⌉][K / 32][L] words for a vector of L words: of each block of L outputs,
-32 input bits of all of them together, so that no sum runs across a vector.
+Weights are arranged by words of four bytes (`rows.arranged`): of each L outputs, for a vector of L
+words, 32 input bits of all of them together, so that no sum runs across a vector.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numba.core import cgutils
 
 from superbit.upstreams.quantization.kernels import vector_code as code
-from superbit.upstreams.quantization.kernels.vector_code import I8, I32
+from superbit.upstreams.quantization.kernels.vector_code import I8, I32, Operands
 
 
 class WordCounts:
@@ -28,61 +28,30 @@ class WordCounts:
         self.unit = 4  # bytes of one output's bits that lie together
         self.rows, self.wide = 6, 4  # rows and vectors of a block: what the registers take
 
-    def arrange(self, bits: np.ndarray) -> np.ndarray:
-        """Lay weight bits (N, K) of 0 and 1 out for `count`: (⌈N / L⌉, ⌈K / 32⌉, 4 · L) bytes."""
-        outputs, depth = bits.shape
-        words = -(-depth // 32)
-        whole = np.zeros((-(-outputs // self.outputs) * self.outputs, words * 32), np.uint8)
-        whole[:outputs, :depth] = bits
-        packed = np.packbits(whole, axis=1, bitorder="little").reshape(-1, self.outputs, words, 4)
-        ordered = packed.transpose(0, 2, 1, 3)
-        return np.ascontiguousarray(ordered).reshape(len(packed), words, self.width)
-
     def table_of(self, op: str) -> np.ndarray:
         """Return an empty array: the instruction needs no tables."""
         return np.zeros(0, np.uint8)
 
-    def count(
-        self,
-        b: Any,
-        *,
-        op: str,
-        rows: int,
-        vectors: int,
-        x: Any,
-        x_stride: Any,
-        w: Any,
-        depth: Any,
-        tables: Any,
-        narrow: bool,
-    ) -> list[list[list[Any]]]:
+    def count(self, b: Any, operands: Operands, *, op: str, narrow: bool) -> list[list[list[Any]]]:
         """Emit code that counts; return for each row and vector its counts in order.
 
         Arguments as for `NibbleTables.count`; ``op`` is ``"xor"`` or ``"and"``.
         """
+        rows, vectors, depth = operands.rows, operands.vectors, operands.depth
         kind = code.vector(I32, self.outputs)
         ones = code.external(b, f"llvm.ctpop.v{self.outputs}i32", kind, kind)
         sums = [[code.variable(b, kind) for _ in range(vectors)] for _ in range(rows)]
         combine = b.xor if op == "xor" else b.and_
-        with cgutils.for_range(b, b.udiv(depth, code.constant(4))) as loop:
-            word = b.mul(loop.index, code.constant(4))
-            weights = [
-                code.load(
-                    b,
-                    code.at(
-                        b,
-                        w,
-                        b.mul(depth, code.constant(index * self.outputs)),
-                        b.mul(loop.index, code.constant(self.width)),
-                    ),
-                    kind,
-                    align=16,
-                )
-                for index in range(vectors)
-            ]
+        with cgutils.for_range(b, b.udiv(depth, code.constant(self.unit))) as loop:
+            across = b.mul(loop.index, code.constant(self.width))
+            weights = []
+            for index in range(vectors):
+                block = b.mul(depth, code.constant(index * self.outputs))
+                place = code.at(b, operands.w, block, across)
+                weights.append(code.load(b, place, kind, align=16))
+            word = b.mul(loop.index, code.constant(self.unit))
             for row in range(rows):
-                place = code.at(b, x, word, b.mul(x_stride, code.constant(row)))
-                same = code.splat(b, code.load(b, place, I32), self.outputs)
+                same = code.splat(b, code.load(b, operands.row(b, row, word), I32), self.outputs)
                 for index in range(vectors):
                     code.add_to(b, sums[row][index], b.call(ones, [combine(same, weights[index])]))
         small = code.vector(I8, self.outputs)
