@@ -78,6 +78,7 @@ class CheckedFigure:
     tables: tuple[Reading, ...]
     explained: tuple[Reading, ...]
     ours: tuple[Reading, ...]
+    measured: tuple[Reading, ...]
     verdict: str
     like_for_like: str
 
@@ -95,6 +96,7 @@ def check_claims(
     *,
     tables: Traversable | None = None,
     ours: Mapping[str, Mapping[str, object]] | None = None,
+    measured: Mapping[str, Mapping[str, object]] | None = None,
 ) -> tuple[CheckedClaim, ...]:
     """Compute every figure of every claim.
 
@@ -102,6 +104,7 @@ def check_claims(
         claims: those of the package by default.
         tables: folder of ``table1.csv`` and ``table2.csv``; the package's by default.
         ours: our models' figures by model and key; without them they are unknown.
+        measured: what this machine was measured at, likewise.
 
     Raises:
         InputError: a formula that is not of the language or refers to what there is not.
@@ -110,6 +113,7 @@ def check_claims(
     figures: Figures = {
         **paper_figures(tables),
         "ours": None if ours is None else as_figures(ours),
+        "measured": None if measured is None else as_figures(measured),
     }
     return tuple(
         CheckedClaim(claim=claim, figures=tuple(_check(each, figures) for each in claim.figures))
@@ -126,6 +130,7 @@ def _check(figure: Figure, figures: Figures) -> CheckedFigure:
         tables=tables,
         explained=_readings(figure, figure.explained, figures),
         ours=ours,
+        measured=_readings(figure, figure.measured, figures),
         verdict=_verdict(figure, tables),
         like_for_like=_likeness(figure, ours[0]) if ours else str(figure.ours),
     )

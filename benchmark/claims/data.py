@@ -32,6 +32,7 @@ class Figure(BaseModel):
         tables: formulas over the paper's own figures, by where they come from.
         explained: other readings of the paper's figures, by what they assume.
         ours: formulas over our models' figures, the like-for-like one first; or why there is none.
+        measured: formulas over what this machine is measured at, where that was asked for.
         because: why nothing can be computed; only without ``tables``.
     """
 
@@ -45,6 +46,7 @@ class Figure(BaseModel):
     tables: dict[str, str] = Field(default={}, max_length=2)
     explained: dict[str, str] = {}
     ours: dict[str, str] | Literal["not measured", "no counterpart"] = "no counterpart"
+    measured: dict[str, str] = {}
     because: str = ""
 
     @model_validator(mode="before")
@@ -123,12 +125,15 @@ def read_claims(file: Traversable | None = None) -> tuple[Claim, ...]:
     return claims
 
 
-def our_models(claims: tuple[Claim, ...]) -> tuple[str, ...]:
-    """Return the models of ours that the claims' formulas refer to, each once."""
+def our_models(claims: tuple[Claim, ...], table: str = "ours") -> tuple[str, ...]:
+    """Return the models of ours that the claims' formulas refer to, each once.
+
+    ``table`` is ``"ours"``, or ``"measured"`` for those that are to be timed.
+    """
     formulas = (
         formula for claim in claims for figure in claim.figures for formula in _all_formulas(figure)
     )
-    names = (name for formula in formulas for name in models_of(formula, "ours"))
+    names = (name for formula in formulas for name in models_of(formula, table))
     return tuple(dict.fromkeys(names))
 
 
@@ -136,3 +141,4 @@ def _all_formulas(figure: Figure) -> Iterator[str]:
     yield from figure.tables.values()
     yield from figure.explained.values()
     yield from figure.ours.values() if isinstance(figure.ours, dict) else ()
+    yield from figure.measured.values()

@@ -4,6 +4,7 @@
   the row that the paper takes from its reference [14]. ``MODEL`` is superbit's name (``vanilla``,
   ``bq_sparseformer_dn_s``), ``COLUMN`` the CSV's, with ``_`` for ``-``.
 - ``paper2.tasks.columns``: the tasks that Table 2 has.
+- ``measured.MODEL.KEY``: a row of ``superbit profile --measure``, of this machine.
 - ``ours.MODEL.KEY``: a row of the honest accounting of ``superbit profile``, and
   ``positional_parameters``, those of the model's positional convolution.
 """
@@ -98,6 +99,35 @@ def our_figures(
         }
         for name in each(names)
     }
+
+
+def measured_figures(
+    models: Iterable[str], *, each: Callable[[Sequence[str]], Iterable[str]] = iter
+) -> dict[str, dict[str, object]]:
+    """Time each model on one thread, ten seconds of audio; return its row by its name.
+
+    Takes half a minute a model. ``each`` as for `our_figures`.
+    """
+    from superbit.benchmark.profiling.table1 import table1_rows
+
+    def row(name: str) -> dict[str, object]:
+        return table1_rows(accounting="honest", specs=[name], measure_time=True, threads=1)[0]
+
+    return {name: row(name) for name in each(list(models))}
+
+
+def machine_of(measured: Mapping[str, Mapping[str, object]] | None) -> str:
+    """Return one sentence on what was timed and where; nothing where nothing was."""
+    if not measured:
+        return ""
+    from superbit.upstreams.machine import multiplies_bfloat16
+
+    row = next(iter(measured.values()))
+    native = "with" if multiplies_bfloat16() else "without"
+    return (
+        f"this machine: {row['machine']}, {row['threads']} thread, torch {row['torch']}, ten "
+        f"seconds of audio, medians; {native} instructions that multiply bfloat16."
+    )
 
 
 def _positional_parameters(spec: str) -> int:

@@ -58,15 +58,21 @@ NOTES = (
 )
 
 
-def render_claims(claims: Sequence[CheckedClaim], format: Format = "md") -> str:
+def render_claims(
+    claims: Sequence[CheckedClaim], format: Format = "md", *, machine: str = ""
+) -> str:
     """Return the claims as text that ends with a newline.
+
+    ``machine`` says where the measured figures come from, where there are some.
 
     Raises:
         InputError: an unknown format.
     """
     require_one_of("format", format, get_args(Format))
-    formats = {"md": _markdown, "csv": _csv, "json": _json, "latex": _latex, "html": _html}
-    return formats[format](claims)
+    if format in ("csv", "json"):
+        return _csv(claims) if format == "csv" else _json(claims)
+    pages = {"md": _markdown, "latex": _latex, "html": _html}
+    return pages[format](claims, (*NOTES, machine) if machine else NOTES)
 
 
 def verdict_counts(claims: Sequence[CheckedClaim]) -> str:
@@ -90,7 +96,7 @@ def _digits(figure: Figure, value: Decimal | None) -> str:
     return short if same else f"{short} ({exact})"
 
 
-def _markdown(claims: Sequence[CheckedClaim]) -> str:
+def _markdown(claims: Sequence[CheckedClaim], notes: Sequence[str]) -> str:
     lines = [f"**{TITLE}**", ""]
     for place, group in groupby(claims, key=lambda each: each.claim.place):
         lines += [f"### {place}", ""]
@@ -101,7 +107,7 @@ def _markdown(claims: Sequence[CheckedClaim]) -> str:
             if checked.claim.note:
                 lines += ["", *_wrap(checked.claim.note)]
             lines.append("")
-    for note in (verdict_counts(claims), *NOTES):
+    for note in (verdict_counts(claims), *notes):
         lines += _wrap(note, "- ")
     return "\n".join(lines) + "\n"
 
@@ -126,6 +132,10 @@ def _markdown_figure(checked: CheckedFigure) -> Iterator[str]:
             f": **{checked.like_for_like}**" if place == 0 and reading.value is not None else ""
         )
         yield from _wrap(text + likeness, "  - ")
+    for reading in checked.measured:
+        if reading.value is not None:
+            text = f"this machine, {reading.label}: {_digits(figure, reading.value)}"
+            yield from _wrap(text, "  - ")
 
 
 def _printed_in_words(figure: Figure) -> str:
@@ -204,6 +214,7 @@ def _json_figure(checked: CheckedFigure) -> dict[str, Any]:
         "because": figure.because,
         "explained": _json_readings(figure, checked.explained),
         "superbit": _json_readings(figure, checked.ours),
+        "measured": _json_readings(figure, checked.measured),
         "like_for_like": checked.like_for_like,
     }
 
@@ -242,23 +253,27 @@ def _notes(claims: Iterable[CheckedClaim]) -> Iterator[str]:
         claim = checked.claim
         parts = [f"{claim.id}, {claim.place}: {claim.says}"]
         for each in checked.figures:
-            for reading in (*each.explained, *each.ours[1:]):
-                kind = "" if reading in each.explained else "superbit, "
+            readings = [
+                *(("", reading) for reading in each.explained),
+                *(("superbit, ", reading) for reading in each.ours[1:]),
+                *(("this machine, ", reading) for reading in each.measured if reading.value),
+            ]
+            for kind, reading in readings:
                 value = f"{_digits(each.figure, reading.value)}{_explains(each.figure, reading)}"
                 what = each.figure.what[0].upper() + each.figure.what[1:]
                 parts.append(f"{what}, {kind}{reading.label}: {value}.")
         yield " ".join([*parts, *([claim.note] if claim.note else [])])
 
 
-def _latex(claims: Sequence[CheckedClaim]) -> str:
+def _latex(claims: Sequence[CheckedClaim], notes: Sequence[str]) -> str:
     sections = [(name, list(group)) for name, group in groupby(claims, key=_section)]
     tables = []
     for place, (section, group) in enumerate(sections, start=1):
-        notes = [
+        own = [
             *_notes(group),
-            *((verdict_counts(claims), *NOTES) if place == len(sections) else ()),
+            *((verdict_counts(claims), *notes) if place == len(sections) else ()),
         ]
-        tables.append(render_text(_as_text(f"{TITLE}: {section}", group, notes), "latex"))
+        tables.append(render_text(_as_text(f"{TITLE}: {section}", group, own), "latex"))
     return "\n".join(tables)
 
 
@@ -266,9 +281,9 @@ def _section(checked: CheckedClaim) -> str:
     return checked.claim.place.partition(",")[0]
 
 
-def _html(claims: Sequence[CheckedClaim]) -> str:
-    notes = [verdict_counts(claims), *NOTES, *_notes(claims)]
-    return render_text(_as_text(TITLE, claims, notes), "html")
+def _html(claims: Sequence[CheckedClaim], notes: Sequence[str]) -> str:
+    own = [verdict_counts(claims), *notes, *_notes(claims)]
+    return render_text(_as_text(TITLE, claims, own), "html")
 
 
 def _as_text(title: str, claims: Sequence[CheckedClaim], notes: Sequence[str]) -> TextTable:

@@ -8,10 +8,7 @@ turns within each round: what else the machine does hits all of them alike.
 from __future__ import annotations
 
 import copy
-import math
 import statistics
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -21,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from superbit.benchmark.profiling.footprint import file_bytes, packed, peak_memory_mb
 from superbit.benchmark.records.provenance import collect
 from superbit.upstreams import registry
 from superbit.upstreams.errors import InputError
@@ -147,6 +145,9 @@ VARIANTS = {
     ),
 }
 
+# Variants whose weights are other bytes; a prepacked layout exists in memory only.
+FOOTPRINTS = ("fp32", "bf16", "int8", "bits")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
@@ -168,7 +169,7 @@ def measure(spec: str, *, seconds: float, samples: int, threads: int | None) -> 
     each of `VARIANTS` ``latency_ms_<variant>`` with
     ``_q1`` and ``_q3``, and ``real_time_factor_<variant>``; for each but FP32 also
     ``speed_up_<variant>`` and ``difference_<variant>`` against FP32, of a twin its simulation;
-    ``peak_memory_mb``.
+    for each of `FOOTPRINTS` ``file_mb_<variant>`` and ``peak_memory_mb_<variant>``.
 
     Args:
         spec: the upstream; a twin that cannot run yet is unknown in every column.
@@ -184,6 +185,12 @@ def measure(spec: str, *, seconds: float, samples: int, threads: int | None) -> 
         timings = _timed(expert, samples)
     finally:
         torch.set_num_threads(before)
+    footprints = {
+        key: _footprint(spec, expert, key, samples=samples, threads=threads)
+        if expert is not None and key in timings
+        else (None, None)
+        for key in FOOTPRINTS
+    }
     machine = collect([])
     row: dict[str, object] = {
         "threads": threads,
@@ -193,10 +200,23 @@ def measure(spec: str, *, seconds: float, samples: int, threads: int | None) -> 
     }
     for key in VARIANTS:
         row |= _figures(key, timings, seconds)
-    row["peak_memory_mb"] = (
-        peak_memory_mb(spec, samples=samples, threads=threads) if timings else None
-    )
+    for key, (size, peak) in footprints.items():
+        row |= {f"file_mb_{key}": size, f"peak_memory_mb_{key}": peak}
     return row
+
+
+def _footprint(
+    spec: str, expert: nn.Module, key: str, *, samples: int, threads: int
+) -> tuple[float | None, float | None]:
+    """Return a variant's bytes on disk and its memory at its highest, each in 10^6 bytes."""
+    if not VARIANTS[key].by_bits:
+        size = file_bytes(VARIANTS[key].make(expert)) / 1e6
+        return size, peak_memory_mb(spec, variant=key, samples=samples, threads=threads)
+    with packed(spec, expert) as twin:
+        if twin is None:
+            return None, None
+        small, of_file = twin
+        return of_file / 1e6, peak_memory_mb(small, variant=key, samples=samples, threads=threads)
 
 
 def _runnable(spec: str) -> nn.Module | None:
@@ -275,20 +295,3 @@ def _figures(key: str, timings: dict[str, Timing], seconds: float) -> dict[str, 
     default = statistics.median(timings["fp32"].seconds)
     figures = (1e3 * median, 1e3 * low, 1e3 * high, median / seconds)
     return dict(zip(names, (*figures, default / median, timing.difference), strict=False))
-
-
-def peak_memory_mb(spec: str, *, samples: int, threads: int) -> float | None:
-    """Return the growth of a fresh process's resident memory, at its highest, in 10^6 bytes.
-
-    From before the FP32 model is built to after it has encoded one utterance, so it holds weights
-    and activations but not torch itself. None where the system does not tell (no ``/proc``).
-    """
-    words = ["-m", "superbit.benchmark.profiling.peak_memory", spec, str(samples), str(threads)]
-    try:
-        done = subprocess.run(
-            [sys.executable, *words], check=True, capture_output=True, text=True, timeout=600
-        )
-        grown = float(done.stdout.split()[-1])
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return None
-    return grown / 1e6 if math.isfinite(grown) else None

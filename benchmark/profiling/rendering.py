@@ -13,7 +13,7 @@ from typing import get_args
 
 from superbit.benchmark.paper import TABLE1_FIGURES
 from superbit.benchmark.profiling.honest_accounting import CATEGORIES
-from superbit.benchmark.profiling.measuring import VARIANTS
+from superbit.benchmark.profiling.measuring import FOOTPRINTS, VARIANTS
 from superbit.benchmark.profiling.paper_accounting import RULES
 from superbit.benchmark.profiling.table1 import TableRow
 from superbit.benchmark.rendering import (
@@ -89,7 +89,7 @@ def _sections(rows: Sequence[TableRow], *, accounting: str, seconds: float) -> l
     if accounting in ("honest", "both"):
         sections.append(_honest_section(rows, seconds, "honest_" if accounting == "both" else ""))
     if rows and "threads" in rows[0]:
-        sections.append(_measured_section(rows, seconds))
+        sections += [_measured_section(rows, seconds), _footprint_section(rows, seconds)]
     return sections
 
 
@@ -140,8 +140,6 @@ def _measured_section(rows: Sequence[TableRow], seconds: float) -> TextTable:
         if key != "fp32":
             header.append("speed-up")
             columns.append(_figures(rows, f"speed_up_{key}", 2))
-    header.append("peak MB")
-    columns.append(_figures(rows, "peak_memory_mb", 1))
     threads = rows[0]["threads"]
     notes = [
         f"{rows[0]['machine']}; {threads} thread{'s' if threads != 1 else ''}; torch "
@@ -149,8 +147,6 @@ def _measured_section(rows: Sequence[TableRow], seconds: float) -> TextTable:
         "which every column takes its turn; real-time factor: median over the audio's length; "
         "speed-up: against the column FP32.",
         *(_variant_note(rows, key) for key in VARIANTS),
-        "peak MB: 10^6 bytes by which the resident memory of a fresh process grows, at its "
-        "highest, from before the FP32 model is built to after one utterance.",
     ]
     if random := [str(row["model"]) for row in rows if row.get("untrained")]:
         notes.append(
@@ -162,6 +158,22 @@ def _measured_section(rows: Sequence[TableRow], seconds: float) -> TextTable:
             f"{_UNKNOWN}: does not run yet, does not apply, or gives another result than FP32."
         )
     return _section(f"Table 1. Measured, {seconds:g} s of audio", header, columns, notes)
+
+
+def _footprint_section(rows: Sequence[TableRow], seconds: float) -> TextTable:
+    header, columns = list(_TEXT_COLUMNS), [_texts(rows, name) for name in _TEXT_COLUMNS]
+    for head, name, decimals in (("file MB", "file_mb", 2), ("peak MB", "peak_memory_mb", 1)):
+        for key in FOOTPRINTS:
+            header.append(f"{VARIANTS[key].label} {head}")
+            columns.append(_figures(rows, f"{name}_{key}", decimals))
+    notes = [
+        "file MB: 10^6 bytes as torch saves the state; of bits, the file of superbit pack, its "
+        "rest in FP32.",
+        "peak MB: 10^6 bytes by which the resident memory of a fresh process grows, from before "
+        "the model is built to its highest in the pass over one utterance. Of bits, the file is "
+        "loaded.",
+    ]
+    return _section(f"Table 1. Files and memory, {seconds:g} s of audio", header, columns, notes)
 
 
 def _has_unknown(columns: Sequence[Sequence[str]]) -> bool:

@@ -249,6 +249,26 @@ def test_like_for_like_follows_its_rule(relation, printed, value, likeness):
     assert likeness in LIKENESS
 
 
+def test_what_this_machine_measures_stands_beside_the_paper_where_it_was_asked_for():
+    rows = {
+        "bq_sparseformer_dn_s": {"latency_ms_bits": 50.0},
+        "sparseformer_dn_s": {"latency_ms_fp32": 200.0, "latency_ms_bf16": 100.0},
+        "vanilla": {"latency_ms_fp32": 500.0, "latency_ms_onednn": 400.0, "latency_ms_bf16": None},
+    }
+    claims = tuple(claim for claim in the_claims() if claim.id == "against_vanilla")
+    machine = "this machine: a Z80, 1 thread."
+    printed = render_claims(check_claims(claims, measured=rows), machine=machine)
+    time = printed[printed.index("- time saved") :].replace("\n    ", " ")
+    assert "this machine, 1 bit against Vanilla in torch's FP32: 90.0% (90.00%)" in time
+    assert "against Vanilla in oneDNN's FP32: 87.5% (87.50%)" in time
+    assert "so what 1 bit alone saves: 75.0% (75.00%)" in time
+    assert "against the same encoder in bf16: 50.0% (50.00%)" in time
+    assert "against Vanilla in bf16" not in time  # that did not run
+    assert "a Z80" in printed
+    assert "machine" not in render_claims(check_claims(claims))
+    assert set(our_models(claims, "measured")) == set(rows)
+
+
 def one_figure(rows: dict[str, dict[str, object]] | None = None, **keys: object) -> CheckedFigure:
     figure = Figure.model_validate({"what": "a quantity", **keys})
     claim = Claim(id="one", place="§0", says="a sentence", figures=(figure,))

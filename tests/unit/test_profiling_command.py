@@ -17,6 +17,7 @@ from superbit.upstreams import checkpoint, registry
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import HubertConfig, fastconv_layers
+from superbit.upstreams.packed import pack
 
 
 def profile(capsys, *specs, **options):
@@ -155,7 +156,8 @@ def test_fbank_of_s3prl_is_unknown_and_not_free(capsys):
     assert "—: cannot be known" in profile(capsys, "fbank", seconds=1.0, format="md")
 
 
-def test_measured_columns(capsys):
+def test_measured_columns(capsys, monkeypatch):
+    monkeypatch.setattr(measuring, "_BUDGET", 0.0)
     row = json.loads(
         profile(
             capsys, "vanilla_nano+untrained", seconds=0.5, measure=True, threads=1,
@@ -176,7 +178,28 @@ def test_measured_columns(capsys):
     )
     assert row["difference_onednn"] < 1e-5
     # more than the weights, less than a process that holds torch
-    assert 4.7 < row["peak_memory_mb"] < 400
+    weights = 4 * row["parameters"] / 1e6
+    assert weights < row["peak_memory_mb_fp32"] < 200
+    assert weights < row["file_mb_fp32"] < 1.02 * weights + 0.1
+    assert row["file_mb_bf16"] < 0.6 * row["file_mb_fp32"]
+    assert row["file_mb_bits"] is row["peak_memory_mb_bits"] is None
+
+
+def test_a_twin_takes_the_bytes_of_its_packed_file_and_less_memory_than_its_simulation(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(measuring, "FOOTPRINTS", ("fp32", "bits"))
+    monkeypatch.setattr(measuring, "_BUDGET", 0.0)
+    own = {key: measuring.VARIANTS[key] for key in ("fp32", "bits")}
+    monkeypatch.setattr(measuring, "VARIANTS", own)
+    row = measuring.measure("bq_vanilla_nano+untrained", seconds=0.5, samples=8_000, threads=1)
+    loaded = registry.load_upstream("bq_vanilla_nano+untrained")
+    size = pack(loaded.expert.model, tmp_path / "twin.safetensors", weights=loaded.weights_sha256)
+    assert row["file_mb_bits"] == pytest.approx(size.file / 1e6, rel=1e-3)
+    assert row["file_mb_bits"] < row["peak_memory_mb_bits"] < row["peak_memory_mb_fp32"]
+    printed = render_table1([{**row, "model": "twin", "precision": "W1A1", "quantized": "yes"}],
+                            accounting="none", format="md", seconds=0.5)  # fmt: skip
+    assert "Files and memory" in printed
 
 
 def test_a_twin_that_cannot_run_is_unknown_in_every_measured_column(monkeypatch):

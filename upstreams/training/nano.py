@@ -23,7 +23,13 @@ import torch
 from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.files import read_json
-from superbit.upstreams.machine import cores, cpu_model, end_with_parent, git_state
+from superbit.upstreams.machine import (
+    cores,
+    cpu_model,
+    end_with_parent,
+    git_state,
+    multiplies_bfloat16,
+)
 from superbit.upstreams.quantization.policy import load_policy
 from superbit.upstreams.spec import TWIN_PREFIX
 from superbit.upstreams.training.configuration import (
@@ -50,7 +56,7 @@ WARM_UP, TWIN_WARM_UP = 0.08, 0.1  # of the updates, as in HuBERT and in BiT
 LARGEST_BYTES = 3_000_000  # of a shipped file
 _OF_A_RUN = ("update", "audio_hours", "seconds", "held_out", "skipped_files", "nan_updates")
 # Updates a second of one thread on a server's core with bfloat16 instructions: (pre-training,
-# distillation).
+# distillation). Without them it is about half.
 PACE = {
     "vanilla_nano": (1.8, 1.1),
     "conformer_nano": (1.7, 1.0),
@@ -221,6 +227,9 @@ def make_encoder(
     own, seed = places.work / name, recipe.seed_of(name)
     first, second = own / "phase1", own / "phase2"
     units, labels = own / "units.safetensors", own / "labels"
+    if device == "cpu" and not multiplies_bfloat16():
+        settings = {"precision": "fp32", **settings}
+        say("in fp32: this processor has no instructions for bf16, which would be slower")
     settings = {"seed": seed, **settings}
     with joined(device) as world:
 

@@ -43,7 +43,8 @@ class BitAttention:
     """An attention's integers, for the algorithm of its linear layers.
 
     Attributes:
-        exponentials, pairs, smallest: see `kernels.attention`.
+        exponentials, smallest: see `kernels.attention`.
+        by_count: an exponential by c, (256,) float64, 0 for a key that is hidden.
         reached: θ of the contexts, (H, E padded) int32.
         after: τ of the contexts, (H, E) float32.
         context_scale: that multiplies a context's sum, (H, E padded) float32.
@@ -59,7 +60,7 @@ class BitAttention:
     heads: int
     width: int
     exponentials: np.ndarray
-    pairs: np.ndarray
+    by_count: np.ndarray
     smallest: float
     reached: np.ndarray
     after: np.ndarray
@@ -110,7 +111,7 @@ def integers_of(module: Any, algorithm: Any) -> BitAttention | None:
         heads=heads,
         width=width,
         exponentials=exponentials,
-        pairs=(single[:, None] + single).reshape(-1),
+        by_count=single,
         smallest=float(float_thresholds(contexts.left_quantizer, 1)),
         reached=linear.filled_up(reached.reshape(heads, -1), padded, NEVER).numpy(),
         after=after.reshape(heads, width).numpy(),
@@ -131,6 +132,8 @@ def attend(packed: BitAttention, x: Tensor) -> Tensor:
         for layer in (packed.query, packed.key, packed.value)
     )
     frames, bytes_of_head = len(x), row_bytes(packed.width)
+    # half a megabyte, so made anew: a layer's weights may take less
+    pairs = (packed.by_count[:, None] + packed.by_count).reshape(-1)
     pattern = pattern_of(algorithm, frames, packed.stride, packed.expressivity)
     shared, own = pattern.shared, pattern.own
     blocks, keys = pattern.hide.shape
@@ -165,7 +168,7 @@ def attend(packed: BitAttention, x: Tensor) -> Tensor:
             pattern.first_until,
             algorithm.table_of("xor"),
             packed.exponentials,
-            packed.pairs,
+            pairs,
             packed.smallest,
             edge(frames),
             scratch,
