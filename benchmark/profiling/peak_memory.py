@@ -13,7 +13,7 @@ import gc
 import sys
 from pathlib import Path
 
-_WARM_UP_SAMPLES = 16_000
+_WARM_UP_SAMPLES = 4_000
 
 
 def resident_bytes(key: str) -> float:
