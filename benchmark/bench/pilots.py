@@ -220,7 +220,7 @@ def dev_scores(name: str, *, paths: Path, work: Path) -> dict[str, list[float]]:
     for record in results.records:
         score = score_of(record)
         if score is None:
-            raise RuntimeError(f"{name}: {record.identity.task} gave no score: {record.error}")
+            raise RuntimeError(f"{name}: {record.identity.task} gave no score: {record.reason}")
         scores[record.identity.task].append(round(100 * score, 3))
     return scores
 
