@@ -17,6 +17,8 @@ import torch.nn as nn
 from torch import Tensor
 from torch.nn.functional import pad
 
+from superbit.upstreams.encoders import frontend_kernels
+from superbit.upstreams.encoders.frozen import is_front_end_inference, kept
 from superbit.upstreams.hubert_config import ConvLayer
 
 # A waveform that passes alone is convolved as if it ended at a multiple of so many samples: oneDNN
@@ -55,6 +57,8 @@ class ConvBlock(nn.Module):
 class FastConv(nn.Module):
     """The stack of convolutions; only the first is followed by a norm.
 
+    In inference on a CPU its layers are products of windows, see `frontend_kernels`.
+
     No layer pads, so a frame depends on the samples of its receptive field and on the norm's
     statistics. These run over all N samples, zeros after a short waveform included: whoever wants
     an utterance's features to be its own passes it alone.
@@ -73,6 +77,9 @@ class FastConv(nn.Module):
 
     def forward(self, samples: Tensor) -> Tensor:
         """Map waveforms (B, N) to features (B, T, C)."""
+        held = self._held(samples)
+        if held is not None:
+            return torch.stack([frontend_kernels.features(held, one) for one in samples])
         return self.blocks(samples[:, None, :]).transpose(1, 2)
 
     def alone(self, samples: Tensor) -> Tensor:
@@ -80,6 +87,9 @@ class FastConv(nn.Module):
 
         The same as a batch of one up to rounding. How it is computed depends on N alone.
         """
+        held = self._held(samples)
+        if held is not None:
+            return frontend_kernels.features(held, samples)
         first, *further = cast(list[ConvBlock], list(self.blocks))
         length = len(samples)
         # Only there: costs are counted on the meta device.
@@ -93,6 +103,21 @@ class FastConv(nn.Module):
         for block in further:
             x, length = block(x), _convolved(length, block.conv)
         return x[0, :, :length].T
+
+    def _held(self, samples: Tensor) -> frontend_kernels.FrontEnd | None:
+        """Return the weights as kernels read them, in inference; else None."""
+        blocks = cast(list[ConvBlock], list(self.blocks))
+        if not is_front_end_inference(self, samples) or not frontend_kernels.fits(blocks):
+            return None
+        length = samples.shape[-1]
+        for block in blocks:
+            length = _convolved(length, block.conv)
+        if length < 1:
+            return None
+        held: frontend_kernels.FrontEnd | None = kept(
+            self, list(self.parameters()), lambda: frontend_kernels.prepared(blocks)
+        )
+        return held
 
 
 def _convolved(length: int, layer: nn.Conv1d) -> int:

@@ -1,19 +1,27 @@
 """The positional convolution: relative position from a wide grouped convolution over frames.
 
+In inference on a CPU it is computed by Fourier transforms of a few windows of frames, in which it is
+one small matrix product a frequency.
+
 Reference: wav2vec 2.0, Baevski et al., 2020, https://arxiv.org/abs/2006.11477, section 2; the
 weight is normalised per tap (weight norm over dimension 2), Salimans and Kingma, 2016,
 https://arxiv.org/abs/1602.07868.
 
-Notation: B batch, T frames, D width.
+Notation: B batch, T frames, D width, G groups, C = D / G, F frequencies.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn as nn
 from torch import Tensor
-from torch.nn.functional import conv1d, pad
+from torch.nn.functional import conv1d, gelu, pad
 from torch.nn.utils.parametrizations import weight_norm
+
+from superbit.upstreams.encoders.frozen import is_front_end_inference, kept
+
+_WIDE = 32  # taps from which on Fourier transforms are faster
 
 
 class PositionalConvolution(nn.Module):
@@ -44,10 +52,19 @@ class PositionalConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, D) to (B, T, D); frames of padding must be 0 in ``x``, as beyond its ends."""
+        if (y := self._by_spectrum(x)) is not None:
+            return y
         x = x.transpose(1, 2)
         y = self._with_one_tap_more(x) if self._half_on_cpu else self.conv(x)  # (B, D, T + surplus)
         y = y[..., : x.shape[2]] if self.surplus else y
         return self.activation(y).transpose(1, 2)
+
+    def _by_spectrum(self, x: Tensor) -> Tensor | None:
+        """Return what `forward` does, in inference; else None."""
+        if not is_front_end_inference(self, x) or self.conv.kernel_size[0] < _WIDE:
+            return None
+        spectrum = kept(self, list(self.parameters()), lambda: Spectrum.of(self.conv))
+        return None if spectrum is None else spectrum.convolved(x)
 
     @property
     def _half_on_cpu(self) -> bool:
@@ -62,3 +79,57 @@ class PositionalConvolution(nn.Module):
         """
         weight = pad(self.conv.weight, (0, 1))
         return conv1d(x, weight, self.conv.bias, padding=self.conv.padding, groups=self.conv.groups)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Spectrum:
+    """A grouped convolution over frames in the frequencies of windows, the weight norm taken.
+
+    Attributes:
+        weight: (F · G, C in, C out), complex.
+        bias: (D,)
+        taps: of the kernel; ``window`` frames are transformed together, a power of two.
+        before: taps before a frame's own.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    taps: int
+    window: int
+    before: int
+
+    @classmethod
+    def of(cls, conv: nn.Conv1d) -> "Spectrum":
+        """Transform the weight of a convolution with a bias."""
+        weight, bias = conv.weight.detach(), conv.bias
+        assert bias is not None
+        taps = weight.shape[-1]
+        window = 1 << (2 * taps - 1).bit_length()
+        by_group = weight.unflatten(0, (conv.groups, -1))  # (G, C out, C in, taps)
+        # torch's convolution is a correlation, whose transform is the conjugate
+        spectrum = torch.fft.rfft(by_group, n=window).conj().permute(3, 0, 2, 1)
+        return cls(
+            weight=spectrum.flatten(0, 1).resolve_conj().contiguous(),
+            bias=bias.detach().clone(),
+            taps=taps,
+            window=window,
+            before=taps // 2,
+        )
+
+    def convolved(self, x: Tensor) -> Tensor:
+        """Map (B, T, D) to GELU of the convolution, (B, T, D)."""
+        batch, frames, dim = x.shape
+        channels = self.weight.shape[1]
+        step = self.window - self.taps + 1  # frames of a window that see no other window's
+        count = -(-frames // step)
+        total = count * step + self.taps - 1
+        padded = pad(x, (0, 0, self.before, total - self.before - frames))
+        rows = padded.transpose(1, 2).contiguous()  # (B, D, total)
+        windows = rows.unfold(2, self.window, step)  # (B, D, windows, window)
+        x_of = torch.fft.rfft(windows).permute(3, 1, 0, 2)  # (F, D, B, windows)
+        left = x_of.reshape(-1, channels, batch * count).transpose(1, 2)  # (F · G, rows, C)
+        y_of = torch.bmm(left, self.weight).view(-1, dim // channels, batch, count, channels)
+        # (B, G, C, windows, F)
+        y = torch.fft.irfft(y_of.permute(2, 1, 4, 3, 0).contiguous(), n=self.window)
+        y = y[..., :step].reshape(batch, dim, count * step)[..., :frames]
+        return gelu(y.transpose(1, 2) + self.bias)

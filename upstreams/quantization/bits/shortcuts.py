@@ -15,15 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 import torch.nn as nn
 from torch import Tensor
 
 from superbit.upstreams.encoders.attention import SelfAttention, Shortcut
 from superbit.upstreams.encoders.conformer import ConvolutionModule
+from superbit.upstreams.encoders.frozen import is_inference, is_watched, kept
 from superbit.upstreams.encoders.sparse_attention import SparseSelfAttention
 from superbit.upstreams.encoders.vanilla import FeedForward
 from superbit.upstreams.quantization.elastic import PackedSigns, WeightBinarizer
@@ -93,22 +92,12 @@ def _fits(
 ) -> bool:
     """Whether a block can be computed by bits now; ``watched``: its leaves may have hooks."""
     return (
-        not module.training
-        and not torch.is_grad_enabled()
-        and x.device.type == "cpu"
-        and x.dtype == torch.float32
+        is_inference(module, x)
         and x.dim() == 3
-        and x.numel() > 0
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
         and choose.chosen() is not None
-        and all(_is_one_bit(leaf) and (watched or not _is_watched(leaf)) for leaf in leaves)
+        and all(map(_is_one_bit, leaves))
+        and (watched or not is_watched(leaves))
     )
-
-
-def _is_watched(leaf: nn.Module) -> bool:
-    return bool(leaf._forward_hooks or leaf._forward_pre_hooks)
 
 
 def _is_one_bit(leaf: Any) -> bool:
@@ -127,37 +116,6 @@ def _is_one_bit(leaf: Any) -> bool:
     )
 
 
-# By module: what its integers were made from, and the integers.
-_known: WeakKeyDictionary[nn.Module, tuple[Any, list[np.ndarray], Any]] = WeakKeyDictionary()
-_SAMPLES = 64  # of a tensor that are compared, besides torch's own count of its changes
-
-
-def _once(module: nn.Module, leaves: Sequence[nn.Module], make: Callable[[Any, Any], Any]) -> Any:
-    """Return the integers that ``make`` makes of a module, kept until one of its tensors changes.
-
-    Torch counts changes, but not those through ``.data``: so some elements of each tensor are
-    compared as well, all of a small one. None for tensors of inference mode, which have no count.
-    """
-    algorithm = choose.algorithm()
-    tensors = [t for leaf in leaves for t in (*leaf.parameters(), *leaf.buffers())]
-    if any(tensor.is_inference() for tensor in tensors):
-        return None
-    state = algorithm, [(tensor.data_ptr(), tensor._version) for tensor in tensors]
-    samples = [_sample(tensor) for tensor in tensors]
-    known = _known.get(module)
-    if known is None or known[0] != state or not all(map(np.array_equal, known[1], samples)):
-        with torch.no_grad():
-            integers = make(module, algorithm)
-        known = state, [sample.copy() for sample in samples], integers
-        _known[module] = known
-    return known[2]
-
-
-def _sample(tensor: Tensor) -> np.ndarray:
-    values = tensor.detach().numpy().reshape(-1)
-    return values if len(values) <= _SAMPLES**2 else values[:: len(values) // _SAMPLES]
-
-
 def _by_bits(
     module: nn.Module,
     leaves: Sequence[nn.Module],
@@ -166,7 +124,9 @@ def _by_bits(
     compute: Callable[[Any, Tensor], Tensor],
 ) -> Tensor | None:
     """Return (B, T, D) of what ``compute`` makes of a block's integers and (T, D), or None."""
-    packed = _once(module, leaves, make)
+    algorithm = choose.algorithm()
+    tensors = [t for leaf in leaves for t in (*leaf.parameters(), *leaf.buffers())]
+    packed = kept(module, tensors, lambda: make(module, algorithm), of=algorithm)
     if packed is None:
         return None
     if len(x) == 1:

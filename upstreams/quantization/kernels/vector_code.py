@@ -100,6 +100,13 @@ def add_to(b: Any, place: Any, value: Any) -> None:
     b.store(b.add(b.load(place), value), place)
 
 
+def multiply_add(b: Any, x: Any, y: Any, z: Any) -> Any:
+    """Return x · y + z of vectors of float32, rounded once where the machine can."""
+    kind = x.type
+    name = f"llvm.fmuladd.v{kind.count}f32"
+    return b.call(external(b, name, kind, kind, kind, kind), [x, y, z])
+
+
 def external(b: Any, name: str, result: ir.Type, *arguments: ir.Type) -> Any:
     """Return one of LLVM's own functions, an instruction of the machine or of any machine."""
     return cgutils.get_or_insert_function(b.module, ir.FunctionType(result, arguments), name)
