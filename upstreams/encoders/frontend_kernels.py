@@ -158,18 +158,18 @@ def _norm(held: FrontEnd, waveform: np.ndarray, frames: int) -> tuple[np.ndarray
 
     width, size = len(held.gain), convolutions.BLOCK
     blocks = -(-frames // size)
-    means, squares = aligned(blocks, width), aligned(blocks, width)
+    means, squares = np.empty((blocks, width)), np.empty((blocks, width))
     take = convolutions.moments_of(tile())
 
     def work(start: int, stop: int) -> None:
-        sums = aligned(size, width)
+        sums = aligned(size + 3, width)
         take(waveform.ctypes.data, held.plan, frames, start, stop, sums, means, squares)
 
     spread(blocks, 1, work)
     counts = np.full((blocks, 1), float(size))
     counts[-1] = frames - size * (blocks - 1)
     mean = (counts * means).sum(0) / frames
-    variance = (squares.astype(np.float64) + counts * (means - mean) ** 2).sum(0) / frames
+    variance = (squares + counts * (means - mean) ** 2).sum(0) / frames
     gain = held.gain / np.sqrt(variance + held.epsilon)
     scale, shift = aligned(width), aligned(width)
     scale[:] = gain

@@ -1,6 +1,6 @@
 """The positional convolution: relative position from a wide grouped convolution over frames.
 
-In inference on a CPU it is computed by Fourier transforms of a few windows of frames, in which it is
+In inference on a CPU it is computed by Fourier transforms of a few windows of frames, where it is
 one small matrix product a frequency.
 
 Reference: wav2vec 2.0, Baevski et al., 2020, https://arxiv.org/abs/2006.11477, section 2; the
@@ -123,7 +123,7 @@ class Spectrum:
         step = self.window - self.taps + 1  # frames of a window that see no other window's
         count = -(-frames // step)
         total = count * step + self.taps - 1
-        padded = pad(x, (0, 0, self.before, total - self.before - frames))
+        padded = pad(x, (0, 0, self.before, total - self.before - frames))  # (B, total, D)
         rows = padded.transpose(1, 2).contiguous()  # (B, D, total)
         windows = rows.unfold(2, self.window, step)  # (B, D, windows, window)
         x_of = torch.fft.rfft(windows).permute(3, 1, 0, 2)  # (F, D, B, windows)
@@ -131,5 +131,18 @@ class Spectrum:
         y_of = torch.bmm(left, self.weight).view(-1, dim // channels, batch, count, channels)
         # (B, G, C, windows, F)
         y = torch.fft.irfft(y_of.permute(2, 1, 4, 3, 0).contiguous(), n=self.window)
-        y = y[..., :step].reshape(batch, dim, count * step)[..., :frames]
-        return gelu(y.transpose(1, 2) + self.bias)
+        y = y[..., :step].reshape(batch, dim, count * step)[..., :frames].transpose(1, 2)
+        seen = self._seen(x)
+        return gelu((y if seen is None else y.masked_fill(~seen[..., None], 0.0)) + self.bias)
+
+    def _seen(self, x: Tensor) -> Tensor | None:
+        """Return which frames see any that is not 0, (B, T); None where all do.
+
+        The others, padding, are 0 to the bit by a convolution, and all but 0 by a transform, which
+        a norm would make much of.
+        """
+        there = (x != 0).any(-1)
+        if there.all():
+            return None
+        counts = pad(there, (self.before + 1, self.taps - 1 - self.before)).cumsum(1)
+        return counts[:, self.taps :] > counts[:, : -self.taps]

@@ -7,9 +7,7 @@ one scale and one shift a channel, which come from its moments over all frames.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 
@@ -59,8 +57,8 @@ def _moments(samples, plan, frames, start, stop, sums, means, squares):
     """Write of blocks ``start`` to ``stop`` each channel's mean, and squares about it, summed.
 
     Args:
-        sums: (`BLOCK`, C) float32, what is written to.
-        means, squares: (blocks, C) float32.
+        sums: (`BLOCK` + 3, C) float32, what is written to.
+        means, squares: (blocks, C) float64.
     """
     weights, depth, panels, step = plan[0, 0], plan[0, 1], plan[0, 2], plan[0, 3]
     channels = sums.shape[1]
@@ -69,21 +67,25 @@ def _moments(samples, plan, frames, start, stop, sums, means, squares):
         first = block * BLOCK
         count = min(BLOCK, frames - first)
         x = samples + 4 * first * step
-        _plain(
-            x, 4 * step, count, weights, depth, panels, nowhere, nowhere, nowhere, 4 * channels
-        )
-        mean, square = means[block], squares[block]
+        _plain(x, 4 * step, count, weights, depth, panels, nowhere, nowhere, nowhere, 4 * channels)
+        mean, drift, square = sums[BLOCK], sums[BLOCK + 1], sums[BLOCK + 2]
         mean[:] = 0
+        drift[:] = 0
+        square[:] = 0
         for t in range(count):
             for c in range(channels):
                 mean[c] += sums[t, c]
         for c in range(channels):
             mean[c] /= count
-        square[:] = 0
         for t in range(count):
             for c in range(channels):
                 away = sums[t, c] - mean[c]
+                drift[c] += away
                 square[c] += away * away
+        for c in range(channels):
+            off = np.float64(drift[c]) / count  # what float32 rounded off the mean
+            means[block, c] = mean[c] + off
+            squares[block, c] = square[c] - count * off * off
 
 
 @cache

@@ -1,9 +1,9 @@
-"""Products of floats whose left rows are windows of one array, with GELU while the sums are at hand.
+"""Products of floats whose left rows are windows of one array, with GELU of the sums.
 
 A convolution over (T, C) with kernel k and stride s is a product of its windows, k · C neighbouring
-floats each s · C after the last, and a matrix: nothing is copied together first. A block keeps a few
-rows and vectors of sums in registers; each sum runs over the inputs in their order, so it does not
-depend on which rows are computed together.
+floats, each s · C after the last, and a matrix: nothing is copied together first. A block keeps the
+sums of a few rows and vectors in registers. Each sum runs over its inputs in one order, so it does
+not depend on which rows are computed together.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from superbit.upstreams.quantization.kernels.vector_code import F32, intrinsic
 # What becomes of a sum: nothing; GELU; or GELU of sum × scale + shift, one of each an output.
 Then = Literal["plain", "gelu", "scaled"]
 
+_PART = 64  # inputs summed by themselves before they are added to others: a smaller error
 _SATURATED = 6.0  # |x| from which on the error function of x / √2 is 1 in float32
-_DEGREE = 16  # of the polynomial below
+_DEGREE = 15  # of the polynomial below
+_SLOPE = math.sqrt(2 / math.pi)  # of erf(z / √2) at 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,34 +69,48 @@ def arranged(weight: np.ndarray, of: Tile) -> np.ndarray:
 
 @cache
 def _error_function() -> list[float]:
-    """Coefficients of erf(z / √2) / z in u = 2 z² / `_SATURATED`² - 1, the lowest power first."""
+    """Coefficients of (erf(z / √2) / z - √(2 / π)) / z², the lowest power first.
 
-    def ratio(u: np.ndarray) -> np.ndarray:
+    Of u = 2 z² / `_SATURATED`² - 1, in which they are small. Rounding u would spoil small z, were
+    the first term not apart.
+    """
+
+    def rest(u: np.ndarray) -> np.ndarray:
         z = _SATURATED * np.sqrt((u + 1) / 2)
-        return np.array([math.erf(each / math.sqrt(2)) / each for each in z])
+        ratio = np.array([math.erf(each / math.sqrt(2)) / each for each in z])
+        return np.asarray((ratio - _SLOPE) / z**2)
 
-    series = np.polynomial.chebyshev.chebinterpolate(ratio, _DEGREE)
-    return [float(each) for each in np.polynomial.chebyshev.cheb2poly(series)]
+    chebyshev: Any = np.polynomial.chebyshev  # whose types expect a function of arrays of arrays
+    series = chebyshev.chebinterpolate(rest, _DEGREE)
+    return [float(each) for each in chebyshev.cheb2poly(series)]
 
 
 def _gelu(b: Any, vectors: Sequence[Any]) -> list[Any]:
     """Emit GELU of vectors, step by step for all of them, so that none waits for itself."""
     kind = vectors[0].type
-    whole = code.filled(kind, _SATURATED)
-    coefficients = [code.filled(kind, each) for each in _error_function()]
-    bounded = [b.select(b.fcmp_ordered("<", x, whole), x, whole) for x in vectors]
-    least = code.filled(kind, -_SATURATED)
-    bounded = [b.select(b.fcmp_ordered(">", z, least), z, least) for z in bounded]
-    factor, minus_one = code.filled(kind, 2 / _SATURATED**2), code.filled(kind, -1.0)
-    arguments = [code.multiply_add(b, b.fmul(z, z), factor, minus_one) for z in bounded]
+
+    def of(value: float) -> Any:
+        return code.filled(kind, value)
+
+    coefficients = [of(each) for each in _error_function()]
+    bounded = [b.select(b.fcmp_ordered("<", x, of(_SATURATED)), x, of(_SATURATED)) for x in vectors]
+    bounded = [
+        b.select(b.fcmp_ordered(">", z, of(-_SATURATED)), z, of(-_SATURATED)) for z in bounded
+    ]
+    squares = [b.fmul(z, z) for z in bounded]
+    factor = of(2 / _SATURATED**2)
+    arguments = [code.multiply_add(b, each, factor, of(-1.0)) for each in squares]
     values = [coefficients[-1]] * len(vectors)
     for coefficient in coefficients[-2::-1]:
         values = [
             code.multiply_add(b, value, u, coefficient)
             for value, u in zip(values, arguments, strict=True)
         ]
-    half = code.filled(kind, 0.5)
-    halves = [b.fmul(x, half) for x in vectors]
+    values = [
+        code.multiply_add(b, value, each, of(_SLOPE))
+        for value, each in zip(values, squares, strict=True)
+    ]
+    halves = [b.fmul(x, of(0.5)) for x in vectors]
     return [
         code.multiply_add(b, b.fmul(h, z), value, h)
         for h, z, value in zip(halves, bounded, values, strict=True)
@@ -124,19 +140,33 @@ def make_float_block(of: Tile, *, rows: int, then: Then) -> Callable[..., None]:
 def _emit_block(b: Any, of: Tile, arguments: Sequence[Any], *, rows: int, then: Then) -> None:
     x, x_stride, w, depth, scale, shift, out, out_stride = arguments
     kind, width = code.vector(F32, of.lanes), 4 * of.lanes
-    places = [[code.variable(b, kind) for _ in range(of.vectors)] for _ in range(rows)]
+    grid = [(row, v) for row in range(rows) for v in range(of.vectors)]
+    totals = {each: code.variable(b, kind) for each in grid}
+    partial = {each: cgutils.alloca_once(b, kind) for each in grid}
     starts = [code.at(b, x, b.mul(x_stride, code.constant(row))) for row in range(rows)]
-    with cgutils.for_range(b, depth) as loop:
-        column = b.mul(loop.index, code.constant(4))
-        line = code.at(b, w, b.mul(loop.index, code.constant(width * of.vectors)))
-        weights = [code.load(b, code.at(b, line, width * v), kind) for v in range(of.vectors)]
-        for start, row in zip(starts, places, strict=True):
-            value = code.splat(b, code.load(b, code.at(b, start, column), F32), of.lanes)
-            for place, weight in zip(row, weights, strict=True):
-                b.store(code.multiply_add(b, value, weight, b.load(place)), place)
-    for row, held in enumerate(places):
+    part = code.constant(_PART)
+    parts = b.sdiv(b.add(depth, code.constant(_PART - 1)), part)
+    with cgutils.for_range(b, parts) as outer:
+        first = b.mul(outer.index, part)
+        left = b.sub(depth, first)
+        count = b.select(b.icmp_signed("<", left, part), left, part)
+        for place in partial.values():
+            b.store(ir.Constant(kind, None), place)
+        with cgutils.for_range(b, count) as loop:
+            index = b.add(first, loop.index)
+            column = b.mul(index, code.constant(4))
+            line = code.at(b, w, b.mul(index, code.constant(width * of.vectors)))
+            weights = [code.load(b, code.at(b, line, width * v), kind) for v in range(of.vectors)]
+            for row, start in enumerate(starts):
+                value = code.splat(b, code.load(b, code.at(b, start, column), F32), of.lanes)
+                for v, weight in enumerate(weights):
+                    place = partial[row, v]
+                    b.store(code.multiply_add(b, value, weight, b.load(place)), place)
+        for each, place in totals.items():
+            b.store(b.fadd(b.load(place), b.load(partial[each])), place)
+    for row in range(rows):
         base = code.at(b, out, b.mul(out_stride, code.constant(row)))
-        sums = [b.load(place) for place in held]
+        sums = [b.load(totals[row, v]) for v in range(of.vectors)]
         if then == "scaled":
             scales = [code.load(b, code.at(b, scale, width * v), kind) for v in range(of.vectors)]
             shifts = [code.load(b, code.at(b, shift, width * v), kind) for v in range(of.vectors)]
@@ -168,10 +198,14 @@ def _float_product(x, x_stride, rows, w, depth, panels, scale, shift, out, out_s
         while t < rows:
             if rows >= _ROWS:
                 s = min(t, rows - _ROWS)
-                _tall(x + s * x_stride, x_stride, weights, depth, a, b, o + s * out_stride, out_stride)
+                _tall(
+                    x + s * x_stride, x_stride, weights, depth, a, b, o + s * out_stride, out_stride
+                )
                 t += _ROWS
             else:
-                _one(x + t * x_stride, x_stride, weights, depth, a, b, o + t * out_stride, out_stride)
+                _one(
+                    x + t * x_stride, x_stride, weights, depth, a, b, o + t * out_stride, out_stride
+                )
                 t += 1
 
 

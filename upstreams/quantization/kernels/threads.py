@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 
@@ -35,7 +36,7 @@ def spread(count: int, step: int, work: Callable[[int, int], None]) -> None:
     ends = [min(count, step * (steps * part // threads)) for part in range(threads + 1)]
     further = [
         _pool(torch.get_num_threads() - 1).submit(work, start, stop)
-        for start, stop in zip(ends[1:-1], ends[2:], strict=True)
+        for start, stop in pairwise(ends[1:])
     ]
     try:
         work(ends[0], ends[1])
