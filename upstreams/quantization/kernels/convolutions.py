@@ -14,7 +14,7 @@ import numpy as np
 from superbit.upstreams.quantization.kernels.float_products import Tile, product_of
 from superbit.upstreams.quantization.kernels.machine_code import compiled, unset
 
-BLOCK = 256  # frames of the first layer whose moments are taken together
+BLOCK = 48  # frames of the first layer whose moments are taken together, in float32
 FRAMES = 32  # of the output that are computed together
 
 # Set for each tile by `frames_of` and `moments_of`.

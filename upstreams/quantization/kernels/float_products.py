@@ -28,7 +28,7 @@ Then = Literal["plain", "gelu", "scaled"]
 
 _PART = 64  # inputs summed by themselves before they are added to others: a smaller error
 _SATURATED = 6.0  # |x| from which on the error function of x / √2 is 1 in float32
-_DEGREE = 15  # of the polynomial below
+_DEGREE = 18  # of the polynomial below
 _SLOPE = math.sqrt(2 / math.pi)  # of erf(z / √2) at 0
 
 
