@@ -1,6 +1,6 @@
 """How fast twins compute by bits, beside their FP32 models and what else this machine offers.
 
-    python -m superbit.benchmark.bench.kernels [--seconds 10] [--only linear,encoder,waveform]
+    python -m superbit.benchmark.bench.kernels [--seconds 10] [--only linear,encoder,waveform,…]
 
 One thread. All of one line's variants take turns in one process, round by round, and medians are
 compared: ratios, not times, carry over to another day. Variants: torch's FP32, FP32 with weights
@@ -9,7 +9,10 @@ a JSON line each to the file, and prints a table.
 
 - ``linear``: 500 frames through one layer, floats in, bits out for the twin.
 - ``encoder``: what comes behind the front end, for so many seconds of audio.
-- ``waveform``: from samples to all hidden states.
+- ``waveform``: from samples to all hidden states, with the front end of inference on both sides.
+- ``front end``: of FP32 models and twins alike, by torch's convolutions as in training and by the
+  ways of inference: FastConv, the positional convolution, and both over `LENGTHS` utterances of one
+  length and of as many lengths.
 """
 
 from __future__ import annotations
@@ -23,11 +26,12 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from superbit.benchmark.profiling.measuring import (
     PrepackedLinear,
@@ -37,6 +41,8 @@ from superbit.benchmark.profiling.measuring import (
 )
 from superbit.benchmark.records.provenance import collect
 from superbit.upstreams import registry
+from superbit.upstreams.encoders.frozen import as_trained
+from superbit.upstreams.hubert import Hubert
 from superbit.upstreams.quantization.bits import linear as bit_linear
 from superbit.upstreams.quantization.elastic import ElasticQuantizer
 from superbit.upstreams.quantization.kernels import choose
@@ -56,7 +62,8 @@ UPSTREAMS = (
     "sparseformer_sw_s",
     "vanilla_nano",
 )
-WHAT = ("linear", "encoder", "waveform")
+WHAT = ("linear", "encoder", "waveform", "front end")
+LENGTHS = 50
 Variants = Mapping[str, Callable[[], object]]
 
 
@@ -105,8 +112,7 @@ def linear_variants(inputs: int, outputs: int) -> Variants:
 def model_variants(name: str, *, seconds: float, whole: bool) -> Variants:
     """A model and its twin, from waveforms (``whole``) or from the encoder's input on."""
     expert, twin = (registry.load_upstream(spec).expert.eval() for spec in (name, f"bq_{name}"))
-    generator = torch.Generator().manual_seed(0)
-    waveform = 0.1 * torch.randn(round(seconds * SAMPLE_RATE), generator=generator)
+    waveform = _noise(round(seconds * SAMPLE_RATE))
 
     def call(expert: Any) -> Callable[[], object]:
         if whole:
@@ -133,6 +139,46 @@ def model_variants(name: str, *, seconds: float, whole: bool) -> Variants:
     if choose.algorithm() is not None:
         variants["bits"] = of_twin
     return variants
+
+
+def front_end_variants(model: Hubert, *, seconds: float, part: str) -> Variants:
+    """FastConv or the positional convolution of a model, of one utterance."""
+    waveform = _noise(round(seconds * SAMPLE_RATE))
+    x = model.project(model.features([waveform])[0])
+
+    def inference() -> object:
+        return model.features([waveform]) if part == "FastConv" else model.position(x)
+
+    def convolutions() -> object:
+        with as_trained():
+            return inference()
+
+    return {"convolutions": convolutions, "inference": inference}
+
+
+def length_variants(model: Hubert) -> Variants:
+    """The whole front end over utterances of 2 to 4 s, and over as many of 3 s."""
+    samples = [2 * SAMPLE_RATE + 2 * SAMPLE_RATE * index // LENGTHS for index in range(LENGTHS)]
+    equal = [sum(samples) // LENGTHS] * LENGTHS
+    longest = _noise(max(samples))
+
+    def inference(lengths: list[int]) -> None:
+        for length in lengths:
+            model.position(model.project(model.features([longest[:length]])[0]))
+
+    def convolutions(lengths: list[int]) -> None:
+        with as_trained():
+            inference(lengths)
+
+    return {
+        f"{way.__name__}, {which}": partial(way, lengths)
+        for way in (convolutions, inference)
+        for which, lengths in (("one length", equal), ("many lengths", samples))
+    }
+
+
+def _noise(samples: int) -> Tensor:
+    return 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(0))
 
 
 def line_of(what: str, about: Mapping[str, object], found: Mapping[str, float]) -> dict[str, Any]:
@@ -170,6 +216,23 @@ def table_row(label: str, found: Mapping[str, float]) -> str:
     return f"| {label} | {first} | {' | '.join(ratios)} |"
 
 
+def front_end_row(label: str, found: Mapping[str, float], *, seconds: float) -> str:
+    """Return one row of the front end: milliseconds a second of audio, and the ratio."""
+    old, new = (
+        statistics.fmean(ms for name, ms in found.items() if name.startswith(way)) / seconds
+        for way in ("convolutions", "inference")
+    )
+    return f"| {label} | {old:.2f} | {new:.2f} | {old / new:.2f} × |"
+
+
+def _lengths_row(label: str, found: Mapping[str, float], *, seconds: float) -> str:
+    rows = []
+    for which in ("one length", "many lengths"):
+        picked = {name: ms for name, ms in found.items() if name.endswith(which)}
+        rows.append(front_end_row(f"{label}, {which}", picked, seconds=seconds))
+    return "\n".join(rows)
+
+
 def main() -> None:
     """Measure what the command line names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -182,28 +245,44 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # torch's own, about what it will drop one day
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    print("| | by bits, ms | FP32 | FP32 oneDNN | bf16 | int8 | simulated |")
-    print("|---|---|---|---|---|---|---|")
     with torch.no_grad(), arguments.out.open("a") as file:
 
-        def measure(what: str, label: str, variants: Variants, rounds: int, **about: Any) -> None:
+        def measure(
+            what: str, variants: Variants, rounds: int, row: Callable[..., str], **about: Any
+        ) -> None:
             found = medians(variants, rounds=rounds)
-            print(table_row(label, found), flush=True)
+            print(row(found), flush=True)
             file.write(json.dumps(line_of(what, about, found)) + "\n")
             file.flush()
 
-        asked = arguments.only.split(",")
+        asked = [each.strip() for each in arguments.only.split(",")]
+        names, seconds = arguments.upstreams.split(","), arguments.seconds
+        if set(asked) - {"front end"}:
+            print("| | by bits, ms | FP32 | FP32 oneDNN | bf16 | int8 | simulated |")
+            print("|---|---|---|---|---|---|---|")
         for inputs, outputs in SHAPES if "linear" in asked else ():
             about = {"inputs": inputs, "outputs": outputs, "frames": FRAMES}
-            label = f"linear {inputs} → {outputs}"
-            measure(
-                "linear", label, linear_variants(inputs, outputs), 5 * arguments.rounds, **about
-            )
+            row = partial(table_row, f"linear {inputs} → {outputs}")
+            rounds = 5 * arguments.rounds
+            measure("linear", linear_variants(inputs, outputs), rounds, row, **about)
         for what in ("encoder", "waveform"):
-            for name in arguments.upstreams.split(",") if what in asked else ():
-                variants = model_variants(name, seconds=arguments.seconds, whole=what == "waveform")
-                about = {"upstream": name, "seconds": arguments.seconds}
-                measure(what, f"{what} {name}", variants, arguments.rounds, **about)
+            for name in names if what in asked else ():
+                variants = model_variants(name, seconds=seconds, whole=what == "waveform")
+                row = partial(table_row, f"{what} {name}")
+                measure(what, variants, arguments.rounds, row, upstream=name, seconds=seconds)
+        if "front end" in asked:
+            print("| front end | convolutions, ms a second | inference | times as fast |")
+            print("|---|---|---|---|")
+        for name in names if "front end" in asked else ():
+            model = registry.load_upstream(name).expert.model.eval()
+            for part in ("FastConv", "positional convolution"):
+                variants = front_end_variants(model, seconds=seconds, part=part)
+                row = partial(front_end_row, f"{name}, {part}", seconds=seconds)
+                about = {"part": part, "upstream": name, "seconds": seconds}
+                measure("front end", variants, 3 * arguments.rounds, row, **about)
+            about = {"part": "lengths", "upstream": name, "seconds": 3.0 * LENGTHS}
+            row = partial(_lengths_row, name, seconds=3.0 * LENGTHS)
+            measure("front end", length_variants(model), 2, row, **about)
 
 
 if __name__ == "__main__":
