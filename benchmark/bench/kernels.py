@@ -112,7 +112,7 @@ def linear_variants(inputs: int, outputs: int) -> Variants:
 def model_variants(name: str, *, seconds: float, whole: bool) -> Variants:
     """A model and its twin, from waveforms (``whole``) or from the encoder's input on."""
     expert, twin = (registry.load_upstream(spec).expert.eval() for spec in (name, f"bq_{name}"))
-    waveform = _noise(round(seconds * SAMPLE_RATE))
+    waveform = noise(round(seconds * SAMPLE_RATE))
 
     def call(expert: Any) -> Callable[[], object]:
         if whole:
@@ -143,7 +143,7 @@ def model_variants(name: str, *, seconds: float, whole: bool) -> Variants:
 
 def front_end_variants(model: Hubert, *, seconds: float, part: str) -> Variants:
     """FastConv or the positional convolution of a model, of one utterance."""
-    waveform = _noise(round(seconds * SAMPLE_RATE))
+    waveform = noise(round(seconds * SAMPLE_RATE))
     x = model.project(model.features([waveform])[0])
 
     def inference() -> object:
@@ -160,7 +160,7 @@ def length_variants(model: Hubert) -> Variants:
     """The whole front end over utterances of 2 to 4 s, and over as many of 3 s."""
     samples = [2 * SAMPLE_RATE + 2 * SAMPLE_RATE * index // LENGTHS for index in range(LENGTHS)]
     equal = [sum(samples) // LENGTHS] * LENGTHS
-    longest = _noise(max(samples))
+    longest = noise(max(samples))
 
     def inference(lengths: list[int]) -> None:
         for length in lengths:
@@ -177,15 +177,18 @@ def length_variants(model: Hubert) -> Variants:
     }
 
 
-def _noise(samples: int) -> Tensor:
+def noise(samples: int) -> Tensor:
+    """Return a waveform of so many samples, the same at every call."""
     return 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(0))
 
 
-def line_of(what: str, about: Mapping[str, object], found: Mapping[str, float]) -> dict[str, Any]:
-    """Return what is recorded of one comparison."""
+def line_of(
+    what: str, about: Mapping[str, object], found: Mapping[str, float], *, bench: str = "kernels"
+) -> dict[str, Any]:
+    """Return what is recorded of one comparison by a module of this package."""
     kernel, machine = choose.chosen(), collect([])
     return {
-        "bench": "kernels",
+        "bench": bench,
         "what": what,
         **about,
         "milliseconds": dict(found),
@@ -201,7 +204,7 @@ def line_of(what: str, about: Mapping[str, object], found: Mapping[str, float]) 
         "commit": machine.commit,
         "dirty": machine.dirty,
         "date": datetime.date.today().isoformat(),
-        "command": f"python -m superbit.benchmark.bench.kernels {shlex.join(sys.argv[1:])}".strip(),
+        "command": f"python -m superbit.benchmark.bench.{bench} {shlex.join(sys.argv[1:])}".strip(),
     }
 
 

@@ -15,7 +15,7 @@ from superbit.upstreams.quantization.kernels.float_products import Tile, product
 from superbit.upstreams.quantization.kernels.machine_code import compiled, unset
 
 BLOCK = 48  # frames of the first layer whose moments are taken together, in float32
-FRAMES = 32  # of the output that are computed together
+FRAMES = 64  # of the output that are computed together
 
 # Set for each tile by `frames_of` and `moments_of`.
 _first = _further = _plain = unset

@@ -27,6 +27,7 @@ from superbit.upstreams.quantization.kernels.vector_code import F32, intrinsic
 Then = Literal["plain", "gelu", "scaled"]
 
 _PART = 64  # inputs summed by themselves before they are added to others: a smaller error
+_AT_ONCE = 4  # inputs of a turn of the innermost loop
 _SATURATED = 6.0  # |x| from which on the error function of x / √2 is 1 in float32
 _DEGREE = 18  # of the polynomial below
 _SLOPE = math.sqrt(2 / math.pi)  # of erf(z / √2) at 0
@@ -152,16 +153,29 @@ def _emit_block(b: Any, of: Tile, arguments: Sequence[Any], *, rows: int, then: 
         count = b.select(b.icmp_signed("<", left, part), left, part)
         for place in partial.values():
             b.store(ir.Constant(kind, None), place)
-        with cgutils.for_range(b, count) as loop:
-            index = b.add(first, loop.index)
+
+        def multiply(index: Any, inputs: int) -> None:
+            """Add the products of ``inputs`` neighbouring inputs, from ``index`` on."""
             column = b.mul(index, code.constant(4))
             line = code.at(b, w, b.mul(index, code.constant(width * of.vectors)))
-            weights = [code.load(b, code.at(b, line, width * v), kind) for v in range(of.vectors)]
-            for row, start in enumerate(starts):
-                value = code.splat(b, code.load(b, code.at(b, start, column), F32), of.lanes)
-                for v, weight in enumerate(weights):
-                    place = partial[row, v]
-                    b.store(code.multiply_add(b, value, weight, b.load(place)), place)
+            here = [code.at(b, start, column) for start in starts]
+            for i in range(inputs):
+                weights = [
+                    code.load(b, code.at(b, line, width * (i * of.vectors + v)), kind)
+                    for v in range(of.vectors)
+                ]
+                for row, place in enumerate(here):
+                    value = code.splat(b, code.load(b, code.at(b, place, 4 * i), F32), of.lanes)
+                    for v, weight in enumerate(weights):
+                        so_far = b.load(partial[row, v])
+                        b.store(code.multiply_add(b, value, weight, so_far), partial[row, v])
+
+        whole = b.sdiv(count, code.constant(_AT_ONCE))
+        with cgutils.for_range(b, whole) as loop:
+            multiply(b.add(first, b.mul(loop.index, code.constant(_AT_ONCE))), _AT_ONCE)
+        rest = b.srem(count, code.constant(_AT_ONCE))
+        with cgutils.for_range(b, rest) as loop:
+            multiply(b.add(b.add(first, b.sub(count, rest)), loop.index), 1)
         for each, place in totals.items():
             b.store(b.fadd(b.load(place), b.load(partial[each])), place)
     for row in range(rows):
