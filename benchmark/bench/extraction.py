@@ -6,8 +6,8 @@ One thread. Waveforms of noise of 2 to 10 s pass as they do in a sweep, in batch
 reading and storing. The variants of an upstream take turns in one process, and medians of their
 times are compared. Appends a JSON line an upstream to the file, and prints a table.
 
-``convolutions`` is the front end by torch's convolutions, as in training; ``inference`` its own ways.
-A twin is simulated in floats or computes by bits.
+``convolutions`` is the front end by torch's convolutions, as in training; ``inference`` its own
+ways. A twin is simulated in floats or computes by bits.
 """
 
 from __future__ import annotations
