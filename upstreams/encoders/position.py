@@ -106,10 +106,13 @@ class Spectrum:
         taps = weight.shape[-1]
         window = 1 << (2 * taps - 1).bit_length()
         by_group = weight.unflatten(0, (conv.groups, -1))  # (G, C out, C in, taps)
-        # torch's convolution is a correlation, whose transform is the conjugate
-        spectrum = torch.fft.rfft(by_group, n=window).conj().permute(3, 0, 2, 1)
+        shape = window // 2 + 1, conv.groups, *by_group.shape[2:0:-1]
+        spectrum = torch.empty(shape, dtype=torch.complex64)  # (F, G, C in, C out)
+        for group, taps_of in enumerate(by_group):  # by and by, as all at once take much memory
+            # torch's convolution is a correlation, whose transform is the conjugate
+            spectrum[:, group] = torch.fft.rfft(taps_of, n=window).conj().permute(2, 1, 0)
         return cls(
-            weight=spectrum.flatten(0, 1).resolve_conj().contiguous(),
+            weight=spectrum.flatten(0, 1),
             bias=bias.detach().clone(),
             taps=taps,
             window=window,

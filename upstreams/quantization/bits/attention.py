@@ -24,13 +24,14 @@ from superbit.upstreams.quantization.kernels.attention import (
     attention_of,
     edge,
 )
-from superbit.upstreams.quantization.kernels.products import multiply
+from superbit.upstreams.quantization.kernels.products import WORTH_A_THREAD, multiply
 from superbit.upstreams.quantization.kernels.rows import (
     binarize_rows,
     minus_ones,
     row_bytes,
     whole,
 )
+from superbit.upstreams.quantization.kernels.threads import spread
 from superbit.upstreams.quantization.layers import BinarizedProduct, rescaled
 from superbit.upstreams.quantization.thresholds import NEVER, float_thresholds, integer_thresholds
 
@@ -140,86 +141,94 @@ def attend(packed: BitAttention, x: Tensor) -> Tensor:
     beyond = pattern.beyond
     unit, outputs = algorithm.unit, algorithm.outputs
     deep, channels = bytes_of_head // unit, -(-8 * bytes_of_head // outputs)
-    shared_keys = np.zeros((beyond // outputs, deep, outputs, unit), np.uint8)
-    own_keys = np.zeros((blocks, (keys - beyond) // outputs, deep, outputs, unit), np.uint8)
-    shared_values = np.zeros((channels, beyond // 8 // unit, outputs, unit), np.uint8)
-    own_values = np.zeros((blocks, channels, (keys - beyond) // 8 // unit, outputs, unit), np.uint8)
-    scratch = np.empty((COUNTED_AT_ONCE, keys), np.uint8)
-    probabilities = np.empty((frames, keys // 8), np.uint8)
-    rows, kept = np.empty(frames, np.int32), np.empty((frames, keys), np.uint8)
-    minus = np.empty(frames, np.int32)
-    sums = np.empty((2, frames, channels * outputs), np.float32)
-    # a vector of outputs may be more than a head is wide
-    bits = np.empty((frames, channels * outputs // 8), np.uint8)
     contexts = np.empty((frames, packed.heads * bytes_of_head), np.uint8)
-    for head in range(packed.heads):
-        place = slice(head * bytes_of_head, (head + 1) * bytes_of_head)
-        code.arrange(key[:, place], value[:, place], shared, shared_keys, shared_values)
-        for block in range(len(own)):
-            code.arrange(
-                key[:, place], value[:, place], own[block], own_keys[block], own_values[block]
-            )
-        doubted = code.probabilities(
-            query[:, place],
-            shared_keys,
-            own_keys,
-            pattern.hide,
-            pattern.stride,
-            pattern.first_until,
-            algorithm.table_of("xor"),
-            packed.exponentials,
-            pairs,
-            packed.smallest,
-            edge(frames),
-            scratch,
-            probabilities,
-            rows,
-            kept,
+
+    def work(first: int, last: int) -> None:
+        """Write the contexts of some heads."""
+        shared_keys = np.zeros((beyond // outputs, deep, outputs, unit), np.uint8)
+        own_keys = np.zeros((blocks, (keys - beyond) // outputs, deep, outputs, unit), np.uint8)
+        shared_values = np.zeros((channels, beyond // 8 // unit, outputs, unit), np.uint8)
+        own_values = np.zeros(
+            (blocks, channels, (keys - beyond) // 8 // unit, outputs, unit), np.uint8
         )
-        if doubted:
-            _decide(packed, pattern, rows[:doubted], kept[:doubted], probabilities)
-        over_shared = probabilities[:, : beyond // 8]
-        minus_ones(over_shared, minus)
-        if not len(own):
+        scratch = np.empty((COUNTED_AT_ONCE, keys), np.uint8)
+        probabilities = np.empty((frames, keys // 8), np.uint8)
+        rows, kept = np.empty(frames, np.int32), np.empty((frames, keys), np.uint8)
+        minus = np.empty(frames, np.int32)
+        sums = np.empty((2, frames, channels * outputs), np.float32)
+        # a vector of outputs may be more than a head is wide
+        bits = np.empty((frames, channels * outputs // 8), np.uint8)
+        for head in range(first, last):
+            place = slice(head * bytes_of_head, (head + 1) * bytes_of_head)
+            code.arrange(key[:, place], value[:, place], shared, shared_keys, shared_values)
+            for block in range(len(own)):
+                code.arrange(
+                    key[:, place], value[:, place], own[block], own_keys[block], own_values[block]
+                )
+            doubted = code.probabilities(
+                query[:, place],
+                shared_keys,
+                own_keys,
+                pattern.hide,
+                pattern.stride,
+                pattern.first_until,
+                algorithm.table_of("xor"),
+                packed.exponentials,
+                pairs,
+                packed.smallest,
+                edge(frames),
+                scratch,
+                probabilities,
+                rows,
+                kept,
+            )
+            if doubted:
+                _decide(packed, pattern, rows[:doubted], kept[:doubted], probabilities)
+            over_shared = probabilities[:, : beyond // 8]
+            minus_ones(over_shared, minus)
+            if not len(own):
+                multiply(
+                    algorithm,
+                    "and",
+                    "bits",
+                    rows=over_shared,
+                    weights=shared_values,
+                    offsets=minus,
+                    first=packed.reached[head],
+                    out=bits,
+                )
+                contexts[:, place] = bits[:, :bytes_of_head]
+                continue
+            scale = packed.context_scale[head]
+            zeros = np.zeros_like(scale)
             multiply(
                 algorithm,
                 "and",
-                "bits",
+                "floats",
                 rows=over_shared,
                 weights=shared_values,
                 offsets=minus,
-                first=packed.reached[head],
-                out=bits,
+                first=scale,
+                second=zeros,
+                out=sums[0],
             )
-            contexts[:, place] = bits[:, :bytes_of_head]
-            continue
-        scale = packed.context_scale[head]
-        zeros = np.zeros_like(scale)
-        multiply(
-            algorithm,
-            "and",
-            "floats",
-            rows=over_shared,
-            weights=shared_values,
-            offsets=minus,
-            first=scale,
-            second=zeros,
-            out=sums[0],
-        )
-        minus_ones(probabilities[:, beyond // 8 :], minus)
-        code.own_contexts(
-            probabilities[:, beyond // 8 :],
-            own_values,
-            pattern.stride,
-            algorithm.table_of("and"),
-            minus,
-            scale,
-            zeros,
-            sums[1],
-        )
-        # two sums that are scaled apart, as the simulation has them
-        both = sums[0, :, : packed.width] + sums[1, :, : packed.width]
-        binarize_rows(both, packed.after[head], contexts[:, place])
+            minus_ones(probabilities[:, beyond // 8 :], minus)
+            code.own_contexts(
+                probabilities[:, beyond // 8 :],
+                own_values,
+                pattern.stride,
+                algorithm.table_of("and"),
+                minus,
+                scale,
+                zeros,
+                sums[1],
+            )
+            # two sums that are scaled apart, as the simulation has them
+            both = sums[0, :, : packed.width] + sums[1, :, : packed.width]
+            binarize_rows(both, packed.after[head], contexts[:, place])
+
+    products_of_head = 2 * frames * keys * 8 * bytes_of_head
+    spread(packed.heads, -(-WORTH_A_THREAD // products_of_head), work)
     return linear.floats(packed.output, contexts)
 
 

@@ -15,6 +15,9 @@ import numpy as np
 
 from superbit.upstreams.quantization.kernels.blocks import Epilogue, Op, make_block
 from superbit.upstreams.quantization.kernels.machine_code import compiled, unset
+from superbit.upstreams.quantization.kernels.threads import spread
+
+WORTH_A_THREAD = 5 * 10**7  # products of bits: some tenth of a millisecond
 
 # Set for each algorithm, operation and epilogue by `product_of`.
 _ROWS = _WIDE = _OUTPUTS = _OUT_BYTES = 0
@@ -104,18 +107,25 @@ def multiply(
         first, second: of each output, see `blocks`; ``counts`` read neither.
         out: (T, …) of the epilogue's type, rows of any stride.
     """
-    product_of(algorithm, op, epilogue)(
-        rows.ctypes.data,
-        rows.strides[0],
-        len(rows),
-        weights.ctypes.data,
-        rows.shape[1],
-        len(weights),
-        weights.strides[0],
-        algorithm.table_of(op).ctypes.data,
-        offsets.ctypes.data,
-        first.ctypes.data,
-        0 if second is None else second.ctypes.data,
-        out.ctypes.data,
-        out.strides[0],
-    )
+    product = product_of(algorithm, op, epilogue)
+    depth = rows.shape[1]
+
+    def work(start: int, stop: int) -> None:
+        product(
+            rows.ctypes.data + start * rows.strides[0],
+            rows.strides[0],
+            stop - start,
+            weights.ctypes.data,
+            depth,
+            len(weights),
+            weights.strides[0],
+            algorithm.table_of(op).ctypes.data,
+            offsets.ctypes.data + start * offsets.strides[0],
+            first.ctypes.data,
+            0 if second is None else second.ctypes.data,
+            out.ctypes.data + start * out.strides[0],
+            out.strides[0],
+        )
+
+    products_of_row = 8 * depth * len(weights) * algorithm.outputs
+    spread(len(rows), -(-WORTH_A_THREAD // max(1, products_of_row)), work)
