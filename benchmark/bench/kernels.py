@@ -277,15 +277,18 @@ def main() -> None:
             print("| front end | convolutions, ms a second | inference | times as fast |")
             print("|---|---|---|---|")
         for name in names if "front end" in asked else ():
-            model = registry.load_upstream(name).expert.model.eval()
+            expert: Any = registry.load_upstream(name).expert.eval()
             for part in ("FastConv", "positional convolution"):
-                variants = front_end_variants(model, seconds=seconds, part=part)
+                variants = front_end_variants(expert.model, seconds=seconds, part=part)
                 row = partial(front_end_row, f"{name}, {part}", seconds=seconds)
-                about = {"part": part, "upstream": name, "seconds": seconds}
-                measure("front end", variants, 3 * arguments.rounds, row, **about)
-            about = {"part": "lengths", "upstream": name, "seconds": 3.0 * LENGTHS}
-            row = partial(_lengths_row, name, seconds=3.0 * LENGTHS)
-            measure("front end", length_variants(model), 2, row, **about)
+                rounds = 3 * arguments.rounds
+                measure(
+                    "front end", variants, rounds, row, part=part, upstream=name, seconds=seconds
+                )
+            whole = 3.0 * LENGTHS
+            row = partial(_lengths_row, name, seconds=whole)
+            variants = length_variants(expert.model)
+            measure("front end", variants, 2, row, part="lengths", upstream=name, seconds=whole)
 
 
 if __name__ == "__main__":
