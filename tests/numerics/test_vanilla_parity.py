@@ -1,7 +1,8 @@
 """Vanilla with wav2vec 2.0's front end against HuBERT base of Hugging Face and of torchaudio.
 
 Everything has its true size but the number of layers. The weights are the peer's, carried over by
-the import, so that a wrong name would show as a wrong state.
+the import, so that a wrong name would show as a wrong state. The peer computes in double precision:
+in single it is 1e-5 from that, of which we would be measured a part.
 """
 
 import pytest
@@ -42,7 +43,7 @@ def hugging_face(tmp_path_factory):
     peer = shaken(transformers.HubertModel(config))
     directory = tmp_path_factory.mktemp("hf")
     peer.save_pretrained(directory)
-    return peer, convert(read_hugging_face(directory)).model.eval()
+    return peer.double(), convert(read_hugging_face(directory)).model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def torchaudios(tmp_path_factory):
     shaken(peer)
     file = tmp_path_factory.mktemp("torchaudio") / "hubert.pth"
     torch.save(peer.state_dict(), file)
-    return peer, convert(read_torchaudio(file)).model.eval()
+    return peer.double(), convert(read_torchaudio(file)).model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def waveforms():
 
 def hugging_face_states(peer, waveforms):
     """All states of a padded batch, and how many frames the peer takes to be valid."""
-    samples = pad_sequence(waveforms, batch_first=True)
+    samples = pad_sequence(waveforms, batch_first=True).double()
     valid = pad_sequence([torch.ones_like(w, dtype=torch.long) for w in waveforms], True)
     frames = peer._get_feat_extract_output_lengths(valid.sum(dim=1)).tolist()
     output = peer(samples, attention_mask=valid, output_hidden_states=True)
@@ -79,7 +80,8 @@ def torchaudio_states(peer, waveforms):
         lambda _module, given: first.append(given[0])
     )
     lengths = torch.tensor([len(waveform) for waveform in waveforms])
-    states, frames = peer.extract_features(pad_sequence(waveforms, batch_first=True), lengths)
+    samples = pad_sequence(waveforms, batch_first=True).double()
+    states, frames = peer.extract_features(samples, lengths)
     hook.remove()
     return [*first, *states], frames.tolist()
 
