@@ -1,28 +1,32 @@
-"""From a clean voice to a recording: resampling, a room, a microphone, noise, gain."""
+"""From a clean voice to a recording: resampling, a room, a microphone, noise, gain.
+
+Signals are float64 in -1…1, and everything is the same to the bit on every processor: see `exact`.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import torch
 
 from superbit.benchmark.corpora.audio import SAMPLE_RATE
-from superbit.benchmark.corpora.embedded import espeak
+from superbit.benchmark.corpora.embedded import espeak, exact
+from superbit.benchmark.corpora.embedded.exact import Range, draw, to_steps, white
 from superbit.benchmark.corpora.embedded.voices import Speaker
-from superbit.upstreams.s3prl import compat
-
-# torchaudio's compiled extension may not load under today's torch; resampling does without it.
-compat.apply()
-from torchaudio.transforms import Resample  # noqa: E402
-
-# The smallest and the largest of what is drawn evenly.
-Range = tuple[float, float]
 
 NOISE_KINDS = ("white", "pink", "brown", "hum", "fan", "rain", "street", "machine")
 # Steps of one percent: rates with a large common divisor need short resampling filters.
 _RATE_STEP_HZ = 200
+# The resampling filter: zero crossings on each side, and its cut-off in Nyquist frequencies.
+_ZERO_CROSSINGS = 6
+_ROLL_OFF = 0.99
+# A filter that colors noise, and where it stops rising: a power law would put nearly all of the
+# energy below that.
+_COLOR_TAPS = 4096
+_FLAT_BELOW_HZ = 40.0
+_DECAYS = 4096  # entries of the table of a room's decay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,7 @@ class Conditions:
 
 
 def say(text: str, speaker: Speaker, synthesizer: espeak.Espeak) -> np.ndarray:
-    """A clean voice at 16 kHz, float32, shape ``(samples,)``."""
+    """A clean voice at 16 kHz, shape ``(samples,)``."""
     clean = synthesizer.synthesize(text, **speaker.synthesis)
     return to_16_khz(clean, vocal_tract=speaker.vocal_tract)
 
@@ -53,53 +57,63 @@ def to_16_khz(samples: np.ndarray, *, vocal_tract: float) -> np.ndarray:
 
     Playing faster raises every resonance by that factor, as a shorter vocal tract does; pitch and
     rate rise with it.
+
+    Args:
+        samples: multiples of `exact.STEP`, as espeak-ng's are.
     """
     source_hz = round(espeak.SAMPLE_RATE * vocal_tract / _RATE_STEP_HZ) * _RATE_STEP_HZ
-    with torch.inference_mode():
-        return _resampler(source_hz)(torch.from_numpy(samples)).numpy()
+    filters, margin, step = _resampler(source_hz)
+    phases, taps = filters.shape
+    wanted = math.ceil(len(samples) * SAMPLE_RATE / source_hz)
+    windows = math.ceil(wanted / phases)
+    padded = np.zeros(windows * step + taps)
+    padded[margin : margin + len(samples)] = samples
+    seen = np.lib.stride_tricks.sliding_window_view(padded, taps)[: windows * step : step]
+    return to_steps(seen @ filters.T).reshape(-1)[:wanted]
 
 
 def noise(kind: str, samples: int, random: np.random.Generator) -> np.ndarray:
     """Noise of root mean square 1, shape ``(samples,)``; ``kind`` is one of ``NOISE_KINDS``."""
-    seconds = np.arange(samples, dtype=np.float32) / np.float32(SAMPLE_RATE)
     made: np.ndarray
     match kind:
         case "white":
-            made = random.standard_normal(samples, dtype=np.float32)
+            made = white(samples, random)
         case "pink":
             made = _colored(samples, -0.5, random)
         case "brown":
             made = _colored(samples, -1.0, random)
         case "hum":
-            made = _harmonics(seconds, 50.0, 12, random) + 0.3 * _colored(samples, -0.5, random)
+            made = _harmonics(samples, 50.0, 12, random) + 0.3 * _colored(samples, -0.5, random)
         case "fan":
-            beats = 1 + 0.5 * np.sin(2 * np.pi * random.uniform(4, 9) * seconds)
+            beats = 1 + 0.5 * exact.sine(draw(random, 4, 9), samples)
             made = _colored(samples, -0.8, random) * beats
         case "rain":
-            drops = random.random(samples, dtype=np.float32) < 0.02
-            made = random.standard_normal(samples, dtype=np.float32) * (drops + np.float32(0.05))
+            drops = random.integers(0, 256, samples, dtype=np.uint8) < 5
+            made = white(samples, random) * (drops + 0.05)
         case "street":
-            swell = 1 + 0.8 * np.sin(2 * np.pi * (random.uniform(0.1, 0.5) * seconds))
+            swell = 1 + 0.8 * exact.sine(draw(random, 0.1, 0.5), samples)
             made = _colored(samples, -0.7, random) * swell
         case "machine":
-            beats = 1 + 0.6 * np.sin(2 * np.pi * random.uniform(8, 16) * seconds)
-            tones = _harmonics(seconds, random.uniform(90, 160), 20, random)
-            made = beats * tones + 0.5 * random.standard_normal(samples, dtype=np.float32)
+            beats = 1 + 0.6 * exact.sine(draw(random, 8, 16), samples)
+            tones = _harmonics(samples, draw(random, 90, 160), 20, random)
+            made = beats * tones + 0.5 * white(samples, random)
         case _:
             raise ValueError(f"There is no kind of noise {kind!r}.")
-    return (made / np.sqrt(np.mean(made**2))).astype(np.float32)
+    return _of_unit_level(made)
 
 
 def room(samples: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A light room: decay by 60 dB in 0.1 to 0.35 s, 6 to 20 dB below the direct sound."""
-    decay_seconds = random.uniform(0.1, 0.35)
-    length = int(decay_seconds * SAMPLE_RATE)
-    envelope = 10 ** (-3 * np.arange(length, dtype=np.float32) / length)
-    tail = random.standard_normal(length, dtype=np.float32) * envelope
-    tail *= 10 ** (-random.uniform(6, 20) / 20) / np.sqrt(np.sum(tail**2))
-    size = 1 << (len(samples) + length - 1).bit_length()
-    echo = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(tail, size), size)
-    return (samples + echo[: len(samples)]).astype(np.float32)
+    """A light room: decay by 60 dB in 0.1 to 0.35 s, 6 to 20 dB below the direct sound.
+
+    Args:
+        samples: multiples of `exact.STEP`.
+    """
+    length = int(draw(random, 0.1, 0.35) * SAMPLE_RATE)
+    envelope = _decay_table()[np.arange(length) * _DECAYS // length]
+    tail = to_steps(white(length, random) * envelope)
+    below = exact.gain(-draw(random, 6, 20))
+    tail = to_steps(tail * (below / math.sqrt(exact.energy(tail))))
+    return samples + exact.convolve(samples, tail)[: len(samples)]
 
 
 def microphone(samples: np.ndarray, tilt: float) -> np.ndarray:
@@ -112,9 +126,9 @@ def microphone(samples: np.ndarray, tilt: float) -> np.ndarray:
 def level(samples: np.ndarray) -> float:
     """Root mean square over the louder half of 20 ms frames: the level of the speech itself."""
     size = SAMPLE_RATE // 50
-    frames = samples[: len(samples) // size * size].reshape(-1, size)
-    power = np.sort(np.mean(frames**2, axis=1))
-    return float(np.sqrt(power[len(power) // 2 :].mean()))
+    energies = np.sort(exact.frame_energies(to_steps(samples), size))
+    louder = energies[len(energies) // 2 :]
+    return math.sqrt(math.fsum(louder) / (len(louder) * size))
 
 
 def record(
@@ -130,7 +144,7 @@ def record(
     """Speech in a room, over noise of a random kind, as a microphone hears it.
 
     Args:
-        speech: 16 kHz.
+        speech: 16 kHz, multiples of `exact.STEP`.
         samples: length of the result; speech beyond it is cut off.
         start: sample at which speech begins.
         snr_db: level of the speech over that of the noise.
@@ -138,26 +152,28 @@ def record(
         level_db: level of the speech, full scale being 0; lowered where samples would clip.
 
     Returns:
-        float32, shape ``(samples,)``, at most 0.99 in magnitude.
+        Shape ``(samples,)``, at most 0.99 in magnitude.
     """
     heard = room(speech, random)[: samples - start]
     kind = NOISE_KINDS[random.integers(len(NOISE_KINDS))]
-    recording = noise(kind, samples, random) * level(heard) * 10 ** (-snr_db / 20)
+    recording = noise(kind, samples, random) * (level(heard) * exact.gain(-snr_db))
     recording[start : start + len(heard)] += heard
     recording = microphone(recording, tilt)
-    recording *= 10 ** (level_db / 20) / level(microphone(heard, tilt))
-    return (recording * min(1.0, 0.99 / np.abs(recording).max())).astype(np.float32)
+    recording *= exact.gain(level_db) / level(microphone(heard, tilt))
+    return recording * min(1.0, 0.99 / float(np.abs(recording).max()))
 
 
 def record_with_margins(
     speech: np.ndarray, conditions: Conditions, random: np.random.Generator
 ) -> np.ndarray:
     """`record` speech of 16 kHz, with margins and with what is drawn from its conditions."""
-    before, after = (random.uniform(*conditions.margin_seconds, 2) * SAMPLE_RATE).astype(int)
+    before, after = (
+        int(draw(random, *conditions.margin_seconds) * SAMPLE_RATE) for _ in ("before", "after")
+    )
     return record(
         speech,
-        samples=int(before) + len(speech) + int(after),
-        start=int(before),
+        samples=before + len(speech) + after,
+        start=before,
         snr_db=_drawn(conditions.snr_db, random),
         tilt=_drawn(conditions.tilt, random),
         level_db=_drawn(conditions.level_db, random),
@@ -166,31 +182,57 @@ def record_with_margins(
 
 
 def _drawn(value: float | Range, random: np.random.Generator) -> float:
-    return random.uniform(*value) if isinstance(value, tuple) else value
+    return draw(random, *value) if isinstance(value, tuple) else value
+
+
+def _of_unit_level(samples: np.ndarray) -> np.ndarray:
+    """Samples whose level is neither far below nor far above 1, scaled to 1."""
+    return samples / exact.root_mean_square(to_steps(samples))
 
 
 @cache
-def _resampler(source_hz: int) -> Resample:
-    return Resample(source_hz, SAMPLE_RATE)
+def _resampler(source_hz: int) -> tuple[np.ndarray, int, int]:
+    """A windowed sinc for each phase of the output, (phases, taps).
+
+    Also how many samples before the first one they begin, and how many samples lie between one
+    output of a phase and its next.
+    """
+    common = math.gcd(source_hz, SAMPLE_RATE)
+    source, target = source_hz // common, SAMPLE_RATE // common
+    cutoff = min(source, target) * _ROLL_OFF  # of both, in periods of the common divisor
+    margin = math.ceil(_ZERO_CROSSINGS * source / cutoff)
+    taps = np.arange(-margin, source + margin) / source
+    phases = np.arange(target)[:, None] / target
+    crossings = np.clip((taps - phases) * cutoff, -_ZERO_CROSSINGS, _ZERO_CROSSINGS)
+    window = np.cos(np.pi / 2 * crossings / _ZERO_CROSSINGS) ** 2
+    return to_steps(np.sinc(crossings) * window * (cutoff / source)), margin, source
+
+
+@cache
+def _decay_table() -> np.ndarray:
+    """From 1 to a thousandth: 60 dB."""
+    return to_steps(10 ** (-3 * np.arange(_DECAYS) / _DECAYS))
 
 
 def _colored(samples: int, exponent: float, random: np.random.Generator) -> np.ndarray:
     """Noise whose amplitude spectrum falls as frequency to the power of ``exponent``."""
-    size = 1 << (samples - 1).bit_length()
-    spectrum = np.fft.rfft(random.standard_normal(size, dtype=np.float32))
-    # Flat below 40 Hz, where a power law would put nearly all of the energy.
-    frequency = np.maximum(np.fft.rfftfreq(size, 1 / SAMPLE_RATE), 40.0).astype(np.float32)
-    made = np.fft.irfft(spectrum * frequency**exponent, size)[:samples]
-    return made / np.sqrt(np.mean(made**2))
+    # As many samples as the filter has taps go before, so that it is never half filled.
+    drawn = white(samples + _COLOR_TAPS, random)
+    made = exact.convolve(drawn, _color_filter(exponent))[_COLOR_TAPS : _COLOR_TAPS + samples]
+    return _of_unit_level(made)
 
 
-def _harmonics(
-    seconds: np.ndarray, base_hz: float, count: int, random: np.random.Generator
-) -> np.ndarray:
+@cache
+def _color_filter(exponent: float) -> np.ndarray:
+    """Symmetric, of energy 1."""
+    hertz = np.maximum(np.fft.rfftfreq(_COLOR_TAPS, 1 / SAMPLE_RATE), _FLAT_BELOW_HZ)
+    taps = np.fft.fftshift(np.fft.irfft(hertz**exponent, _COLOR_TAPS))
+    return to_steps(taps / math.sqrt(math.fsum(taps**2)))
+
+
+def _harmonics(samples: int, base_hz: float, count: int, random: np.random.Generator) -> np.ndarray:
     """A sum of harmonics of falling amplitude and random phase, of root mean square 1."""
-    made = np.zeros_like(seconds)
+    made = np.zeros(samples)
     for harmonic in range(1, count + 1):
-        omega = np.float32(2 * np.pi * base_hz * harmonic)
-        phase = np.float32(random.uniform(0, 2 * np.pi))
-        made += np.sin(omega * seconds + phase) / np.float32(harmonic)
-    return made / np.sqrt(np.mean(made**2))
+        made += exact.sine(base_hz * harmonic, samples, phase=draw(random, 0, 1)) / harmonic
+    return _of_unit_level(made)

@@ -1,7 +1,7 @@
 """Synthesizes a corpus in Audio SNIPS' layout: short commands with slots and intents.
 
 Five intents over eight slots and a small vocabulary, so that a few hundred utterances are enough to
-spell them. Speakers have the names of the real ones, and voices of ours.
+spell them. Speakers have the names of the real ones, each of which stands for some voices of ours.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.audio_snips import NO_SLOT, SLOTS, SPEAKERS, TRANSCRIPTS
 from superbit.benchmark.corpora.embedded import sizes
 from superbit.benchmark.corpora.embedded.acoustics import Conditions, record_with_margins, say
 from superbit.benchmark.corpora.embedded.espeak import Espeak
+from superbit.benchmark.corpora.embedded.exact import draw, write
 from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, draw_speakers
 
 # Names of slots and intents are the real corpus's; values of a slot may have several words.
@@ -102,25 +101,27 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
     random = np.random.default_rng(seed)
     espeak = Espeak(seed)
     root = out / "audio_snips"
-    speakers = iter(draw_speakers([name for of in SPEAKERS.values() for name in of], random))
+    voices = {
+        split: [(name, voice) for voice in range(plan.voices) for name in SPEAKERS[split]]
+        for split, plan in sizes.AUDIO_SNIPS[size].items()
+    }
+    drawn = draw_speakers([f"{n}.{v}" for of in voices.values() for n, v in of], random)
+    speakers = iter(drawn)
     table = [",".join(TABLE_COLUMNS)]
     lines = []
-    for split, count in sizes.AUDIO_SNIPS[size].items():
-        (root / split).mkdir(parents=True, exist_ok=True)
+    for split, plan in sizes.AUDIO_SNIPS[size].items():
         commands = SlotCommands(random)
-        for name in SPEAKERS[split]:
+        for name, voice in voices[split]:
             speaker = next(speakers)
             table.append(speaker.row(split))
-            conditions = replace(_CONDITIONS, tilt=random.uniform(*_TILT))
-            for index in range(count):
+            conditions = replace(_CONDITIONS, tilt=draw(random, *_TILT))
+            for index in range(voice * plan.utterances, (voice + 1) * plan.utterances):
                 command = commands.draw()
                 recording = record_with_margins(
                     say(command.text, speaker, espeak), conditions, random
                 )
                 utterance = f"{name}-snips-{split}-{index}"
-                soundfile.write(
-                    root / split / f"{utterance}.wav", recording, SAMPLE_RATE, subtype="PCM_16"
-                )
+                write(root / split / f"{utterance}.wav", recording)
                 lines.append(f"{utterance} {command.line}\n")
                 on_item()
     (root / TRANSCRIPTS).write_text("".join(lines), encoding="utf-8")

@@ -78,7 +78,9 @@ class Espeak:
     def synthesize(
         self, text: str, *, voice: str, rate: int, pitch: int, pitch_range: int
     ) -> np.ndarray:
-        """Speak ``text``: float32 samples in -1…1 at 22,050 Hz, without silence around them.
+        """Speak ``text``: samples at 22,050 Hz, without silence around them.
+
+        They are multiples of 2^-15 in -1…1, float64.
 
         Args:
             voice: ``accent`` or ``accent+variant``, e.g. ``"en-us+f3"``.
@@ -102,7 +104,7 @@ class Espeak:
             None,
             None,
         )
-        samples = np.concatenate(self._chunks).astype(np.float32) / 32768
+        samples = np.concatenate(self._chunks).astype(np.float64) / 32768
         spoken = np.flatnonzero(np.abs(samples) > 1e-3)
         if not len(spoken):
             raise RuntimeError(f"espeak-ng gave no sound for {text!r} by the voice {voice}.")

@@ -13,12 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.embedded import sizes
 from superbit.benchmark.corpora.embedded.acoustics import Conditions, record_with_margins, say
 from superbit.benchmark.corpora.embedded.espeak import Espeak
+from superbit.benchmark.corpora.embedded.exact import write
 from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, draw_speakers
 from superbit.benchmark.corpora.fluent_speech_commands import COLUMNS
 from superbit.upstreams.files import write_text
@@ -43,7 +42,7 @@ PHRASINGS: dict[tuple[str, str, str], tuple[str, ...]] = {
 }
 _NAME_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _CONDITIONS = Conditions(
-    margin_seconds=(0.08, 0.5), snr_db=(8, 30), tilt=(-0.4, 0.6), level_db=(-32, -16)
+    margin_seconds=(0.08, 0.5), snr_db=(12, 30), tilt=(-0.4, 0.6), level_db=(-32, -16)
 )
 
 
@@ -70,7 +69,7 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
             text = phrasings[(turn + index) % len(phrasings)]
             recording = record_with_margins(say(text, speaker, espeak), _CONDITIONS, random)
             path = folder / f"{uuid.UUID(bytes=random.bytes(16), version=4)}.wav"
-            soundfile.write(path, recording, SAMPLE_RATE, subtype="PCM_16")
+            write(path, recording)
             key = path.relative_to(root).as_posix()
             rows[split].append((key, speaker.name, text.capitalize(), *intent))
             on_item()

@@ -12,14 +12,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.embedded import sizes
 from superbit.benchmark.corpora.embedded.acoustics import Conditions, record_with_margins, say
 from superbit.benchmark.corpora.embedded.espeak import Espeak
+from superbit.benchmark.corpora.embedded.exact import draw, draw_normal, write
 from superbit.benchmark.corpora.embedded.texts import Sentences
-from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, Speaker, draw_speakers
+from superbit.benchmark.corpora.embedded.voices import (
+    ACCENTS,
+    TABLE_COLUMNS,
+    TASK_VOICES,
+    Speaker,
+    draw_speakers,
+)
 from superbit.upstreams.files import write_text
 
 _VOICES = {
@@ -107,9 +113,7 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
                 utterance = f"{dialog}_{gender}{numbers[gender]:03d}"
                 numbers[gender] += 1
                 recording = _say(text, emotion, actors[session, gender], espeak, random)
-                soundfile.write(
-                    folder / f"{utterance}.wav", recording, SAMPLE_RATE, subtype="PCM_16"
-                )
+                write(folder / f"{utterance}.wav", recording)
                 end = seconds + len(recording) / SAMPLE_RATE
                 rating = ", ".join(f"{value:.4f}" for value in PROSODY[emotion].rating)
                 lines.append(f"[{seconds:.4f} - {end:.4f}]\t{utterance}\t{emotion}\t[{rating}]\n\n")
@@ -125,15 +129,18 @@ def _draw_actors(random: np.random.Generator) -> dict[tuple[int, str], Speaker]:
     who = list(itertools.product(range(1, sizes.SESSIONS + 1), "FM"))
     drawn = draw_speakers([f"Ses{session:02d}{gender}" for session, gender in who], random)
     voices = {gender: list(random.permutation(names)) for gender, names in _VOICES.items()}
-    return {
-        (session, gender): replace(
+    actors = {}
+    for (session, gender), speaker in zip(who, drawn, strict=True):
+        variant = str(voices[gender].pop())
+        accents = [accent for accent in ACCENTS if (accent, variant) in TASK_VOICES]
+        actors[session, gender] = replace(
             speaker,
-            variant=str(voices[gender].pop()),
+            accent=str(random.choice(accents)),
+            variant=variant,
             pitch=int(random.integers(*_PITCHES[gender], endpoint=True)),
-            vocal_tract=round(float(random.uniform(*_VOCAL_TRACTS[gender])), 2),
+            vocal_tract=round(draw(random, *_VOCAL_TRACTS[gender]), 2),
         )
-        for (session, gender), speaker in zip(who, drawn, strict=True)
-    }
+    return actors
 
 
 def _draw_turns(plan: sizes.Emotions, random: np.random.Generator) -> list[tuple[str, str, str]]:
@@ -153,7 +160,7 @@ def _say(
     text: str, emotion: str, actor: Speaker, espeak: Espeak, random: np.random.Generator
 ) -> np.ndarray:
     prosody = PROSODY[emotion]
-    varied = random.standard_normal(5)
+    varied = [draw_normal(random) for _ in range(5)]
     in_emotion = replace(
         actor,
         rate=round(actor.rate * prosody.rate * (1 + _RATE_JITTER * varied[0])),

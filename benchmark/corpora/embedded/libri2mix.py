@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.embedded import sizes
@@ -23,6 +22,7 @@ from superbit.benchmark.corpora.embedded.acoustics import (
     say,
 )
 from superbit.benchmark.corpora.embedded.espeak import Espeak
+from superbit.benchmark.corpora.embedded.exact import draw, gain, write
 from superbit.benchmark.corpora.embedded.texts import Sentences
 from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, draw_speakers
 
@@ -55,7 +55,7 @@ class Mixture:
     """A recording and what it was made of.
 
     Attributes:
-        recording: float32, shape ``(samples,)``.
+        recording: shape ``(samples,)``.
         tracks: each speaker alone, without noise, shape ``(2, samples)``.
     """
 
@@ -75,30 +75,30 @@ def mix(sentences: Sequence[np.ndarray], random: np.random.Generator) -> Mixture
     """
     sentences = [_audible(sentence) for sentence in sentences]
     turns: list[PlacedTurn] = []
-    start = _samples(random.uniform(*_MARGIN_SECONDS))
+    start = _samples(draw(random, *_MARGIN_SECONDS))
     for index, sentence in enumerate(sentences):
         turns.append(PlacedTurn(speaker=index % 2, start=start, end=start + len(sentence)))
         start = max(
-            turns[-1].end + _samples(random.uniform(*_GAP_SECONDS)),
+            turns[-1].end + _samples(draw(random, *_GAP_SECONDS)),
             # Nobody interrupts himself, nor begins before the turn that he interrupts.
             turns[-2].end if index else 0,
             turns[-1].start + SAMPLE_RATE,
         )
-    end = max(turn.end for turn in turns) + _samples(random.uniform(*_MARGIN_SECONDS))
-    tracks = np.zeros((2, max(end, _samples(_SHORTEST_SECONDS))), dtype=np.float32)
-    gains = 10 ** (random.uniform(*_LEVEL_DIFFERENCE_DB, 2) / 20)
+    end = max(turn.end for turn in turns) + _samples(draw(random, *_MARGIN_SECONDS))
+    tracks = np.zeros((2, max(end, _samples(_SHORTEST_SECONDS))))
+    gains = [gain(draw(random, *_LEVEL_DIFFERENCE_DB)) for _ in range(2)]
     for turn, sentence in zip(turns, sentences, strict=True):
-        tracks[turn.speaker, turn.start : turn.end] = (
-            room(sentence, random) * gains[turn.speaker] / level(sentence)
+        tracks[turn.speaker, turn.start : turn.end] = room(sentence, random) * (
+            gains[turn.speaker] / level(sentence)
         )
     _check_boundaries(tracks, turns)
-    speech = tracks.sum(axis=0)
+    speech = tracks[0] + tracks[1]
     kind = NOISE_KINDS[random.integers(len(NOISE_KINDS))]
-    heard = speech + noise(kind, len(speech), random) * 10 ** (-random.uniform(*_SNR_DB) / 20)
-    gain = min(10 ** (random.uniform(*_LEVEL_DB) / 20), 0.99 / np.abs(heard).max())
+    heard = speech + noise(kind, len(speech), random) * gain(-draw(random, *_SNR_DB))
+    factor = min(gain(draw(random, *_LEVEL_DB)), 0.99 / float(np.abs(heard).max()))
     return Mixture(
-        recording=(heard * gain).astype(np.float32),
-        tracks=(tracks * gain).astype(np.float32),
+        recording=heard * factor,
+        tracks=tracks * factor,
         turns=tuple(turns),
     )
 
@@ -151,7 +151,7 @@ class _Tables:
 
     def add(self, name: str, mixture: Mixture, speakers: tuple[str, str]) -> None:
         file = f"wav/{name}.wav"
-        soundfile.write(self._folder / file, mixture.recording, SAMPLE_RATE, subtype="PCM_16")
+        write(self._folder / file, mixture.recording)
         self._lines["wav.scp"].append(f"{name} {file}")
         self._lines["reco2dur"].append(f"{name} {len(mixture.recording) / SAMPLE_RATE:.4f}")
         for number, turn in enumerate(mixture.turns):

@@ -7,21 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.embedded import sizes
 from superbit.benchmark.corpora.embedded.acoustics import Conditions, record_with_margins, say
 from superbit.benchmark.corpora.embedded.espeak import Espeak
+from superbit.benchmark.corpora.embedded.exact import draw, write
 from superbit.benchmark.corpora.embedded.lexicon import lexicon_text, make_lexicon
-from superbit.benchmark.corpora.embedded.texts import VOCABULARY, Sentences
+from superbit.benchmark.corpora.embedded.texts import READ, Sentences
 from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, draw_speakers
 
 # Names of speakers begin here; real LibriSpeech's are of the same form.
 _FIRST_SPEAKER = {"train-clean-100": 1001, "dev-clean": 2001, "test-clean": 3001}
 _TILT = (-0.4, 0.6)  # one microphone a speaker
 _CONDITIONS = Conditions(
-    margin_seconds=(0.08, 0.3), snr_db=(8, 30), tilt=_TILT, level_db=(-32, -16)
+    margin_seconds=(0.08, 0.3), snr_db=(12, 30), tilt=_TILT, level_db=(-32, -16)
 )
 
 
@@ -32,7 +31,7 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
     """
     random = np.random.default_rng(seed)
     espeak = Espeak(seed)
-    lexicon = make_lexicon(VOCABULARY, espeak)
+    lexicon = make_lexicon(READ.vocabulary, espeak)
     (out / "librispeech-lexicon.txt").write_text(lexicon_text(lexicon), encoding="utf-8")
     names = {
         split: [str(_FIRST_SPEAKER[split] + index) for index in range(plan.speakers)]
@@ -42,22 +41,20 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
     table = [",".join(TABLE_COLUMNS)]
     for split, plan in sizes.LIBRISPEECH[size].items():
         # Each split has decks of its own, so that none lacks a word.
-        sentences = Sentences(random)
+        sentences = Sentences(random, READ)
         for name in names[split]:
             speaker = next(speakers)
             table.append(speaker.row(split))
             chapter = f"{name}-1"
             folder = out / "LibriSpeech" / split / name / "1"
             folder.mkdir(parents=True, exist_ok=True)
-            conditions = replace(_CONDITIONS, tilt=random.uniform(*_TILT))
+            conditions = replace(_CONDITIONS, tilt=draw(random, *_TILT))
             lines = []
             for index in range(plan.utterances):
                 text = sentences.draw()
                 recording = record_with_margins(say(text, speaker, espeak), conditions, random)
                 utterance = f"{chapter}-{index:04d}"
-                soundfile.write(
-                    folder / f"{utterance}.flac", recording, SAMPLE_RATE, subtype="PCM_16"
-                )
+                write(folder / f"{utterance}.flac", recording)
                 lines.append(f"{utterance} {text.upper()}\n")
                 on_item()
             (folder / f"{chapter}.trans.txt").write_text("".join(lines), encoding="utf-8")

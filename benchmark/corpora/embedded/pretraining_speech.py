@@ -21,12 +21,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import soundfile
-import torch
 
 from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.embedded.acoustics import Conditions, record_with_margins, say
 from superbit.benchmark.corpora.embedded.espeak import MISSING, Espeak
+from superbit.benchmark.corpora.embedded.exact import write
 from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, Speaker, draw_speakers
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.files import read_json, read_text, write_text
@@ -262,8 +261,6 @@ def _finish(out: Path, shards: int) -> None:
 
 def _make_shard(out: Path, shard: int, shards: int, seed: int, seconds: float) -> None:
     """Make the utterances of every ``shards``-th speaker, about ``seconds`` of each."""
-    # More threads could change the order of sums.
-    torch.set_num_threads(1)
     random = np.random.default_rng([seed, shard])
     espeak = Espeak(int(random.integers(2**31)))
     rows = []
@@ -277,7 +274,7 @@ def _make_shard(out: Path, shard: int, shards: int, seed: int, seconds: float) -
             text = draw_sentence(random)
             recording = record_with_margins(say(text, speaker, espeak), _CONDITIONS, random)
             path = folder / f"{speaker.name}-{index:04d}.flac"
-            soundfile.write(path, recording, SAMPLE_RATE, subtype="PCM_16")
+            write(path, recording)
             rows.append(f"{path.relative_to(out).as_posix()},{len(recording)},{text}\n")
             made, index = made + len(recording), index + 1
     write_text(out / f"{SPOKEN}.{shard}", "".join(rows))

@@ -11,12 +11,12 @@ from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
-import soundfile
 
 from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.embedded import sizes
 from superbit.benchmark.corpora.embedded.acoustics import Conditions, record_with_margins, say
 from superbit.benchmark.corpora.embedded.espeak import Espeak
+from superbit.benchmark.corpora.embedded.exact import write
 from superbit.benchmark.corpora.embedded.texts import WORDS
 from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, draw_speakers
 from superbit.benchmark.corpora.quesst14 import DOCUMENTS, LANGUAGE, SPLITS
@@ -34,15 +34,16 @@ def draw_texts(
 ) -> tuple[list[str], dict[str, list[str]]]:
     """Documents, and the queries of each split.
 
-    Of a split's queries ``plan.present`` occur in two documents or more, ``plan.absent`` in none.
+    Of a split's queries those that are present occur in two documents or more, the others in none.
     """
     pairs = [f"{a} {n}" for a in WORDS["adjective"] for kind in _NOUNS for n in WORDS[kind]]
     pairs = [pairs[index] for index in random.permutation(len(pairs))]
     singles = [_SINGLE_WORDS[index] for index in random.permutation(len(_SINGLE_WORDS))]
     queries: dict[str, list[str]] = {}
     for split in SPLITS:
-        of_split = [singles.pop() for _ in range(plan.single_words)]
-        of_split += [pairs.pop() for _ in range(plan.present - plan.single_words)]
+        wanted = plan.splits[split]
+        of_split = [singles.pop() for _ in range(wanted.single_words)]
+        of_split += [pairs.pop() for _ in range(wanted.present - wanted.single_words)]
         queries[split] = of_split
     spoken = [q for of_split in queries.values() for q in of_split if " " in q]
     verbs = [q for of_split in queries.values() for q in of_split if " " not in q]
@@ -59,7 +60,9 @@ def draw_texts(
         )
     for split in SPLITS:
         absent = [pair for pair in pairs if not any(holds(line, pair) for line in text)]
-        queries[split] += [absent[i] for i in random.permutation(len(absent))[: plan.absent]]
+        queries[split] += [
+            absent[i] for i in random.permutation(len(absent))[: plan.splits[split].absent]
+        ]
         pairs = [pair for pair in pairs if pair not in queries[split]]
     return text, queries
 
@@ -81,7 +84,10 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
     documents, queries = draw_texts(plan, random)
     groups = {
         DOCUMENTS: ("Audio", "quesst14", plan.speakers, documents),
-        **{s: (f"{s}_queries", f"quesst14_{s}", plan.query_speakers, queries[s]) for s in SPLITS},
+        **{
+            s: (f"{s}_queries", f"quesst14_{s}", plan.splits[s].speakers, queries[s])
+            for s in SPLITS
+        },
     }
     names = [f"{group}{i}" for group, (_, _, count, _) in groups.items() for i in range(count)]
     speakers = iter(draw_speakers(names, random))
@@ -99,7 +105,7 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
             recording = record_with_margins(
                 say(text, of_group[index % count], espeak), _CONDITIONS, random
             )
-            soundfile.write(root / folder / f"{name}.wav", recording, SAMPLE_RATE, subtype="PCM_16")
+            write(root / folder / f"{name}.wav", recording)
             seconds[group][name] = len(recording) / SAMPLE_RATE
             said.append(f"{folder}/{name}.wav,{text}")
             on_item()

@@ -29,12 +29,19 @@ class Commands:
 
 @dataclass(frozen=True, kw_only=True)
 class Voices:
-    """The VoxCeleb1 layout: speakers, their utterances a split of SID, trials of ASV.
+    """The VoxCeleb1 layout: who is identified, and who is verified.
 
-    A split maps to (videos, utterances a video) of every speaker.
+    Attributes:
+        dev_speakers: in ``dev/wav``, on whom ASV trains; no part of SID.
+        dev: (videos, utterances a video) of each of them.
+        test_speakers: in ``test/wav``, whom SID identifies; ASV's trials are between utterances of
+            SID's test.
+        splits: of SID; a split maps to (videos, utterances a video) of every such speaker.
+        trials: of ASV.
     """
 
     dev_speakers: int
+    dev: tuple[int, int]
     test_speakers: int
     splits: dict[str, tuple[int, int]]
     trials: int
@@ -43,7 +50,7 @@ class Voices:
     def files(self) -> int:
         """Audio files in all."""
         of_speaker = sum(videos * utterances for videos, utterances in self.splits.values())
-        return (self.dev_speakers + self.test_speakers) * of_speaker
+        return self.dev_speakers * self.dev[0] * self.dev[1] + self.test_speakers * of_speaker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,24 +73,41 @@ class Conversations:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuerySearch:
-    """The QUESST 2014 layout: documents, and a split's queries that occur in them or do not.
+class Queries:
+    """A split's queries; ``single_words`` of the ``present`` ones are one word, the others two."""
 
-    ``single_words`` of the ``present`` queries are one word, the others two. ``speakers`` say the
-    documents, ``query_speakers`` the queries of a split.
-    """
-
-    documents: int
+    speakers: int
     present: int
     single_words: int
     absent: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuerySearch:
+    """The QUESST 2014 layout: documents, and a split's queries that occur in them or do not.
+
+    Attributes:
+        documents: how many.
+        speakers: who say them.
+        splits: of the queries.
+    """
+
+    documents: int
     speakers: int
-    query_speakers: int
+    splits: dict[str, Queries]
 
     @property
     def files(self) -> int:
-        """Audio files in all: documents and the queries of two splits."""
-        return self.documents + 2 * (self.present + self.absent)
+        """Audio files in all: documents and queries."""
+        return self.documents + sum(q.present + q.absent for q in self.splits.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    """A split of the Audio SNIPS layout: voices of each name, utterances of each voice."""
+
+    voices: int
+    utterances: int
 
 
 LIBRISPEECH = {
@@ -93,9 +117,9 @@ LIBRISPEECH = {
         "test-clean": ReadSpeech(speakers=8, utterances=8),
     },
     "demo": {
-        "train-clean-100": ReadSpeech(speakers=24, utterances=25),
-        "dev-clean": ReadSpeech(speakers=8, utterances=10),
-        "test-clean": ReadSpeech(speakers=8, utterances=19),
+        "train-clean-100": ReadSpeech(speakers=40, utterances=20),
+        "dev-clean": ReadSpeech(speakers=10, utterances=16),
+        "test-clean": ReadSpeech(speakers=20, utterances=20),
     },
 }
 SPEECH_COMMANDS = {
@@ -105,34 +129,36 @@ SPEECH_COMMANDS = {
         "test": Commands(speakers=16, unknown_words=1),
     },
     "demo": {
-        "train": Commands(speakers=36, unknown_words=4),
-        "dev": Commands(speakers=12, unknown_words=2),
-        "test": Commands(speakers=28, unknown_words=1),
+        "train": Commands(speakers=80, unknown_words=4),
+        "dev": Commands(speakers=24, unknown_words=2),
+        "test": Commands(speakers=54, unknown_words=1),
     },
 }
 VOXCELEB1 = {
     "tiny": Voices(
         dev_speakers=12,
-        test_speakers=8,
-        splits={"train": (3, 2), "dev": (1, 2), "test": (1, 2)},
-        trials=240,
+        dev=(3, 2),
+        test_speakers=10,
+        splits={"train": (3, 2), "dev": (1, 2), "test": (2, 2)},
+        trials=80,
     ),
     "demo": Voices(
-        dev_speakers=75,
-        test_speakers=25,
-        splits={"train": (3, 2), "dev": (1, 1), "test": (1, 2)},
-        trials=1000,
+        dev_speakers=60,
+        dev=(3, 2),
+        test_speakers=40,
+        splits={"train": (5, 2), "dev": (2, 2), "test": (8, 2)},
+        trials=1200,
     ),
 }
 # Speakers a split; each of them says every intent once.
 FLUENT_SPEECH_COMMANDS = {
     "tiny": {"train": 12, "valid": 4, "test": 8},
-    "demo": {"train": 36, "valid": 8, "test": 20},
+    "demo": {"train": 60, "valid": 12, "test": 42},
 }
 INTENTS = 15
 IEMOCAP = {
     "tiny": Emotions(sentences=4, others=2),
-    "demo": Emotions(sentences=12, others=4),
+    "demo": Emotions(sentences=16, others=4),
 }
 SESSIONS, EMOTIONS = 5, 4
 LIBRI2MIX = {
@@ -142,24 +168,43 @@ LIBRI2MIX = {
         "test": Conversations(speakers=8, recordings=12),
     },
     "demo": {
-        "train": Conversations(speakers=24, recordings=60),
-        "dev": Conversations(speakers=8, recordings=12),
-        "test": Conversations(speakers=12, recordings=30),
+        "train": Conversations(speakers=40, recordings=120),
+        "dev": Conversations(speakers=12, recordings=24),
+        "test": Conversations(speakers=24, recordings=72),
     },
 }
 QUESST14 = {
     "tiny": QuerySearch(
-        documents=40, present=10, single_words=2, absent=3, speakers=8, query_speakers=4
+        documents=40,
+        speakers=8,
+        splits={
+            "dev": Queries(speakers=4, present=10, single_words=2, absent=3),
+            "eval": Queries(speakers=4, present=10, single_words=2, absent=3),
+        },
     ),
     "demo": QuerySearch(
-        documents=80, present=20, single_words=3, absent=5, speakers=16, query_speakers=6
+        documents=120,
+        speakers=24,
+        splits={
+            "dev": Queries(speakers=8, present=20, single_words=3, absent=5),
+            "eval": Queries(speakers=16, present=60, single_words=3, absent=8),
+        },
     ),
 }
-# Utterances of every speaker of a split; the splits have 8, 4 and 4 speakers.
+# The corpus's 8, 4 and 4 names of a split stand for as many or more voices.
 AUDIO_SNIPS = {
-    "tiny": {"train": 12, "valid": 4, "test": 8},
-    "demo": {"train": 30, "valid": 10, "test": 25},
+    "tiny": {
+        "train": Names(voices=1, utterances=12),
+        "valid": Names(voices=1, utterances=4),
+        "test": Names(voices=1, utterances=8),
+    },
+    "demo": {
+        "train": Names(voices=3, utterances=32),
+        "valid": Names(voices=3, utterances=10),
+        "test": Names(voices=3, utterances=30),
+    },
 }
+SNIPS_NAMES = {"train": 8, "valid": 4, "test": 4}
 SIZES = tuple(LIBRISPEECH)
 
 
@@ -176,6 +221,8 @@ def audio_files(size: str) -> int:
     made += SESSIONS * (2 * EMOTIONS * emotions.sentences + emotions.others)
     made += sum(plan.recordings for plan in LIBRI2MIX[size].values())
     made += QUESST14[size].files
-    snips = AUDIO_SNIPS[size]
-    made += 8 * snips["train"] + 4 * snips["valid"] + 4 * snips["test"]
+    made += sum(
+        SNIPS_NAMES[split] * names.voices * names.utterances
+        for split, names in AUDIO_SNIPS[size].items()
+    )
     return made

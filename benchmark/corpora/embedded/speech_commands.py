@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.embedded import sizes
 from superbit.benchmark.corpora.embedded.acoustics import NOISE_KINDS, noise, record, say
 from superbit.benchmark.corpora.embedded.espeak import Espeak
+from superbit.benchmark.corpora.embedded.exact import draw, gain, write
 from superbit.benchmark.corpora.embedded.texts import UNKNOWN_WORDS
 from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, Speaker, draw_speakers
 from superbit.benchmark.corpora.speech_commands import (
@@ -29,7 +29,7 @@ from superbit.benchmark.corpora.speech_commands import (
 )
 
 _CLIP_SAMPLES = SAMPLE_RATE
-_SNR_DB = (4, 30)
+_SNR_DB = (15, 35)
 _LEVEL_DB = (-34, -14)
 _TILT = (-0.4, 0.6)
 _SILENCE_LEVEL_DB = (-60, -26)
@@ -59,17 +59,17 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
                 folder = root / ("test/" + class_name if split == "test" else "train/" + word)
                 # The number tells two unknown words of one speaker apart in one folder.
                 number = UNKNOWN_WORDS.index(word) if class_name == UNKNOWN else 0
-                _write(
+                write(
                     folder / f"{speaker.name}_nohash_{number}.wav",
                     _clip(word, speaker, espeak, random),
                 )
                 on_item()
     for kind in NOISE_KINDS:
-        _write(root / "train" / NOISE / f"{kind}.wav", _silence(_NOISE_SECONDS, kind, random))
+        write(root / "train" / NOISE / f"{kind}.wav", _silence(_NOISE_SECONDS, kind, random))
         on_item()
     for index in range(sizes.SPEECH_COMMANDS[size]["test"].speakers):
         kind = NOISE_KINDS[index % len(NOISE_KINDS)]
-        _write(root / "test" / SILENCE / f"{index}.wav", _silence(1, kind, random))
+        write(root / "test" / SILENCE / f"{index}.wav", _silence(1, kind, random))
         on_item()
     (root / "speakers.csv").write_text("\n".join(table) + "\n", encoding="utf-8")
 
@@ -105,18 +105,13 @@ def _clip(word: str, speaker: Speaker, espeak: Espeak, random: np.random.Generat
         speech,
         samples=_CLIP_SAMPLES,
         start=int(random.integers(0, _CLIP_SAMPLES - len(speech), endpoint=True)),
-        snr_db=random.uniform(*_SNR_DB),
-        tilt=random.uniform(*_TILT),
-        level_db=random.uniform(*_LEVEL_DB),
+        snr_db=draw(random, *_SNR_DB),
+        tilt=draw(random, *_TILT),
+        level_db=draw(random, *_LEVEL_DB),
         random=random,
     )
 
 
 def _silence(seconds: int, kind: str, random: np.random.Generator) -> np.ndarray:
     made = noise(kind, seconds * SAMPLE_RATE, random)
-    return np.clip(made * 10 ** (random.uniform(*_SILENCE_LEVEL_DB) / 20), -0.99, 0.99)
-
-
-def _write(path: Path, samples: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
+    return np.clip(made * gain(draw(random, *_SILENCE_LEVEL_DB)), -0.99, 0.99)

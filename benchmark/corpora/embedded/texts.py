@@ -1,10 +1,14 @@
-"""What is said: sentences of a small grammar over a closed vocabulary, and keywords.
+"""What is said: sentences of two small grammars over closed vocabularies, and keywords.
 
-The vocabulary is chosen so that all 39 phones of English and all 26 letters occur: PR and ASR then
-need every output, and a few hundred short utterances hold each of them often enough to learn.
+In both vocabularies all 39 phones of English and all 26 letters occur. That of `READ` is small, so
+that a few hundred short utterances hold each word often enough for PR and ASR to learn it; that of
+`TOLD` gives the other tasks sentences of which hardly any comes twice.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +17,43 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-# Word classes of the grammar.
+@dataclass(frozen=True, kw_only=True)
+class Grammar:
+    """Sentences as sequences of word classes, and the words of each class."""
+
+    words: Mapping[str, tuple[str, ...]]
+    sentences: tuple[str, ...]
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Every word, sorted."""
+        return tuple(sorted(word for words in self.words.values() for word in words))
+
+
+# Sentences of three to five words, one to two seconds of speech.
+READ = Grammar(
+    words={
+        "determiner": _words("the my every our"),
+        "adjective": _words("old young lazy heavy quiet"),
+        "person": _words("farmer teacher child boy queen judge"),
+        "handles": _words("found pushed watched measured carried"),
+        "object": _words("book box horse jacket wheel"),
+        "moves": _words("ran stood waited"),
+        "preposition": _words("through behind"),
+        "place": _words("town church"),
+        "time": _words("again tonight"),
+    },
+    sentences=(
+        "determiner person handles determiner object",
+        "determiner adjective person moves",
+        "determiner person moves time",
+        "determiner adjective person moves time",
+        "determiner person moves preposition place",
+        "person handles determiner adjective object",
+        "determiner person moves",
+    ),
+)
+
 WORDS: dict[str, tuple[str, ...]] = {
     "determiner": _words("the a every my her our this that"),
     "adjective": _words("old young little quiet yellow green white heavy brave lazy clever poor"),
@@ -31,17 +71,18 @@ WORDS: dict[str, tuple[str, ...]] = {
 }
 
 # Sentences of six to eight words: two to three and a half seconds of speech.
-_SENTENCES = (
-    "determiner adjective person handles determiner object",
-    "determiner person handles determiner adjective object",
-    "determiner person moves preposition determiner adjective place",
-    "determiner adjective person moves preposition determiner place",
-    "time determiner person handles determiner object",
-    "determiner person handles determiner object time",
-    "determiner person handles determiner object preposition determiner place",
+TOLD = Grammar(
+    words=WORDS,
+    sentences=(
+        "determiner adjective person handles determiner object",
+        "determiner person handles determiner adjective object",
+        "determiner person moves preposition determiner adjective place",
+        "determiner adjective person moves preposition determiner place",
+        "time determiner person handles determiner object",
+        "determiner person handles determiner object time",
+        "determiner person handles determiner object preposition determiner place",
+    ),
 )
-
-VOCABULARY = tuple(sorted(word for words in WORDS.values() for word in words))
 
 # Speech Commands v0.01 has 30 words: SUPERB's ten keywords and these twenty; five more are ours,
 # for as many kinds of word as possible behind one class.
@@ -52,20 +93,22 @@ UNKNOWN_WORDS = _words(
 
 
 class Sentences:
-    """An endless supply of sentences.
+    """An endless supply of a grammar's sentences.
 
     Words of a class come from a shuffled deck that is used up before it is shuffled again, so
     every word occurs about equally often and none is missing from a few dozen sentences.
     """
 
-    def __init__(self, random: np.random.Generator) -> None:
+    def __init__(self, random: np.random.Generator, grammar: Grammar = TOLD) -> None:
+        self._grammar = grammar
         self._random = random
         self._decks: dict[str, list[str]] = {}
 
     def draw(self) -> str:
         """The next sentence, lower case, without punctuation."""
-        classes = self._draw("", _SENTENCES).split()
-        return " ".join(self._draw(word_class, WORDS[word_class]) for word_class in classes)
+        classes = self._draw("", self._grammar.sentences).split()
+        words = self._grammar.words
+        return " ".join(self._draw(word_class, words[word_class]) for word_class in classes)
 
     def _draw(self, name: str, items: tuple[str, ...]) -> str:
         if not self._decks.get(name):

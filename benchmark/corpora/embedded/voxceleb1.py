@@ -1,7 +1,9 @@
 """Synthesizes a corpus in VoxCeleb1's layout: voices heard in several videos each.
 
 A video stands for a room, a microphone, a level and a kind of noise. The splits of speaker
-identification take different videos and different sentences, so that only the voice tells.
+identification take different videos and different sentences, so that only the voice tells. SID
+identifies the speakers of ``test/wav``, between whom ASV's trials are; ASV trains on those of
+``dev/wav``, whom SID leaves out.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.embedded import sizes
@@ -26,6 +27,7 @@ from superbit.benchmark.corpora.embedded.acoustics import (
 )
 from superbit.benchmark.corpora.embedded.espeak import SAMPLE_RATE as ESPEAK_HZ
 from superbit.benchmark.corpora.embedded.espeak import Espeak
+from superbit.benchmark.corpora.embedded.exact import Range, draw, gain, write
 from superbit.benchmark.corpora.embedded.texts import Sentences
 from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, Speaker, draw_speakers
 from superbit.upstreams.files import write_text
@@ -34,8 +36,8 @@ from superbit.upstreams.files import write_text
 _FIRST_SPEAKER = {"dev": 10_001, "test": 10_270}
 _SPLIT_NUMBERS = {"train": 1, "dev": 2, "test": 3}
 # ASV trains on what lasts more than 2 s without silence.
-_SECONDS = (2.6, 3.0)
-_SNR_DB = (0, 20)
+_SECONDS = {"dev": (2.6, 3.0), "test": (2.0, 2.4)}
+_SNR_DB = (12, 30)
 _LEVEL_DB = (-32, -16)
 _TILT = (-0.5, 0.7)
 _NAME_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -68,6 +70,8 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
         for part in _FIRST_SPEAKER
         for index in range(parts.count(part))
     ]
+    # What a speaker says, by split; who is only trained on by ASV has no split of SID.
+    of_part: dict[str, dict[str, tuple[int, int]]] = {"dev": {"": plan.dev}, "test": plan.splits}
     table = [",".join(TABLE_COLUMNS)]
     identification: list[str] = []
     spoken = ["path,text"]
@@ -75,18 +79,19 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
     sentences = _Unheard(Sentences(random))
     for part, speaker in zip(parts, draw_speakers(names, random), strict=True):
         table.append(speaker.row(part))
-        for split, (videos, utterances) in plan.splits.items():
+        for split, (videos, utterances) in of_part[part].items():
             for video in (_draw_video(random) for _ in range(videos)):
                 for index in range(utterances):
-                    text, speech = _speech(speaker, sentences, espeak, random)
+                    text, speech = _speech(speaker, sentences, espeak, random, _SECONDS[part])
                     file = f"{speaker.name}/{video.name}/{index + 1:05d}.wav"
                     path = root / part / "wav" / file
                     path.parent.mkdir(parents=True, exist_ok=True)
                     recording = _recording(speech, video, random)
-                    soundfile.write(path, recording, SAMPLE_RATE, subtype="PCM_16")
-                    identification.append(f"{_SPLIT_NUMBERS[split]} {file}\n")
+                    write(path, recording)
                     spoken.append(f"{part}/wav/{file},{text}")
-                    if part == "test":
+                    if split:
+                        identification.append(f"{_SPLIT_NUMBERS[split]} {file}\n")
+                    if split == "test":
                         of_test.setdefault(speaker.name, []).append(file)
                     on_item()
     write_text(root / "iden_split.txt", "".join(identification))
@@ -117,21 +122,25 @@ def _draw_video(random: np.random.Generator) -> _Video:
         name="".join(_NAME_LETTERS[letter] for letter in letters),
         room_seed=int(random.integers(2**31)),
         noise_kind=NOISE_KINDS[random.integers(len(NOISE_KINDS))],
-        snr_db=random.uniform(*_SNR_DB),
-        tilt=random.uniform(*_TILT),
-        level_db=random.uniform(*_LEVEL_DB),
+        snr_db=draw(random, *_SNR_DB),
+        tilt=draw(random, *_TILT),
+        level_db=draw(random, *_LEVEL_DB),
     )
 
 
 def _speech(
-    speaker: Speaker, sentences: _Unheard, espeak: Espeak, random: np.random.Generator
+    speaker: Speaker,
+    sentences: _Unheard,
+    espeak: Espeak,
+    random: np.random.Generator,
+    seconds: Range,
 ) -> tuple[str, np.ndarray]:
     """Sentences and their beginning as samples, cut off as clips of interviews are."""
-    samples = int(random.uniform(*_SECONDS) * SAMPLE_RATE)
+    samples = int(draw(random, *seconds) * SAMPLE_RATE)
     # Resampling takes most of the time: only what is kept is resampled.
     wanted = int((samples / SAMPLE_RATE + 0.05) * speaker.vocal_tract * ESPEAK_HZ)
     text = sentences.draw()
-    clean = np.empty(0, np.float32)
+    clean = np.empty(0)
     while len(clean) < wanted:
         text = f"{text} {sentences.draw()}"
         clean = espeak.synthesize(text, **speaker.synthesis)
@@ -144,10 +153,10 @@ def _recording(speech: np.ndarray, video: _Video, random: np.random.Generator) -
     # The same random numbers give the same room.
     heard = room(speech, np.random.default_rng(video.room_seed))
     noises = noise(video.noise_kind, len(heard), random)
-    recording = heard + noises * level(heard) * 10 ** (-video.snr_db / 20)
+    recording = heard + noises * (level(heard) * gain(-video.snr_db))
     recording = microphone(recording, video.tilt)
-    recording *= 10 ** (video.level_db / 20) / level(microphone(heard, video.tilt))
-    return recording * min(1.0, 0.99 / np.abs(recording).max())
+    recording *= gain(video.level_db) / level(microphone(heard, video.tilt))
+    return recording * min(1.0, 0.99 / float(np.abs(recording).max()))
 
 
 def _trials(files: dict[str, list[str]], number: int, random: np.random.Generator) -> list[str]:

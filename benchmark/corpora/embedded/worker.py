@@ -11,13 +11,9 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-import torch
-
 
 def main(corpus: str, out: str, size: str, seed: str) -> None:
     """Make one corpus; each corpus draws from a stream of its own."""
-    # More threads could change the order of sums, and another process works beside this one.
-    torch.set_num_threads(1)
     own_seed = int.from_bytes(hashlib.sha256(f"{corpus} {seed}".encode()).digest()[:4], "big") >> 1
     maker = import_module(f"superbit.benchmark.corpora.embedded.{corpus}")
     maker.make(Path(out), size=size, seed=own_seed, on_item=lambda: print(".", flush=True))
