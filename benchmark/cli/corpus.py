@@ -29,15 +29,10 @@ def add(verbs: Verbs) -> None:
     verb.add_argument("--seed", type=int, default=0)
     verb.set_defaults(verb=run_make)
 
-    verb = corpus_verbs.add_parser("speech", help="synthesize speech for pre-training")
-    verb.add_argument("--out", type=Path, required=True, metavar="DIR")
-    verb.add_argument(
-        "--apart-from",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="the embedded corpora, with which it shares no voice and no sentence",
+    verb = corpus_verbs.add_parser(
+        "speech", help="synthesize speech for pre-training, of other voices"
     )
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR")
     verb.add_argument("--hours", type=float, default=1.0)
     verb.add_argument("--speakers", type=int, default=120, metavar="N")
     verb.add_argument("--seed", type=int, default=0)
@@ -77,7 +72,6 @@ def run_speech(arguments: argparse.Namespace) -> int:
     with Reporter().counting(f"synthesizing {arguments.hours:g} hours of speech") as on_progress:
         folder = make_pretraining_speech(
             arguments.out,
-            apart_from=arguments.apart_from,
             hours=arguments.hours,
             speakers=arguments.speakers,
             seed=arguments.seed,

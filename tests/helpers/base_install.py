@@ -29,7 +29,7 @@ ARGUMENTS = {
     "check": ["vanilla_nano", "fbank", "hubconf.py:mine"],
     "import": ["--from hf hf_model --out imported"],
     "corpus make": ["--out corpora --size tiny"],
-    "corpus speech": ["--out speech --apart-from apart"],
+    "corpus speech": ["--out speech"],
     "corpus check": ["--paths paths.yaml"],
     "corpus prepare": ["--paths paths.yaml"],
     "sweep": [

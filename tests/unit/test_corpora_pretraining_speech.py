@@ -1,7 +1,10 @@
 """Speech for pre-training: apart from the task corpora, the same from the same seed."""
 
 import csv
+import json
 import re
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +14,15 @@ from superbit.benchmark.corpora.embedded.pretraining_speech import (
     CONJUNCTIONS,
     draw_sentence,
     make_pretraining_speech,
-    taken_voices,
 )
-from superbit.benchmark.corpora.embedded.voices import ACCENTS, VARIANTS, draw_speakers
+from superbit.benchmark.corpora.embedded.voices import (
+    ACCENTS,
+    PRETRAINING_VOICES,
+    TASK_VOICES,
+    VARIANTS,
+    draw_speakers,
+)
+from superbit.upstreams import vanilla
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.training.manifest import read_manifest, read_samples
 
@@ -27,7 +36,14 @@ def words(value):
 
 
 def test_every_sentence_has_a_word_that_no_task_says():
-    said = words([texts.VOCABULARY, texts.UNKNOWN_WORDS, fluent_speech_commands.PHRASINGS])
+    said = words(
+        [
+            texts.READ.vocabulary,
+            texts.TOLD.vocabulary,
+            texts.UNKNOWN_WORDS,
+            fluent_speech_commands.PHRASINGS,
+        ]
+    )
     said |= words([audio_snips.SLOT_VALUES, audio_snips._PATTERNS])
     said |= words("yes no up down left right on off stop go")
     assert said.isdisjoint(CONJUNCTIONS)
@@ -40,29 +56,44 @@ def test_every_sentence_has_a_word_that_no_task_says():
     assert 15 <= max(lengths) <= 25
 
 
-def test_speakers_apart_from_others():
-    first = draw_speakers([str(i) for i in range(200)], np.random.default_rng(0))
-    taken = {(speaker.accent, speaker.variant) for speaker in first}
-    rest = len(ACCENTS) * len(VARIANTS) - len(taken)
-    others = draw_speakers(
-        [str(i) for i in range(rest)], np.random.default_rng(1), apart_from=taken
-    )
-    pairs = {(speaker.accent, speaker.variant) for speaker in others}
-    assert len(pairs) == rest
-    assert pairs.isdisjoint(taken)
-    with pytest.raises(ValueError, match="distinct voices"):
-        draw_speakers(["x"] * (rest + 1), np.random.default_rng(1), apart_from=taken)
+def test_voices_are_for_tasks_or_for_pretraining():
+    drawn = {}
+    for name, among in (("task", TASK_VOICES), ("pre-training", PRETRAINING_VOICES)):
+        names = [str(index) for index in range(len(among))]
+        speakers = draw_speakers(names, np.random.default_rng(0), among=among)
+        drawn[name] = {(speaker.accent, speaker.variant) for speaker in speakers}
+        assert drawn[name] == among
+        with pytest.raises(ValueError, match="distinct voices"):
+            draw_speakers([*names, "one more"], np.random.default_rng(0), among=among)
+    assert not drawn["task"] & drawn["pre-training"]
+    assert len(drawn["task"] | drawn["pre-training"]) == len(ACCENTS) * len(VARIANTS) == 480
+    # Of every kind of voice there is something in both.
+    for part in (0, 1):
+        assert {v[part] for v in drawn["task"]} == {v[part] for v in drawn["pre-training"]}
+
+
+@pytest.mark.parametrize("name", ["vanilla_nano", "bq_vanilla_nano"])
+def test_shipped_encoders_heard_the_voices_for_pretraining(name):
+    """Their config says the hash over the voices of recipe 3, apart from which theirs were drawn.
+
+    That the draw gave `PRETRAINING_VOICES` was computed by that recipe's code; the table holds
+    two accents of each variant, which is what was left for 120 speakers.
+    """
+    config = json.loads((Path(vanilla.__file__).parent / name / "config.json").read_text())
+    assert '"apart_from": "4b0b28cbeb4f7323"' in json.dumps(config)
+    variants = Counter(variant for _, variant in PRETRAINING_VOICES)
+    assert sorted(variants.values()) == [1] + [2] * 58 + [3]
 
 
 @pytest.fixture(scope="module")
-def speech(tmp_path_factory, tiny_paths_file):
+def speech(tmp_path_factory):
     pytest.importorskip("espeakng_loader", reason="synthesis needs the extra 'embedded'")
     out = tmp_path_factory.mktemp("speech")
-    return make(out / "speech", tiny_paths_file.parent)
+    return make(out / "speech")
 
 
-def make(out, corpora, **changes):
-    options = {"hours": 0.02, "speakers": 6, "apart_from": corpora}
+def make(out, **changes):
+    options = {"hours": 0.02, "speakers": 6}
     return make_pretraining_speech(out, **{**options, **changes})
 
 
@@ -71,7 +102,13 @@ def test_no_voice_and_no_sentence_of_the_task_corpora(speech, tiny_paths_file):
         rows = list(csv.DictReader(lines))
     ours = {(row["accent"], row["variant"]) for row in rows}
     assert len(ours) == 6
-    assert ours.isdisjoint(taken_voices(tiny_paths_file.parent))
+    tables = list(tiny_paths_file.parent.rglob("speakers.csv"))
+    assert len(tables) == 8
+    for table in tables:
+        with open(table, newline="") as lines:
+            theirs = {(row["accent"], row["variant"]) for row in csv.DictReader(lines)}
+        assert len(theirs) >= 6
+        assert ours.isdisjoint(theirs)
     with open(speech / "spoken.csv", newline="") as lines:
         said = {row["text"] for row in csv.DictReader(lines)}
     transcripts = [
@@ -94,28 +131,26 @@ def test_manifests_of_train_and_valid(speech):
         assert 1.5 * 16_000 < len(samples) < 12 * 16_000
 
 
-def test_the_same_seed_gives_the_same_audio(speech, tiny_paths_file, tmp_path):
-    again = make(tmp_path / "again", tiny_paths_file.parent)
+def test_the_same_seed_gives_the_same_audio(speech, tmp_path):
+    again = make(tmp_path / "again")
     train = read_manifest(speech / "train.tsv")
     for path in train.paths:
         assert (again / path).read_bytes() == (speech / path).read_bytes()
     # what is complete is not made again
     first = again / train.paths[0]
     first.write_bytes(b"")
-    assert make(tmp_path / "again", tiny_paths_file.parent) == again
+    assert make(tmp_path / "again") == again
     assert first.read_bytes() == b""
 
 
-def test_folders_that_cannot_be_used(speech, tiny_paths_file, tmp_path):
+def test_folders_that_cannot_be_used(speech, tmp_path):
     with pytest.raises(InputError, match="with seed 0, not 1"):
-        make(speech, tiny_paths_file.parent, seed=1)
+        make(speech, seed=1)
     (tmp_path / "other").mkdir()
     (tmp_path / "other/file").touch()
     with pytest.raises(InputError, match="superbit did not make"):
-        make(tmp_path / "other", tiny_paths_file.parent)
-    with pytest.raises(InputError, match=r"holds no speakers.csv"):
-        make(tmp_path / "new", tmp_path / "other")
+        make(tmp_path / "other")
     with pytest.raises(InputError, match="distinct voices"):
-        make(tmp_path / "new", tiny_paths_file.parent, speakers=10_000)
+        make(tmp_path / "new", speakers=10_000)
     with pytest.raises(InputError, match="at least 4"):
-        make(tmp_path / "new", tiny_paths_file.parent, speakers=1)
+        make(tmp_path / "new", speakers=1)

@@ -16,6 +16,7 @@ from superbit.benchmark.corpora.embedded import espeak, exact
 from superbit.benchmark.corpora.embedded.exact import Range, draw, to_steps, white
 from superbit.benchmark.corpora.embedded.voices import Speaker
 
+ECHO_DB: Range = (6, 20)
 NOISE_KINDS = ("white", "pink", "brown", "hum", "fan", "rain", "street", "machine")
 # Steps of one percent: rates with a large common divisor need short resampling filters.
 _RATE_STEP_HZ = 200
@@ -38,12 +39,14 @@ class Conditions:
         snr_db: see `record`, as the others.
         tilt: of the microphone.
         level_db: of the speech.
+        echo_db: see `room`.
     """
 
     margin_seconds: Range
     snr_db: Range
     tilt: float | Range
     level_db: float | Range
+    echo_db: Range = ECHO_DB
 
 
 def say(text: str, speaker: Speaker, synthesizer: espeak.Espeak) -> np.ndarray:
@@ -102,16 +105,19 @@ def noise(kind: str, samples: int, random: np.random.Generator) -> np.ndarray:
     return _of_unit_level(made)
 
 
-def room(samples: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A light room: decay by 60 dB in 0.1 to 0.35 s, 6 to 20 dB below the direct sound.
+def room(
+    samples: np.ndarray, random: np.random.Generator, *, echo_db: Range = ECHO_DB
+) -> np.ndarray:
+    """A light room, whose echo decays by 60 dB in 0.1 to 0.35 s.
 
     Args:
         samples: multiples of `exact.STEP`.
+        echo_db: how far the echo is below the direct sound.
     """
     length = int(draw(random, 0.1, 0.35) * SAMPLE_RATE)
     envelope = _decay_table()[np.arange(length) * _DECAYS // length]
     tail = to_steps(white(length, random) * envelope)
-    below = exact.gain(-draw(random, 6, 20))
+    below = exact.gain(-draw(random, *echo_db))
     tail = to_steps(tail * (below / math.sqrt(exact.energy(tail))))
     return samples + exact.convolve(samples, tail)[: len(samples)]
 
@@ -140,6 +146,7 @@ def record(
     tilt: float,
     level_db: float,
     random: np.random.Generator,
+    echo_db: Range = ECHO_DB,
 ) -> np.ndarray:
     """Speech in a room, over noise of a random kind, as a microphone hears it.
 
@@ -150,11 +157,12 @@ def record(
         snr_db: level of the speech over that of the noise.
         tilt: of the microphone.
         level_db: level of the speech, full scale being 0; lowered where samples would clip.
+        echo_db: see `room`.
 
     Returns:
         Shape ``(samples,)``, at most 0.99 in magnitude.
     """
-    heard = room(speech, random)[: samples - start]
+    heard = room(speech, random, echo_db=echo_db)[: samples - start]
     kind = NOISE_KINDS[random.integers(len(NOISE_KINDS))]
     recording = noise(kind, samples, random) * (level(heard) * exact.gain(-snr_db))
     recording[start : start + len(heard)] += heard
@@ -178,6 +186,7 @@ def record_with_margins(
         tilt=_drawn(conditions.tilt, random),
         level_db=_drawn(conditions.level_db, random),
         random=random,
+        echo_db=conditions.echo_db,
     )
 
 

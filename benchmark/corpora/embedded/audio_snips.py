@@ -43,7 +43,11 @@ _PATTERNS = (
 )
 _TILT = (-0.3, 0.4)  # one microphone a speaker
 _CONDITIONS = Conditions(
-    margin_seconds=(0.05, 0.25), snr_db=(15, 32), tilt=_TILT, level_db=(-32, -18)
+    margin_seconds=(0.05, 0.25),
+    snr_db=(15, 35),
+    tilt=_TILT,
+    level_db=(-32, -18),
+    echo_db=(12, 26),
 )
 
 

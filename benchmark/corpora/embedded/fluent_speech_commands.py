@@ -42,7 +42,11 @@ PHRASINGS: dict[tuple[str, str, str], tuple[str, ...]] = {
 }
 _NAME_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _CONDITIONS = Conditions(
-    margin_seconds=(0.08, 0.5), snr_db=(12, 30), tilt=(-0.4, 0.6), level_db=(-32, -16)
+    margin_seconds=(0.08, 0.3),
+    snr_db=(15, 35),
+    tilt=(-0.3, 0.4),
+    level_db=(-32, -16),
+    echo_db=(12, 26),
 )
 
 

@@ -18,9 +18,13 @@ from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, draw_speak
 
 # Names of speakers begin here; real LibriSpeech's are of the same form.
 _FIRST_SPEAKER = {"train-clean-100": 1001, "dev-clean": 2001, "test-clean": 3001}
-_TILT = (-0.4, 0.6)  # one microphone a speaker
+_TILT = (-0.3, 0.4)  # one microphone a speaker
 _CONDITIONS = Conditions(
-    margin_seconds=(0.08, 0.3), snr_db=(12, 30), tilt=_TILT, level_db=(-32, -16)
+    margin_seconds=(0.08, 0.25),
+    snr_db=(15, 35),
+    tilt=_TILT,
+    level_db=(-32, -16),
+    echo_db=(12, 26),
 )
 
 

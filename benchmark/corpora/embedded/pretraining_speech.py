@@ -1,8 +1,8 @@
 """Speech to pre-train small encoders on: no speaker and no sentence of the task corpora.
 
-Speakers: no pair of accent and voice variant that occurs in the task corpora, which tell theirs in
-a ``speakers.csv`` each. Sentences: two clauses around one of `CONJUNCTIONS`, words that no task
-corpus ever says. Rooms, noises and microphones are of the same kinds as there.
+Speakers: `PRETRAINING_VOICES`, of which the task corpora have none. Sentences: two clauses around one
+of `CONJUNCTIONS`, words that no task corpus ever says. Rooms, noises and microphones are of the same
+kinds as there.
 
 The folder holds ``train/``, ``valid/`` (speakers of its own) and their manifests in fairseq's
 format, so that ``superbit units`` and ``superbit pretrain`` take it as it is.
@@ -11,7 +11,6 @@ format, so that ``superbit units`` and ``superbit pretrain`` take it as it is.
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import shutil
 import subprocess
@@ -26,13 +25,18 @@ from superbit.benchmark.corpora.audio import SAMPLE_RATE
 from superbit.benchmark.corpora.embedded.acoustics import Conditions, record_with_margins, say
 from superbit.benchmark.corpora.embedded.espeak import MISSING, Espeak
 from superbit.benchmark.corpora.embedded.exact import write
-from superbit.benchmark.corpora.embedded.voices import TABLE_COLUMNS, Speaker, draw_speakers
+from superbit.benchmark.corpora.embedded.voices import (
+    PRETRAINING_VOICES,
+    TABLE_COLUMNS,
+    Speaker,
+    draw_speakers,
+)
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.files import read_json, read_text, write_text
 from superbit.upstreams.training.manifest import AudioManifest
 
 # Raised whenever the same options would give other audio.
-VERSION = 1
+VERSION = 2
 RECIPE, SPEAKERS, SPOKEN = "pretraining.json", "speakers.csv", "spoken.csv"
 _STARTED = ".superbit-pretraining"  # made first: what a killed process left is ours to remove
 
@@ -84,7 +88,6 @@ def draw_sentence(random: np.random.Generator) -> str:
 def make_pretraining_speech(
     out: str | Path,
     *,
-    apart_from: str | Path,
     hours: float = 1.0,
     speakers: int = SPEAKERS_DEFAULT,
     seed: int = 0,
@@ -98,7 +101,6 @@ def make_pretraining_speech(
 
     Args:
         out: a folder; made if it is not there.
-        apart_from: folder of the task corpora, none of whose voices is used.
         hours: of speech, about.
         speakers: how many, a twentieth of them for ``valid/``.
         seed: every random choice follows from it.
@@ -109,11 +111,10 @@ def make_pretraining_speech(
         The folder.
 
     Raises:
-        InputError: no task corpora in ``apart_from``, too many speakers, a folder that holds
-            something else, or espeak-ng is not installed.
+        InputError: too many speakers, a folder that holds something else, or espeak-ng is not
+            installed.
     """
     out = Path(out).absolute()
-    taken = taken_voices(Path(apart_from))
     if hours <= 0 or speakers < 4:
         raise InputError(
             f"{hours} hours of {speakers} speakers: more than 0 hours of at least 4 are needed."
@@ -124,13 +125,12 @@ def make_pretraining_speech(
         "hours": float(hours),
         "speakers": speakers,
         "seed": seed,
-        "apart_from": hashlib.sha256(repr(sorted(taken)).encode()).hexdigest()[:16],
     }
     if _is_complete(out, recipe):
         return out
     if find_spec("espeakng_loader") is None:
         raise InputError(MISSING)
-    voices = _draw(speakers, taken, seed)
+    voices = _draw(speakers, seed)
     _begin(out, voices)
     shards = max(1, round(hours / _HOURS_A_SHARD))
     seconds = hours * 3600 / speakers
@@ -140,34 +140,17 @@ def make_pretraining_speech(
     return out
 
 
-def taken_voices(corpora: Path) -> set[tuple[str, str]]:
-    """Return the pairs of accent and variant that the corpora under a folder use.
-
-    Raises `InputError` where there is no table of speakers.
-    """
-    tables = sorted(corpora.rglob(SPEAKERS)) if corpora.is_dir() else []
-    if not tables:
-        raise InputError(
-            f"{corpora} holds no {SPEAKERS} of embedded corpora; make them first with: superbit "
-            "corpus make."
-        )
-    taken = set()
-    for table in tables:
-        for row in csv.DictReader(read_text(table).splitlines()):
-            taken.add((row["accent"], row["variant"]))
-    return taken
-
-
-def _draw(speakers: int, taken: set[tuple[str, str]], seed: int) -> list[tuple[str, Speaker]]:
+def _draw(speakers: int, seed: int) -> list[tuple[str, Speaker]]:
     """Return (split, speaker) of each."""
     valid = max(2, round(_VALID_SHARE * speakers))
     names = [f"p{index:05d}" for index in range(speakers)]
     random = np.random.default_rng(seed)
     try:
-        drawn = draw_speakers(names, random, apart_from=taken)
+        drawn = draw_speakers(names, random, among=PRETRAINING_VOICES)
     except ValueError as error:
         raise InputError(
-            f"{speakers} speakers apart from the {len(taken)} voices of the task corpora: {error}"
+            f"{speakers} speakers among the {len(PRETRAINING_VOICES)} voices for pre-training: "
+            f"{error}"
         ) from None
     splits = ["valid"] * valid + ["train"] * (speakers - valid)
     return list(zip(splits, drawn, strict=True))

@@ -117,7 +117,7 @@ LIBRISPEECH = {
         "test-clean": ReadSpeech(speakers=8, utterances=8),
     },
     "demo": {
-        "train-clean-100": ReadSpeech(speakers=40, utterances=20),
+        "train-clean-100": ReadSpeech(speakers=48, utterances=20),
         "dev-clean": ReadSpeech(speakers=10, utterances=16),
         "test-clean": ReadSpeech(speakers=20, utterances=20),
     },

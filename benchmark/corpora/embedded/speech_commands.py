@@ -31,7 +31,8 @@ from superbit.benchmark.corpora.speech_commands import (
 _CLIP_SAMPLES = SAMPLE_RATE
 _SNR_DB = (15, 35)
 _LEVEL_DB = (-34, -14)
-_TILT = (-0.4, 0.6)
+_TILT = (-0.3, 0.4)
+_ECHO_DB = (12, 26)
 _SILENCE_LEVEL_DB = (-60, -26)
 _NOISE_SECONDS = 6
 
@@ -108,6 +109,7 @@ def _clip(word: str, speaker: Speaker, espeak: Espeak, random: np.random.Generat
         snr_db=draw(random, *_SNR_DB),
         tilt=draw(random, *_TILT),
         level_db=draw(random, *_LEVEL_DB),
+        echo_db=_ECHO_DB,
         random=random,
     )
 
