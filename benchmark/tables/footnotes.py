@@ -65,6 +65,20 @@ def on_rows(rows: Sequence[Row], sets: CorpusSets) -> Iterable[str]:
         yield f"Marked {CHOSEN_ON_TEST}: chosen on the test set (SUPERB does so for ASV and SD)."
 
 
+def on_baselines(rows: Sequence[Row]) -> Iterable[str]:
+    """Where filter banks are at chance by construction, and who stands in for them there."""
+    averaging = [task.name for task in TASKS.values() if task.audio.head_may_average]
+    named = {task.column: task.name for task in TASKS.values()}
+    measured = {named[column] for row in rows if row.upstream == "fbank" for column in row.cells}
+    hit = [name for name in averaging if name in measured]
+    if hit:
+        yield (
+            "fbank: normalized to mean 0 over each utterance (CMVN), so that a mean over time is 0 "
+            f"whatever was said: at chance on {', '.join(hit)} by construction; fbank_no_cmvn is "
+            "the same without, SUPERB's zero point of these tasks."
+        )
+
+
 def on_chance(rows: Sequence[Row]) -> Iterable[str]:
     """What the mark of chance means, how high chance is there, and where it is not known."""
     cells = [cell for row in rows for cell in row.cells.values() if cell.record]

@@ -1,9 +1,11 @@
 """Acoustics of the embedded corpora, against the physics that each function promises."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
-from superbit.benchmark.corpora.embedded import acoustics
+from superbit.benchmark.corpora.embedded import acoustics, exact
 
 RATE = 16_000
 
@@ -26,9 +28,9 @@ def band_level(samples, low_hz, high_hz):
 @pytest.mark.parametrize("factor", [0.89, 1.0, 1.13])
 def test_vocal_tract_raises_frequencies_and_shortens(factor):
     second = np.arange(22_050) / 22_050
-    tone = np.sin(2 * np.pi * 1_000 * second).astype("float32")
+    tone = exact.to_steps(np.sin(2 * np.pi * 1_000 * second))
     made = acoustics.to_16_khz(tone, vocal_tract=factor)
-    assert made.dtype == np.float32
+    np.testing.assert_array_equal(made, exact.to_steps(made))
     assert len(made) == pytest.approx(RATE / factor, rel=0.005)
     spectrum = np.abs(np.fft.rfft(made * np.hanning(len(made))))
     assert spectrum.argmax() * RATE / len(made) == pytest.approx(1_000 * factor, rel=0.01)
@@ -36,7 +38,7 @@ def test_vocal_tract_raises_frequencies_and_shortens(factor):
 
 
 def test_resampling_suppresses_what_16_khz_cannot_hold():
-    tone = np.sin(2 * np.pi * 9_500 * np.arange(22_050) / 22_050).astype("float32")
+    tone = exact.to_steps(np.sin(2 * np.pi * 9_500 * np.arange(22_050) / 22_050))
     made = acoustics.to_16_khz(tone, vocal_tract=1.0)
     assert decibels(np.sqrt(np.mean(made[500:-500] ** 2)) / np.sqrt(0.5)) < -20
 
@@ -63,21 +65,22 @@ def test_unknown_noise(random):
 
 
 def test_room_is_the_sound_itself_and_a_tail_that_decays(random):
-    impulse = np.zeros(RATE, dtype=np.float32)
+    impulse = np.zeros(RATE)
     impulse[100] = 1
-    for _ in range(10):
-        heard = acoustics.room(impulse, random)
+    for echo_db in [acoustics.ECHO_DB] * 5 + [(12, 13)] * 5:
+        heard = acoustics.room(impulse, random, echo_db=echo_db)
         assert not np.abs(heard[:99]).max() > 1e-4
         tail = heard[101:]
-        # 6 to 20 dB below the direct sound, over after 0.35 s.
-        assert -21 < decibels(np.sqrt(np.sum(tail**2))) < -5
+        below = -decibels(np.sqrt(np.sum(tail**2)))
+        assert echo_db[0] - 0.5 < below < echo_db[1] + 0.5
+        # Over after 0.35 s.
         assert np.abs(tail[int(0.35 * RATE) :]).max() < 1e-4
         half = len(tail) // 16
         assert np.sum(tail[:half] ** 2) > 5 * np.sum(tail[half : 2 * half] ** 2)
 
 
 def test_microphone_tilts_the_spectrum(random):
-    white = random.standard_normal(RATE).astype("float32")
+    white = exact.white(RATE, random)
     tilts = {t: acoustics.microphone(white, t) for t in (-0.4, 0.0, 0.6)}
     np.testing.assert_array_equal(tilts[0.0], white)
     # |1 − t e^(−jω)| at ω = 0 and ω = π.
@@ -88,9 +91,9 @@ def test_microphone_tilts_the_spectrum(random):
 
 @pytest.mark.parametrize("snr_db", [4.0, 15.0, 30.0])
 def test_recording_has_the_levels_that_were_asked_for(random, snr_db, monkeypatch):
-    monkeypatch.setattr(acoustics, "room", lambda samples, random: samples)
+    monkeypatch.setattr(acoustics, "room", lambda samples, random, echo_db: samples)
     monkeypatch.setattr(acoustics, "NOISE_KINDS", ("white",))
-    speech = np.sin(2 * np.pi * 300 * np.arange(RATE) / RATE).astype("float32")
+    speech = exact.sine(300, RATE)
     made = acoustics.record(
         speech, samples=3 * RATE, start=RATE, snr_db=snr_db, tilt=0.0, level_db=-25, random=random
     )
@@ -102,9 +105,37 @@ def test_recording_has_the_levels_that_were_asked_for(random, snr_db, monkeypatc
 
 
 def test_recording_never_clips_and_cuts_speech_that_is_too_long(random):
-    speech = random.standard_normal(2 * RATE).astype("float32")
+    speech = exact.white(2 * RATE, random)
     made = acoustics.record(
         speech, samples=RATE, start=RATE // 2, snr_db=20, tilt=0.3, level_db=-1, random=random
     )
     assert made.shape == (RATE,)
     assert np.abs(made).max() == pytest.approx(0.99)
+
+
+def test_convolution_is_that_of_integers(random):
+    """Of Python's integers, which have no rounding at all."""
+    samples, taps = (exact.white(count, random) for count in (300, 40))
+    long, short = ([round(x / exact.STEP) for x in of] for of in (samples, taps))
+    by_hand = [
+        sum(short[j] * long[i - j] for j in range(40) if 0 <= i - j < 300) for i in range(339)
+    ]
+    # Python rounds ties of integers to even, too.
+    wanted = [round(Fraction(value) * Fraction(exact.STEP)) for value in by_hand]
+    made = exact.convolve(samples, taps)
+    assert [round(x / exact.STEP) for x in made] == wanted
+    energy = Fraction(sum(x * x for x in long)) * Fraction(exact.STEP) ** 2
+    assert exact.energy(samples) == float(energy)
+
+
+def test_draws_are_even_and_near_normal(random):
+    drawn = np.array([exact.draw(random, -2, 5) for _ in range(4000)])
+    assert -2 <= drawn.min() < -1.98
+    assert 4.98 < drawn.max() <= 5
+    assert drawn.mean() == pytest.approx(1.5, abs=0.15)
+    normal = np.array([exact.draw_normal(random) for _ in range(4000)])
+    assert normal.mean() == pytest.approx(0, abs=0.07)
+    assert normal.std() == pytest.approx(1, abs=0.05)
+    white = exact.white(50_000, random)
+    assert np.abs(np.fft.rfft(white)[1:]).max() < 4.5 * np.sqrt(50_000)
+    assert white.std() == pytest.approx(1, abs=0.02)

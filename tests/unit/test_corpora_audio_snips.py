@@ -57,7 +57,8 @@ def test_layout_and_counts(section):
     for split in report.splits:
         speakers = audio_snips.SPEAKERS[split.name]
         assert split.speakers == len(speakers)
-        assert split.utterances == len(speakers) * sizes.AUDIO_SNIPS["tiny"][split.name]
+        plan = sizes.AUDIO_SNIPS["tiny"][split.name]
+        assert split.utterances == len(speakers) * plan.voices * plan.utterances
         assert 1.2 < split.hours * 3600 / split.utterances < 4
     files = audio_snips.files(section)
     assert [file.key for file in files.text] == ["all.iob.snips.txt", "slots.txt"]

@@ -45,17 +45,17 @@ def test_layout_and_counts(section):
     report = voxceleb1.CORPUS.check(section, batch_size=32)
     assert report.problems == ()
     plan = sizes.VOXCELEB1["tiny"]
-    speakers = plan.dev_speakers + plan.test_speakers
     counts = {split.name: split for split in report.splits}
     for split, (videos, utterances) in plan.splits.items():
-        assert counts[split].utterances == speakers * videos * utterances
-        assert counts[split].speakers == speakers
+        assert counts[split].utterances == plan.test_speakers * videos * utterances
+        assert counts[split].speakers == plan.test_speakers
     assert counts["verification-dev"].speakers == plan.dev_speakers
     assert counts["trials"].speakers == plan.test_speakers
     assert [split.expected_utterances for split in report.splits[:3]] == [138_361, 6_904, 8_251]
-    # Both folders belong to identification.
-    folders = {file.key.split("/")[0] for file in voxceleb1.files(section).audio["train"]}
-    assert folders == {"dev", "test"}
+    # SID identifies those whom ASV verifies.
+    for split in plan.splits:
+        folders = {file.key.split("/")[0] for file in voxceleb1.files(section).audio[split]}
+        assert folders == {"test"}
     assert len(list(section.root.rglob("*.wav"))) == plan.files
 
 
@@ -69,7 +69,11 @@ def test_splits_share_neither_videos_nor_sentences(section):
     with open(section.root / "spoken.csv", newline="") as lines:
         spoken = {row["path"].split("wav/", 1)[1]: row["text"] for row in csv.DictReader(lines)}
     split = voxceleb1.identification_split(section)
-    assert set(spoken) == {name for names in split.values() for name in names}
+    of_test = {
+        path.relative_to(section.root / "test/wav") for path in section.root.glob("test/**/*.wav")
+    }
+    assert {name.as_posix() for name in of_test} == {n for names in split.values() for n in names}
+    assert len(spoken) == sizes.VOXCELEB1["tiny"].files
     videos = {part: {name.rsplit("/", 1)[0] for name in names} for part, names in split.items()}
     assert not videos["train"] & videos["dev"]
     assert not (videos["train"] | videos["dev"]) & videos["test"]
@@ -79,8 +83,8 @@ def test_splits_share_neither_videos_nor_sentences(section):
 
 def test_trials_are_balanced_over_speakers_that_training_does_not_hear(section):
     trials = voxceleb1.trials(section)
-    assert len(trials) == len(set(trials)) == sizes.VOXCELEB1["tiny"].trials >= 200
-    assert Counter(trial.same for trial in trials) == {True: 120, False: 120}
+    assert len(trials) == len(set(trials)) == sizes.VOXCELEB1["tiny"].trials
+    assert Counter(trial.same for trial in trials) == {True: 80, False: 80}
     for trial in trials:
         assert (speaker_of(trial.first) == speaker_of(trial.second)) is trial.same
         assert trial.first.split("/")[1] != trial.second.split("/")[1]
@@ -135,7 +139,7 @@ def test_s3prls_sid_reads_the_same(section, tmp_path, monkeypatch):
         assert found == list(expected)
         assert theirs.label == [voxceleb1.label_of(speaker_of(path)) for path in expected]
         wave, label, _ = theirs[0]
-        assert len(wave) >= 2.6 * 16_000
+        assert len(wave) >= 2 * 16_000
         assert 0 <= label < theirs.speaker_num
 
 

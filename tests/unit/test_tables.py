@@ -6,9 +6,12 @@ import json
 import re
 from importlib import resources
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+import superbit.upstreams
 from superbit.benchmark.records.choose import choose, parse_where
 from superbit.benchmark.records.schema import (
     FURTHER_FIELDS,
@@ -482,3 +485,17 @@ def test_html_holds_the_same_cells_as_markdown() -> None:
     cells = re.findall(r"<td[^>]*>(.*?)</td>", render_table2(table, "html"))
     printed = [cell for line in lines_of(render_table2(table))[2:] for cell in line]
     assert cells == printed
+
+
+def test_filter_banks_at_chance_by_construction_are_told():
+    def notes(*records):
+        return [note for note in table2(records).notes if "CMVN" in note]
+
+    assert notes(run("KS", "vanilla_nano"), run("PR", "fbank")) == []
+    (note,) = notes(run("KS", "fbank"), run("PR", "fbank"), run("SID", "fbank"))
+    assert "at chance on KS, SID by construction; fbank_no_cmvn is" in note
+    # What the note says, by s3prl's own filter banks: only one of the two has a mean.
+    samples = torch.from_numpy(np.random.default_rng(0).standard_normal(8000, dtype="float32"))
+    for name, silent in (("fbank", True), ("fbank_no_cmvn", False)):
+        (states,) = superbit.upstreams.load(name)([samples])["hidden_states"][-1:]
+        assert (states.mean(dim=1).abs().max() < 1e-4) == silent

@@ -1,8 +1,8 @@
 """Speech to pre-train small encoders on: no speaker and no sentence of the task corpora.
 
-Speakers: `PRETRAINING_VOICES`, of which the task corpora have none. Sentences: two clauses around one
-of `CONJUNCTIONS`, words that no task corpus ever says. Rooms, noises and microphones are of the same
-kinds as there.
+Speakers: `PRETRAINING_VOICES`, of which the task corpora have none. Sentences: two clauses around
+one of `CONJUNCTIONS`, words that no task corpus ever says. Rooms, noises and microphones are of the
+same kinds as there.
 
 The folder holds ``train/``, ``valid/`` (speakers of its own) and their manifests in fairseq's
 format, so that ``superbit units`` and ``superbit pretrain`` take it as it is.

@@ -119,7 +119,7 @@ LIBRISPEECH = {
     "demo": {
         "train-clean-100": ReadSpeech(speakers=48, utterances=20),
         "dev-clean": ReadSpeech(speakers=10, utterances=16),
-        "test-clean": ReadSpeech(speakers=20, utterances=20),
+        "test-clean": ReadSpeech(speakers=24, utterances=20),
     },
 }
 SPEECH_COMMANDS = {
@@ -139,8 +139,8 @@ VOXCELEB1 = {
         dev_speakers=12,
         dev=(3, 2),
         test_speakers=10,
-        splits={"train": (3, 2), "dev": (1, 2), "test": (2, 2)},
-        trials=80,
+        splits={"train": (3, 2), "dev": (1, 2), "test": (2, 3)},
+        trials=160,
     ),
     "demo": Voices(
         dev_speakers=60,
