@@ -63,27 +63,28 @@ PROSODY = {
         rate=1.0, pitch=0, pitch_range=40, level_db=-24, tilt=0.0, rating=(3.0, 2.5, 3.0)
     ),
     "hap": _Prosody(
-        rate=1.15, pitch=22, pitch_range=90, level_db=-20, tilt=0.2, rating=(4.5, 3.5, 3.5)
+        rate=1.1, pitch=28, pitch_range=90, level_db=-22, tilt=0.0, rating=(4.5, 3.5, 3.5)
     ),
     "exc": _Prosody(
-        rate=1.25, pitch=26, pitch_range=95, level_db=-18, tilt=0.2, rating=(4.5, 4.5, 3.5)
+        rate=1.2, pitch=32, pitch_range=95, level_db=-22, tilt=0.0, rating=(4.5, 4.5, 3.5)
     ),
     "ang": _Prosody(
-        rate=1.3, pitch=4, pitch_range=60, level_db=-14, tilt=0.5, rating=(1.5, 4.5, 4.5)
+        rate=1.45, pitch=6, pitch_range=60, level_db=-20, tilt=0.1, rating=(1.5, 4.5, 4.5)
     ),
     "sad": _Prosody(
-        rate=0.75, pitch=-14, pitch_range=10, level_db=-32, tilt=-0.3, rating=(1.5, 1.5, 2.0)
+        rate=0.7, pitch=-18, pitch_range=10, level_db=-26, tilt=-0.1, rating=(1.5, 1.5, 2.0)
     ),
     # An emotion that SUPERB leaves out.
     "fru": _Prosody(
-        rate=1.1, pitch=-4, pitch_range=50, level_db=-20, tilt=0.2, rating=(2.0, 3.5, 3.5)
+        rate=1.1, pitch=-4, pitch_range=50, level_db=-22, tilt=0.0, rating=(2.0, 3.5, 3.5)
     ),
 }
 _OTHER = "fru"
-_SNR_DB = (14, 34)
+_SNR_DB = (20, 36)
 # Standard deviations from item to item.
-_RATE_JITTER, _PITCH_JITTER, _RANGE_JITTER, _LEVEL_JITTER, _TILT_JITTER = 0.08, 5.0, 10.0, 4.0, 0.1
-_MARGIN_SECONDS = (0.08, 0.3)
+_RATE_JITTER, _PITCH_JITTER, _RANGE_JITTER, _LEVEL_JITTER, _TILT_JITTER = 0.06, 4.0, 8.0, 4.0, 0.15
+_ECHO_DB = (12, 26)
+_MARGIN_SECONDS = (0.05, 0.2)
 _PAUSE_SECONDS = 0.5
 
 
@@ -171,6 +172,7 @@ def _say(
         margin_seconds=_MARGIN_SECONDS,
         snr_db=_SNR_DB,
         tilt=prosody.tilt + _TILT_JITTER * varied[4],
+        echo_db=_ECHO_DB,
         level_db=prosody.level_db + _LEVEL_JITTER * varied[3],
     )
     return record_with_margins(say(text, in_emotion, espeak), conditions, random)

@@ -34,8 +34,8 @@ class Voices:
     Attributes:
         dev_speakers: in ``dev/wav``, on whom ASV trains; no part of SID.
         dev: (videos, utterances a video) of each of them.
-        test_speakers: in ``test/wav``, whom SID identifies; ASV's trials are between utterances of
-            SID's test.
+        test_speakers: in ``test/wav``, whom SID identifies; ASV's trials are between the first
+            utterances of the videos of SID's test.
         splits: of SID; a split maps to (videos, utterances a video) of every such speaker.
         trials: of ASV.
     """
@@ -118,7 +118,7 @@ LIBRISPEECH = {
     },
     "demo": {
         "train-clean-100": ReadSpeech(speakers=48, utterances=20),
-        "dev-clean": ReadSpeech(speakers=10, utterances=16),
+        "dev-clean": ReadSpeech(speakers=10, utterances=12),
         "test-clean": ReadSpeech(speakers=24, utterances=20),
     },
 }
@@ -130,7 +130,7 @@ SPEECH_COMMANDS = {
     },
     "demo": {
         "train": Commands(speakers=80, unknown_words=4),
-        "dev": Commands(speakers=24, unknown_words=2),
+        "dev": Commands(speakers=16, unknown_words=2),
         "test": Commands(speakers=54, unknown_words=1),
     },
 }
@@ -139,21 +139,21 @@ VOXCELEB1 = {
         dev_speakers=12,
         dev=(3, 2),
         test_speakers=10,
-        splits={"train": (3, 2), "dev": (1, 2), "test": (2, 3)},
-        trials=160,
+        splits={"train": (3, 2), "dev": (1, 2), "test": (5, 1)},
+        trials=200,
     ),
     "demo": Voices(
         dev_speakers=60,
         dev=(3, 2),
         test_speakers=40,
-        splits={"train": (5, 2), "dev": (2, 2), "test": (8, 2)},
+        splits={"train": (5, 2), "dev": (3, 1), "test": (8, 2)},
         trials=1200,
     ),
 }
 # Speakers a split; each of them says every intent once.
 FLUENT_SPEECH_COMMANDS = {
     "tiny": {"train": 12, "valid": 4, "test": 8},
-    "demo": {"train": 60, "valid": 12, "test": 42},
+    "demo": {"train": 60, "valid": 10, "test": 42},
 }
 INTENTS = 15
 IEMOCAP = {
@@ -168,9 +168,9 @@ LIBRI2MIX = {
         "test": Conversations(speakers=8, recordings=12),
     },
     "demo": {
-        "train": Conversations(speakers=40, recordings=120),
-        "dev": Conversations(speakers=12, recordings=24),
-        "test": Conversations(speakers=24, recordings=72),
+        "train": Conversations(speakers=40, recordings=90),
+        "dev": Conversations(speakers=12, recordings=16),
+        "test": Conversations(speakers=24, recordings=64),
     },
 }
 QUESST14 = {
@@ -200,8 +200,8 @@ AUDIO_SNIPS = {
     },
     "demo": {
         "train": Names(voices=3, utterances=32),
-        "valid": Names(voices=3, utterances=10),
-        "test": Names(voices=3, utterances=30),
+        "valid": Names(voices=3, utterances=8),
+        "test": Names(voices=3, utterances=22),
     },
 }
 SNIPS_NAMES = {"train": 8, "valid": 4, "test": 4}

@@ -91,7 +91,7 @@ def make(out: Path, *, size: str, seed: int, on_item: Callable[[], None]) -> Non
                     spoken.append(f"{part}/wav/{file},{text}")
                     if split:
                         identification.append(f"{_SPLIT_NUMBERS[split]} {file}\n")
-                    if split == "test":
+                    if split == "test" and index == 0:
                         of_test.setdefault(speaker.name, []).append(file)
                     on_item()
     write_text(root / "iden_split.txt", "".join(identification))
