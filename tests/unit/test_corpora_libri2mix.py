@@ -168,11 +168,14 @@ def test_references_belong_to_their_recordings(section):
     """DER of a reference against itself is 0, and against another recording's far above."""
     reference = rttm_of(section, "test")
     names = list(reference)
+    mistaken = []
     for name, other in zip(names, names[1:] + names[:1], strict=True):
         own = diarization_errors(reference[name], reference[name])
         assert own.errors == pytest.approx(0, abs=1e-9)
         swapped = diarization_errors(reference[name], reference[other])
-        assert swapped.errors / swapped.reference > 0.15
+        mistaken.append(swapped.errors / swapped.reference)
+    assert min(mistaken) > 0.1
+    assert np.mean(mistaken) > 0.3
 
 
 def test_energy_agrees_with_its_own_reference_more_than_with_another(section):

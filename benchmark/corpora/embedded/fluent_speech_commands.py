@@ -31,10 +31,10 @@ PHRASINGS: dict[tuple[str, str, str], tuple[str, ...]] = {
     ("deactivate", "lights", "none"): ("turn off the lights", "lights off please"),
     ("deactivate", "lights", "kitchen"): ("kitchen lights off", "turn the kitchen lights off"),
     ("deactivate", "music", "none"): ("stop the music", "turn the music off", "pause the song"),
-    ("increase", "volume", "none"): ("turn the volume up", "louder please", "make it louder"),
-    ("increase", "heat", "bedroom"): ("warm the bedroom up", "turn up the heat in the bedroom"),
-    ("decrease", "volume", "none"): ("turn the volume down", "make it quieter", "too loud"),
-    ("decrease", "heat", "bedroom"): ("cool the bedroom", "turn down the heat in the bedroom"),
+    ("increase", "volume", "none"): ("louder please", "make it louder"),
+    ("increase", "heat", "bedroom"): ("warm the bedroom up", "make my bedroom hotter"),
+    ("decrease", "volume", "none"): ("make it quieter", "not so loud"),
+    ("decrease", "heat", "bedroom"): ("cool the bedroom", "less heat in the bedroom"),
     ("change language", "German", "none"): ("switch to German", "speak German", "use German"),
     ("change language", "Chinese", "none"): ("switch to Chinese", "speak Chinese", "use Chinese"),
     ("bring", "newspaper", "none"): ("bring me the newspaper", "fetch the newspaper"),
@@ -42,8 +42,8 @@ PHRASINGS: dict[tuple[str, str, str], tuple[str, ...]] = {
 }
 _NAME_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _CONDITIONS = Conditions(
-    margin_seconds=(0.08, 0.3),
-    snr_db=(15, 35),
+    margin_seconds=(0.05, 0.2),
+    snr_db=(20, 38),
     tilt=(-0.3, 0.4),
     level_db=(-32, -16),
     echo_db=(12, 26),

@@ -146,14 +146,14 @@ VOXCELEB1 = {
         dev_speakers=60,
         dev=(3, 2),
         test_speakers=40,
-        splits={"train": (5, 2), "dev": (3, 1), "test": (8, 2)},
+        splits={"train": (6, 2), "dev": (3, 1), "test": (8, 2)},
         trials=1200,
     ),
 }
 # Speakers a split; each of them says every intent once.
 FLUENT_SPEECH_COMMANDS = {
     "tiny": {"train": 12, "valid": 4, "test": 8},
-    "demo": {"train": 60, "valid": 10, "test": 42},
+    "demo": {"train": 75, "valid": 10, "test": 42},
 }
 INTENTS = 15
 IEMOCAP = {
@@ -201,7 +201,7 @@ AUDIO_SNIPS = {
     "demo": {
         "train": Names(voices=3, utterances=32),
         "valid": Names(voices=3, utterances=8),
-        "test": Names(voices=3, utterances=22),
+        "test": Names(voices=3, utterances=30),
     },
 }
 SNIPS_NAMES = {"train": 8, "valid": 4, "test": 4}

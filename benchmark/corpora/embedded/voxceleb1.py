@@ -37,9 +37,10 @@ _FIRST_SPEAKER = {"dev": 10_001, "test": 10_270}
 _SPLIT_NUMBERS = {"train": 1, "dev": 2, "test": 3}
 # ASV trains on what lasts more than 2 s without silence.
 _SECONDS = {"dev": (2.6, 3.0), "test": (2.0, 2.4)}
-_SNR_DB = (12, 30)
+_SNR_DB = (15, 35)
+_ECHO_DB = (12, 26)
 _LEVEL_DB = (-32, -16)
-_TILT = (-0.5, 0.7)
+_TILT = (-0.3, 0.4)
 _NAME_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
@@ -151,7 +152,7 @@ def _speech(
 def _recording(speech: np.ndarray, video: _Video, random: np.random.Generator) -> np.ndarray:
     """The speech in the video's room, over its kind of noise, by its microphone."""
     # The same random numbers give the same room.
-    heard = room(speech, np.random.default_rng(video.room_seed))
+    heard = room(speech, np.random.default_rng(video.room_seed), echo_db=_ECHO_DB)
     noises = noise(video.noise_kind, len(heard), random)
     recording = heard + noises * (level(heard) * gain(-video.snr_db))
     recording = microphone(recording, video.tilt)
