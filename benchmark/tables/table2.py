@@ -152,6 +152,7 @@ def table2(
         *footnotes.on_rows(measured, sets),
         *footnotes.on_chance(measured),
         *footnotes.on_baselines(measured),
+        *footnotes.on_small_scale(measured),
         *footnotes.on_settings(single, sets),
         *footnotes.on_runs(single, searched=searched, picked=concerns_rates(where or {})),
     ]

@@ -499,3 +499,12 @@ def test_filter_banks_at_chance_by_construction_are_told():
     for name, silent in (("fbank", True), ("fbank_no_cmvn", False)):
         (states,) = superbit.upstreams.load(name)([samples])["hidden_states"][-1:]
         assert (states.mean(dim=1).abs().max() < 1e-4) == silent
+
+
+def test_what_says_nothing_about_encoders_at_the_small_scale_is_told():
+    def notes(*records):
+        return [note for note in table2(records).notes if "does not discriminate" in note]
+
+    assert notes(run("KS")) == notes(run("SD", scale="superb")) == []
+    (note,) = notes(run("KS"), run("SD"))
+    assert note.startswith("SD does not discriminate at the embedded scale: ")

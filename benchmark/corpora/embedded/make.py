@@ -73,8 +73,8 @@ def make_corpora(
 ) -> Path:
     """Synthesize every embedded corpus into ``out``, or find them there already.
 
-    The same size and seed give the same bytes on every processor (see `exact`). A complete folder of
-    the same recipe is used again; one that was left incomplete is made again; anything else in
+    The same size and seed give the same bytes on every processor (see `exact`). A complete folder
+    of the same recipe is used again; one that was left incomplete is made again; anything else in
     ``out`` is an error.
 
     Args:
