@@ -18,7 +18,7 @@ from superbit.benchmark.tasks.catalog import TASKS
 # Tasks of the small scale that do not tell a trained encoder from an untrained one, and how that is
 # known: from corpora of another seed, on which settings were chosen.
 _TELLS_NOTHING_APART = {
-    "SD": "an untrained encoder errs as seldom as a trained one (29 % on the corpora of another seed)",
+    "SD": "an untrained encoder errs as seldom as a trained one (29 % on corpora of another seed)",
 }
 _METRIC_WORDS = {"acc": "accuracy", "slot_type_f1": "slot-type F1"}
 
