@@ -20,6 +20,8 @@ from superbit.benchmark.tasks.catalog import TASKS
 _TELLS_NOTHING_APART = {
     "SD": "an untrained encoder errs as seldom as a trained one (29 % on corpora of another seed)",
 }
+# Tasks whose head is a recurrent network, trained by CTC.
+_RECURRENT = ("ASR", "SF")
 _METRIC_WORDS = {"acc": "accuracy", "slot_type_f1": "slot-type F1"}
 
 
@@ -71,16 +73,31 @@ def on_rows(rows: Sequence[Row], sets: CorpusSets) -> Iterable[str]:
 
 
 def on_baselines(rows: Sequence[Row]) -> Iterable[str]:
-    """Where filter banks are at chance by construction, and who stands in for them there."""
-    averaging = [task.name for task in TASKS.values() if task.audio.head_may_average]
-    named = {task.column: task.name for task in TASKS.values()}
-    measured = {named[column] for row in rows if row.upstream == "fbank" for column in row.cells}
-    hit = [name for name in averaging if name in measured]
+    """Where filter banks are at chance by how they are made, not by what they hold."""
+    measured = {
+        name: {
+            t.name
+            for r in rows
+            if r.upstream == name
+            for t in TASKS.values()
+            if t.column in r.cells
+        }
+        for name in ("fbank", "fbank_no_cmvn")
+    }
+    averaging = [t.name for t in TASKS.values() if t.audio.head_may_average]
+    hit = [name for name in averaging if name in measured["fbank"]]
     if hit:
         yield (
             "fbank: normalized to mean 0 over each utterance (CMVN), so that a mean over time is 0 "
             f"whatever was said: at chance on {', '.join(hit)} by construction; fbank_no_cmvn is "
             "the same without, SUPERB's zero point of these tasks."
+        )
+    embedded = any(r.upstream == "fbank_no_cmvn" and r.scale == "embedded" for r in rows)
+    hit = [name for name in _RECURRENT if embedded and name in measured["fbank_no_cmvn"]]
+    if hit:
+        yield (
+            f"fbank_no_cmvn on {', '.join(hit)}: within the embedded scale's few steps, the "
+            "recurrent heads of these tasks learn nothing from filter banks that are not normalized."
         )
 
 

@@ -494,6 +494,8 @@ def test_filter_banks_at_chance_by_construction_are_told():
     assert notes(run("KS", "vanilla_nano"), run("PR", "fbank")) == []
     (note,) = notes(run("KS", "fbank"), run("PR", "fbank"), run("SID", "fbank"))
     assert "at chance on KS, SID by construction; fbank_no_cmvn is" in note
+    (note,) = [n for n in table2([run("ASR", "fbank_no_cmvn")]).notes if "learn nothing" in n]
+    assert note.startswith("fbank_no_cmvn on ASR: ")
     # What the note says, by s3prl's own filter banks: only one of the two has a mean.
     samples = torch.from_numpy(np.random.default_rng(0).standard_normal(8000, dtype="float32"))
     for name, silent in (("fbank", True), ("fbank_no_cmvn", False)):
