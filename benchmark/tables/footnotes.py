@@ -97,7 +97,7 @@ def on_baselines(rows: Sequence[Row]) -> Iterable[str]:
     if hit:
         yield (
             f"fbank_no_cmvn on {', '.join(hit)}: within the embedded scale's few steps, the "
-            "recurrent heads of these tasks learn nothing from filter banks that are not normalized."
+            "recurrent heads of these tasks learn nothing from unnormalized filter banks."
         )
 
 
