@@ -20,7 +20,14 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from superbit.upstreams import checkpoint_hints, encoder_kinds, foreign, hub_functions, variant
+from superbit.upstreams import (
+    checkpoint_hints,
+    encoder_kinds,
+    foreign,
+    hub_functions,
+    stopping,
+    variant,
+)
 from superbit.upstreams.errors import BrokenUpstream, InputError, did_you_mean
 from superbit.upstreams.extras import how_to_install, pip_line
 from superbit.upstreams.identity import further
@@ -462,7 +469,8 @@ def _plugin_entry(point: EntryPoint) -> UpstreamEntry:
     origin = point.dist.name if point.dist else point.module
     try:
         build = point.load()
-    except (Exception, SystemExit) as error:
+    except stopping.RAISED as error:
+        stopping.raise_if_users(error)
         raise BrokenUpstream(
             f"plug-in upstream {point.name!r} of {origin} cannot be imported: "
             f"{type(error).__name__}: {error}."

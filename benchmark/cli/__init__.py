@@ -1,7 +1,8 @@
 """The command line; nothing heavy is imported before a verb runs.
 
 Exit status: 0 all went well; 1 something failed (a run, a rule, or superbit itself); 2 the user's
-mistake, said in one sentence; 130 stopped by Ctrl-C.
+mistake, said in one sentence; 130 stopped by Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2 or SIGHUP, or by a
+limit on time.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from superbit.benchmark.cli import (
     units,
 )
 from superbit.benchmark.cli.options import prints_help
+from superbit.upstreams import stopping
 from superbit.upstreams.errors import BrokenUpstream, InputError
 from superbit.upstreams.extras import how_to_install
 
@@ -45,7 +47,7 @@ VERBS = (
     *(manifest, units, pretrain, distil, nano, curves, pack),
     *(profile, table, compare, claims, error_flow, results),
 )
-EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, stopping.STATUS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # none of the verbs' business, and absent where only help was asked for
     show_traceback = vars(arguments).pop("traceback", False)
     try:
-        return arguments.verb(arguments)
+        with stopping.listening():
+            return arguments.verb(arguments)
     except InputError as error:
         more = " With --traceback it says where." if _has_a_where(error) else ""
         _say(f"{error}{'' if show_traceback else more}", show_traceback)
@@ -68,6 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _say(f"{missing}.", show_traceback)
         return EXIT_INPUT
+    except stopping.Stopped:
+        print("superbit: stopped; the same command continues.", file=sys.stderr)
+        return EXIT_INTERRUPTED
     except KeyboardInterrupt:
         print("superbit: stopped.", file=sys.stderr)
         return EXIT_INTERRUPTED

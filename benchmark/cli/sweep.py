@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from superbit.benchmark.cli.options import add_cache_folder, add_results
+from superbit.benchmark.cli.options import add_cache_folder, add_results, add_stopping
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.spec import typed
 
@@ -66,6 +66,7 @@ def add(verbs: Verbs) -> None:
         help="at most N steps and evaluation batches; enters no table",
     )
     verb.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    add_stopping(verb)
     verb.add_argument(
         "--assume",
         choices=["superb-sizes"],
@@ -95,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Carry out ``superbit sweep`` and return its exit status."""
     from superbit.benchmark.progress import Reporter
     from superbit.benchmark.sweeping.plan import SweepRequest, split_list
-    from superbit.benchmark.sweeping.sweep import sweep
+    from superbit.benchmark.sweeping.sweep import Pace, sweep
 
     _check_options(arguments)
     if arguments.assume is not None:
@@ -116,6 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
         storing=_settings(arguments),
         device=arguments.device,
         jobs=arguments.jobs,
+        pace=Pace(checkpoint_minutes=arguments.checkpoint_minutes, max_hours=arguments.max_hours),
         dry_run=arguments.dry_run,
         reporter=Reporter(),
         say=print,

@@ -32,6 +32,7 @@ from superbit.benchmark.progress import Reporter
 from superbit.benchmark.records.schema import RunIdentity
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.task import RunPlaces
+from superbit.upstreams import stopping
 from superbit.upstreams.contract.blame import blamed
 from superbit.upstreams.errors import InputError, one_line
 from superbit.upstreams.files import require_writable
@@ -169,7 +170,8 @@ def _costs(
         with reporter.quiet():
             try:
                 costs[name] = cost_of(upstream, settings)
-            except (Exception, SystemExit) as error:
+            except stopping.RAISED as error:
+                stopping.raise_if_users(error)
                 failures[name] = blamed(error, upstream.expert, spec=upstream.spec.typed)
     return costs, failures
 

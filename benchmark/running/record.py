@@ -62,6 +62,7 @@ class RunContext:
         paths: where the corpora lie.
         device: ``"cpu"`` or ``"cuda"``.
         stop: asked often; true makes a run save its checkpoint and raise ``InterruptedRun``.
+        save_seconds: after so long a run is saved, beside every ``save_step`` of its config.
         features: which (upstream, task) may read stored features.
     """
 
@@ -69,6 +70,7 @@ class RunContext:
     paths: CorpusPaths
     device: str = "cpu"
     stop: Callable[[], bool] = lambda: False
+    save_seconds: float = 900.0
     features: Mapping[tuple[str, str], FeatureUse] = field(default_factory=dict)
 
     @property

@@ -25,6 +25,7 @@ from superbit.benchmark.running.record import Job, RunContext
 from superbit.benchmark.running.session import Session
 from superbit.benchmark.tasks.catalog import find_task
 from superbit.benchmark.tasks.task import RunPlaces, TestedByName
+from superbit.upstreams import stopping
 from superbit.upstreams.contract.blame import blamed, require_rate
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.files import locked
@@ -72,7 +73,8 @@ def run(
         raise
     # One failing run must not end the sweep, nor may an upstream that calls sys.exit: it becomes
     # a record that says why.
-    except (Exception, SystemExit) as error:
+    except stopping.RAISED as error:
+        stopping.raise_if_users(error)
         reason = blamed(error, upstream.expert, spec=typed(job.first.upstream))
         return record.fail(job, reason, context=context, started=started)
 
@@ -145,6 +147,7 @@ def _train_and_test(
         expdir=run_dir,
         device=context.device,
         stop=context.stop,
+        save_seconds=context.save_seconds,
         learning_rates=[i.learning_rate for i in job.identities if i.learning_rate is not None],
         reinitialize_head=task.binding.reinitialize_head,
         feature_source=open_source,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import queue
-import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import (
@@ -19,7 +18,7 @@ from concurrent.futures import (
     wait,
 )
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -33,7 +32,7 @@ from superbit.benchmark.running.record import Job
 from superbit.benchmark.sweeping.plan import Plan, PlannedRun
 from superbit.benchmark.tasks.catalog import find_task
 from superbit.benchmark.tasks.configs import total_steps
-from superbit.upstreams import encoder_kinds
+from superbit.upstreams import encoder_kinds, stopping
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.machine import end_with_parent
 
@@ -257,7 +256,8 @@ def in_processes(
             those go on meanwhile.
     """
     spawn = multiprocessing.get_context("spawn")
-    messages, stop = spawn.Queue(), spawn.Event()
+    with stopping.blocked():  # Python's own process beside these would inherit it
+        messages, stop = spawn.Queue(), spawn.Event()
     slots = [
         _Slot(spawn, (messages, stop, threads, replace(context, stop=_never)))
         for _ in range(min(count, len(jobs)))
@@ -334,7 +334,8 @@ def _ended(
             "the run's process was ended from outside, by a signal or for lack of memory; the "
             "same command runs it again."
         )
-    except (Exception, SystemExit) as trouble:
+    except stopping.RAISED as trouble:
+        stopping.raise_if_users(trouble)
         error = trouble
     return record.fail(job, error, context=context, started=began)
 
@@ -350,9 +351,9 @@ class _Slot:
 
     def submit(self, index: int, job: Job, uses: Uses) -> None:
         self.index = index
-        # The process starts here and inherits the mask: Ctrl-C reaches every process of the
-        # terminal, and it is the parent that decides what it means.
-        with _blocked_interrupt():
+        # The process starts here and inherits the mask: signals reach every process of a terminal
+        # or of a queue's job, and it is the parent that decides what they mean.
+        with stopping.blocked():
             self.future = self._pool.submit(_run_in_worker, index, job, uses)
 
     def result(self) -> list[RunRecord] | None:
@@ -370,15 +371,6 @@ class _Slot:
         return ProcessPoolExecutor(
             1, mp_context=self._spawn, initializer=_begin_worker, initargs=self._arguments
         )
-
-
-@contextmanager
-def _blocked_interrupt() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _pass_on(messages: Any, progress: RunsProgress) -> None:
@@ -402,7 +394,7 @@ def _begin_worker(messages: Any, stop: Any, threads: int, context: run.RunContex
     import torch
 
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stopping.ignore()
     torch.set_num_threads(threads)
     _worker.update(messages=messages, upstreams={}, context=replace(context, stop=stop.is_set))
 
@@ -418,7 +410,8 @@ def _run_in_worker(index: int, job: Job, uses: Uses) -> list[RunRecord] | None:
 
     try:
         upstream = _upstream(job.first)
-    except (Exception, SystemExit) as error:
+    except stopping.RAISED as error:
+        stopping.raise_if_users(error)
         return record.fail(job, error, context=context, started=started)
     try:
         return run.run(job, upstream=upstream, context=context, on_step=on_step)

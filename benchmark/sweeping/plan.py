@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -20,6 +19,7 @@ from superbit.benchmark.running.checkpoints import CHECKPOINT, run_folder
 from superbit.benchmark.tasks.catalog import find_task
 from superbit.benchmark.tasks.configs import Scale, rates_to_search, resolve, total_steps
 from superbit.benchmark.tasks.task import Task
+from superbit.upstreams import stopping
 from superbit.upstreams.errors import BrokenUpstream, InputError
 from superbit.upstreams.spec import UpstreamSpec, typed
 
@@ -177,7 +177,8 @@ def make_plan(
                     states = tuple(_state(each, store, key=key) for each in run.identities)
                     runs.append(replace(run, states=states))
                     continue
-                except (Exception, SystemExit) as error:  # its identity may ask it for something
+                except stopping.RAISED as error:
+                    stopping.raise_if_users(error)
                     if _is_the_users(error):
                         raise
                     reason = blamed(error, upstream.expert, spec=upstream.spec.typed)
@@ -224,14 +225,17 @@ def _load(text: str) -> LoadedUpstream | Unbuilt:
 
     try:
         return load_upstream(text)
-    except (Exception, SystemExit) as error:
+    except stopping.RAISED as error:
+        stopping.raise_if_users(error)
         if _is_the_users(error):
             raise
         spec = UpstreamSpec.parse(text).normalized()
         reason: BaseException = error
         if not isinstance(error, InputError):  # it was built, and fails when it is looked at
-            with suppress(Exception, SystemExit):
+            try:
                 reason = blamed(error, load(text), spec=spec.typed)
+            except stopping.RAISED as raised:
+                stopping.raise_if_users(raised)
         return Unbuilt(spec=spec, error=reason)
 
 
