@@ -25,7 +25,7 @@ SIGNALS = tuple(
     if hasattr(signal, name)  # Windows has two of them
 )
 # A queue signals every process of a job and its parent passes it on: that is one request.
-_ONE_REQUEST_SECONDS = 1.0
+ONE_REQUEST_SECONDS = 1.0
 # Before a limit on time: for the step at hand and for saving; of short limits a tenth.
 _SECONDS_TO_SAVE = 300.0
 
@@ -184,9 +184,9 @@ def _on_signal(number: int, _frame: object) -> None:
                     f"superbit: stopping after this step ({name}); once more to stop at once."
                 )
             return
-    elif now - heard.asked < _ONE_REQUEST_SECONDS:
+    elif now - heard.asked < ONE_REQUEST_SECONDS:
         return
-    heard.asked = min(heard.asked, now - _ONE_REQUEST_SECONDS)
+    heard.asked = min(heard.asked, now - ONE_REQUEST_SECONDS)
     for each in SIGNALS:  # code that catches everything cannot outlive a third
         if signal.getsignal(each) is _on_signal:
             signal.signal(each, signal.SIG_DFL)

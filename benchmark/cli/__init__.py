@@ -51,12 +51,20 @@ EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, stopping.STATUS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status."""
+    """Run the command line and return its exit status.
+
+    Args:
+        argv: its words; None: those of this process, which then watches over what may die.
+    """
     # Threads that spin while they wait make torch many times slower beside any other process.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     arguments = parser().parse_args(argv)
     # none of the verbs' business, and absent where only help was asked for
     show_traceback = vars(arguments).pop("traceback", False)
+    if vars(arguments).pop("watched", False) and argv is None:
+        from superbit.benchmark.sweeping.supervise import supervise
+
+        return supervise(sys.argv[1:], run_timeout=arguments.run_timeout)
     try:
         with stopping.listening():
             return arguments.verb(arguments)

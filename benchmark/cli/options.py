@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,6 +94,14 @@ def add_stopping(verb: argparse.ArgumentParser) -> None:
         metavar="H",
         help="save, and stop with status 130, before so long is over",
     )
+
+
+def seconds(text: str) -> float:
+    """Read a length of time with its unit: s, min or h."""
+    found = re.fullmatch(r"([0-9.]+) *(s|min|h)", text.strip())
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number with s, min or h behind it")
+    return _above_zero(found[1]) * {"s": 1, "min": 60, "h": 3600}[found[2]]
 
 
 def _above_zero(text: str) -> float:

@@ -30,6 +30,7 @@ from superbit.benchmark.features.store import CacheError, CacheSettings, said_of
 from superbit.benchmark.features.waves import SAMPLE_RATE, KnownFiles
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.records.schema import RunIdentity
+from superbit.benchmark.running.doing import doing
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.task import RunPlaces
 from superbit.upstreams import stopping
@@ -169,7 +170,8 @@ def _costs(
     for name, upstream in upstreams.items():
         with reporter.quiet():
             try:
-                costs[name] = cost_of(upstream, settings)
+                with doing("trying", name):
+                    costs[name] = cost_of(upstream, settings)
             except stopping.RAISED as error:
                 stopping.raise_if_users(error)
                 failures[name] = blamed(error, upstream.expert, spec=upstream.spec.typed)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from superbit.benchmark.corpora.paths import CorpusPaths, load_paths
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.records import rate_search
 from superbit.benchmark.records.store import ResultStore
+from superbit.benchmark.running.doing import doing, watch_now
 from superbit.benchmark.sweeping.launch import SweepOutcome, carry_out
 from superbit.benchmark.sweeping.plan import Plan, SweepRequest, make_plan, plan_lines
 from superbit.upstreams import stopping
@@ -39,10 +39,13 @@ class Pace:
     Attributes:
         checkpoint_minutes: after so long a run is saved, beside every ``save_step`` of its config.
         max_hours: all is saved by then, and the sweep stops.
+        run_timeout: seconds that one run may take; where nothing watches over the run (from Python,
+            one at a time) it takes what it takes.
     """
 
     checkpoint_minutes: float = 15.0
     max_hours: float | None = None
+    run_timeout: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +94,7 @@ def sweep(
     Raises:
         InputError: whatever of it is wrong.
     """
-    began = time.monotonic()
+    began = watch_now().since()
     require_writable(results, option="--results")
     store, found = ResultStore(results), load_paths(paths)
     plan = make_plan(request, store=store, paths=found, reporter=reporter)
@@ -119,6 +122,7 @@ def sweep(
                 device=chosen,
                 stop=stop,
                 save_seconds=60 * pace.checkpoint_minutes,
+                run_timeout=pace.run_timeout,
             ),
             reporter=reporter,
             jobs=jobs,
@@ -157,7 +161,7 @@ def _tried(plan: Plan, reporter: Reporter) -> dict[str, BaseException]:
     failures: dict[str, BaseException] = {}
     for name in dict.fromkeys(planned.first.upstream for planned in plan.waiting):
         if name in plan.upstreams:
-            with reporter.quiet():
+            with reporter.quiet(), doing("trying", name):
                 found = broken_rule(plan.upstreams[name].expert)
             if found is not None:
                 failures[name] = breaks(*found, spec=typed(name))

@@ -343,9 +343,16 @@ def _begin_worker(stop: Any) -> None:
     _stop_of_parent[:] = [stop]
 
 
-def _make_in_worker(save_seconds: float, *arguments: Any) -> list[str]:
+def _make_in_worker(
+    save_seconds: float,
+    name: str,
+    recipe: NanoRecipe,
+    places: NanoFolders,
+    settings: dict[str, Any],
+    device: str,
+) -> list[str]:
     pace = Pace(stop=_stop_of_parent[0].is_set, save_seconds=save_seconds)
-    return make_encoder(*arguments, pace=pace)
+    return make_encoder(name, recipe, places, settings, device, pace)
 
 
 def make_all(
