@@ -7,9 +7,10 @@ file; nothing heavy is imported before it is needed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
-import json
 import os
+import stat
 import tempfile
 import time
 import uuid
@@ -17,7 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from superbit.upstreams.errors import InputError
+from superbit.upstreams.errors import InputError, shortened
+from superbit.upstreams.parsing import parse_json, parse_yaml
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -144,6 +146,62 @@ def locked(
         lock.release()
 
 
+def require_regular(path: Path | Traversable, what: str = "a file") -> None:
+    """Refuse what is there and no file: to read a pipe that nobody writes to takes for ever.
+
+    A shell's ``<(…)`` is a pipe as well, and somebody writes to it.
+
+    Args:
+        what: it should be, for the message.
+
+    Raises:
+        InputError: it is a pipe, a socket or a device, or its name can be no file's.
+    """
+    if not isinstance(path, Path) or str(path).startswith(("/dev/fd/", "/proc/self/fd/")):
+        return
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            f"{shortened(str(path))} cannot be read ({reason}): it should be {what}."
+        ) from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # who reads a folder says so
+        raise InputError(f"{path} is a pipe or a device: it should be {what}.")
+
+
+def require_place(path: str | os.PathLike[str], what: str) -> None:
+    """Refuse what is there and neither a file nor a folder; what reads it might wait for ever.
+
+    Raises:
+        InputError: it is a pipe, a socket or a device; ``what`` says what it should be.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return  # who reads it says so
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{path} is a pipe or a device: it should be {what}.")
+
+
+def exists(path: str | os.PathLike[str]) -> bool:
+    """Whether there is such a file or folder; False for a name that none can have."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether there is such a file; False for a name that none can have."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def read_text(path: Path | Traversable, what: str = "a text file") -> str:
     """Return a UTF-8 file's text, without the byte order mark that Windows puts first.
 
@@ -154,6 +212,7 @@ def read_text(path: Path | Traversable, what: str = "a text file") -> str:
     Raises:
         InputError: it is missing or not such a file.
     """
+    require_regular(path, what)
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -177,43 +236,13 @@ def read_yaml(path: Path | Traversable, what: str) -> Any:
     return parse_yaml(read_text(path, what), where=str(path))
 
 
-def parse_yaml(text: str, *, where: str) -> Any:
-    """Return what YAML text says; ``where`` names its file in messages.
-
-    Raises:
-        InputError: it is no YAML; the message names the line.
-    """
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise _no_yaml(where, line, f"it holds the character U+{error.character:04X}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "syntax error"
-        raise _no_yaml(where, mark and mark.line + 1, problem) from None
-    except ValueError as error:  # what looks like a date and is none
-        raise _no_yaml(where, None, str(error)) from None
-
-
-def _no_yaml(where: str, line: int | None, problem: str) -> InputError:
-    at = "" if line is None else f" at line {line}"
-    return InputError(f"{where} is not valid YAML{at}: {problem}.")
-
-
 def read_json(path: Path, what: str) -> Any:
     """Return what a JSON file holds; ``what`` says what it should be.
 
     Raises:
         InputError: it is missing, no UTF-8 text or no JSON.
     """
-    text = read_text(path, what)
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{path} is not readable JSON: {error}.") from None
+    return parse_json(read_text(path, what), where=str(path))
 
 
 def sha256(path: Path) -> str:
@@ -222,6 +251,7 @@ def sha256(path: Path) -> str:
     Raises:
         InputError: it cannot be read.
     """
+    require_regular(path)
     try:
         with open(path, "rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()

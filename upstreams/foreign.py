@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from superbit.upstreams import stopping
 from superbit.upstreams.errors import BrokenUpstream, InputError, did_you_mean
+from superbit.upstreams.files import is_file
 from superbit.upstreams.identity.fingerprint import same_features, source_sha256, weights_sha256
 from superbit.upstreams.identity.sources import (
     content_sha256,
@@ -314,7 +315,7 @@ def by_path(name: str) -> tuple[Callable[..., nn.Module], str]:
     """
     path_text, _, function = name.rpartition(":")
     path = Path(path_text)
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"upstream {name!r}: there is no file {path_text!r}.")
     module = import_file(path.resolve())
     build = getattr(module, function, None)

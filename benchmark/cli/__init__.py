@@ -39,6 +39,7 @@ from superbit.benchmark.cli.options import prints_help
 from superbit.upstreams import stopping
 from superbit.upstreams.errors import BrokenUpstream, InputError
 from superbit.upstreams.extras import how_to_install
+from superbit.upstreams.trusting import trusting
 
 # In the order of the help. Each module has add(), which makes its options, and a run() for each
 # verb; what runs is imported there.
@@ -61,12 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     # none of the verbs' business, and absent where only help was asked for
     show_traceback = vars(arguments).pop("traceback", False)
+    trusts = vars(arguments).pop("trust_checkpoint", False)
     if vars(arguments).pop("watched", False) and argv is None:
         from superbit.benchmark.sweeping.supervise import supervise
 
         return supervise(sys.argv[1:], run_timeout=arguments.run_timeout)
     try:
-        with stopping.listening():
+        with stopping.listening(), trusting(trusts):
             return arguments.verb(arguments)
     except InputError as error:
         more = " With --traceback it says where." if _has_a_where(error) else ""
@@ -142,10 +144,18 @@ def _has_a_where(error: BaseException) -> bool:
     )
 
 
+def _shown(text: str) -> str:
+    """Return a text whose control characters, which would move a terminal's cursor, are escaped."""
+    return "".join(
+        each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode()
+        for each in text
+    )
+
+
 def _say(sentence: str, show_traceback: bool) -> None:
     """Print the sentence of the exception at hand, after where it arose if that is asked for."""
     if show_traceback:
         import traceback
 
         traceback.print_exc()
-    print(f"superbit: {sentence}", file=sys.stderr)
+    print(f"superbit: {_shown(sentence)}", file=sys.stderr)

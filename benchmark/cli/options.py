@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from superbit.upstreams.trusting import OPTION
+
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -30,6 +32,14 @@ def prints_help(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace
         return 0
 
     return verb
+
+
+def add_trust(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        OPTION,
+        action="store_true",
+        help="let checkpoints of s3prl's entries run the code they contain",
+    )
 
 
 def add_results(verb: argparse.ArgumentParser) -> None:

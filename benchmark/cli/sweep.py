@@ -9,7 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from superbit.benchmark.cli.options import add_cache_folder, add_results, add_stopping, seconds
+from superbit.benchmark.cli.options import (
+    add_cache_folder,
+    add_results,
+    add_stopping,
+    add_trust,
+    seconds,
+)
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.spec import typed
 
@@ -67,6 +73,7 @@ def add(verbs: Verbs) -> None:
     )
     verb.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     add_stopping(verb)
+    add_trust(verb)
     verb.add_argument(
         "--run-timeout",
         type=seconds,
