@@ -10,14 +10,16 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import stat
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from superbit.upstreams import leases
 from superbit.upstreams.errors import InputError, shortened
 from superbit.upstreams.parsing import parse_json, parse_yaml
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 # The end of a file's name until all of it is there; what a killed process left ends so too.
 PARTIAL = ".partial"
+_OF_A_PARTIAL = re.compile(r"\.~(?P<host>[^~]+)~(?P<pid>\d+)~\w+\.partial$")
 
 
 @contextlib.contextmanager
@@ -44,7 +47,8 @@ def replaced(path: str | os.PathLike[str], *, on_disk: bool = False) -> Iterator
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    who = f"{leases.this_host()}~{os.getpid()}~{uuid.uuid4().hex[:12]}"
+    partial = path.with_name(f".{path.name}.~{who}{PARTIAL}")
     try:
         yield partial
         if on_disk:
@@ -114,7 +118,8 @@ def locked(
     """Hold the lock that the file ``path`` stands for; wait while someone else holds it.
 
     Threads of one process exclude each other as processes do. The operating system frees the lock
-    of a process that dies. The file may stay, and says nothing.
+    of a process that dies. The file may stay, and says nothing. Where the file system has no lock
+    that all machines obey, a lease is held instead (`superbit.upstreams.leases`).
 
     Args:
         path: a file of its own; its folder is made.
@@ -127,23 +132,49 @@ def locked(
     Raises:
         OSError: the file cannot be made.
     """
-    import filelock
-
-    lock = filelock.FileLock(path)
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(blocking=False)
-            break
-        except filelock.Timeout:
-            if stop():
-                yield False
-                return
-            time.sleep(every)
+    release = _claim(path)
+    while release is None:
+        if stop():
+            yield False
+            return
+        time.sleep(every)
+        release = _claim(path)
     try:
         yield True
     finally:
-        lock.release()
+        release()
+
+
+def _claim(path: Path) -> Callable[[], object] | None:
+    """Return what gives the lock back, or None where somebody else holds it."""
+    import filelock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not leases.flock_holds(path.parent):
+        lease = leases.Lease(path)
+        return lease.release if lease.acquire() else None
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        return None
+    return lock.release
+
+
+def remove_leftovers(folder: Path, *, without: Sequence[str] = ()) -> None:
+    """Delete what processes of this machine were writing below ``folder`` when they were killed.
+
+    Args:
+        without: names of folders that are left alone.
+    """
+    host = leases.this_host()
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name not in without]
+        for name in names:
+            found = _OF_A_PARTIAL.search(name)
+            if found and found["host"] == host and leases.has_ended(int(found["pid"])):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(place, name))
 
 
 def require_regular(path: Path | Traversable, what: str = "a file") -> None:

@@ -19,7 +19,7 @@ from superbit.benchmark.sweeping.launch import SweepOutcome, carry_out
 from superbit.benchmark.sweeping.plan import Plan, SweepRequest, make_plan, plan_lines
 from superbit.upstreams import stopping
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.files import require_writable
+from superbit.upstreams.files import remove_leftovers, require_writable
 from superbit.upstreams.machine import cores
 from superbit.upstreams.spec import typed
 
@@ -96,6 +96,7 @@ def sweep(
     """
     began = watch_now().since()
     require_writable(results, option="--results")
+    remove_leftovers(results, without=("features", "corpora"))
     store, found = ResultStore(results), load_paths(paths)
     plan = make_plan(request, store=store, paths=found, reporter=reporter)
     for line in plan_lines(plan):
