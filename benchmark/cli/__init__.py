@@ -36,6 +36,7 @@ from superbit.benchmark.cli import (
     units,
 )
 from superbit.benchmark.cli.options import prints_help
+from superbit.benchmark.rendering import printable
 from superbit.upstreams import stopping
 from superbit.upstreams.errors import BrokenUpstream, InputError
 from superbit.upstreams.extras import how_to_install
@@ -144,18 +145,11 @@ def _has_a_where(error: BaseException) -> bool:
     )
 
 
-def _shown(text: str) -> str:
-    """Return a text whose control characters, which would move a terminal's cursor, are escaped."""
-    return "".join(
-        each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode()
-        for each in text
-    )
-
-
 def _say(sentence: str, show_traceback: bool) -> None:
     """Print the sentence of the exception at hand, after where it arose if that is asked for."""
     if show_traceback:
         import traceback
 
         traceback.print_exc()
-    print(f"superbit: {_shown(sentence)}", file=sys.stderr)
+    shown = "\n".join(map(printable, sentence.split("\n")))
+    print(f"superbit: {shown}", file=sys.stderr)

@@ -22,6 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print what the folder of results holds: records, and runs with a checkpoint only."""
     from superbit.benchmark.progress import Reporter
     from superbit.benchmark.records.store import ResultStore
+    from superbit.benchmark.rendering import printable
     from superbit.benchmark.running.heartbeat import unfinished
     from superbit.benchmark.scoring.chance import with_chance
     from superbit.benchmark.tables.status import status_lines
@@ -37,5 +38,5 @@ def run(arguments: argparse.Namespace) -> int:
     for title, found in unfinished(results, recorded=recorded).items():
         if found:
             lines += [title, *(f"  {line}" for line in found)]
-    print("\n".join(lines))
+    print("\n".join(printable(line) for each in lines for line in each.split("\n")))
     return 0

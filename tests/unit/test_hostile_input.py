@@ -220,3 +220,37 @@ def test_the_label_of_a_run_that_is_no_text_hides_no_other(said, tmp_path, capsy
         (runs / name / "checkpoint.pt").write_bytes(b"")
     assert cli.main(["status", "--results", str(tmp_path / "results")]) == 0
     assert "KS × fbank" in capsys.readouterr().out
+
+
+def test_names_move_no_cursor_and_run_in_no_spreadsheet():
+    from superbit.benchmark.rendering import TextTable, csv_text, render_text
+
+    names = ["a\nb", "\x1b[31mred", "x|y", "=cmd()", "@a", "+sum", "-1.5", "a\tb"]
+    table = TextTable(title="T", header=["name"], groups=[[[name] for name in names]])
+    for format in ("md", "html", "latex"):
+        text = render_text(table, format)
+        assert "\x1b" not in text
+        assert "\t" not in text
+        assert sum("red" in line or "cmd" in line for line in text.splitlines()) == 2
+    rows = csv_text(["name"], [[name] for name in names]).splitlines()
+    assert rows == [
+        "name", "a\\nb", "\\x1b[31mred", "x|y", "'=cmd()", "'@a", "'+sum", "-1.5", "a\\tb"
+    ]  # fmt: skip
+
+
+def test_pruning_deletes_only_what_was_stored(tmp_path, capsys):
+    cache = tmp_path / "features"
+    for name, note in (
+        ("theirs", '{"upstream": "my model"}'),
+        ("ours", '{"upstream": "fbank", "weights_sha256": "0"}'),
+        ("mixed", '{"upstream": "fbank", "weights_sha256": "1"}'),
+    ):
+        (cache / name / "pooled-float32").mkdir(parents=True)
+        (cache / name / "upstream.json").write_text(note)
+        (cache / name / "pooled-float32" / "a.bin").write_bytes(b"")
+    (cache / "mixed" / "thesis.tex").write_text("years of work")
+    assert cli.main(["cache", "prune", "--all", "--cache-dir", str(cache)]) == 0
+    assert sorted(path.name for path in cache.iterdir() if path.is_dir()) == ["mixed", "theirs"]
+    assert (cache / "theirs" / "pooled-float32" / "a.bin").exists()
+    assert [path.name for path in (cache / "mixed").iterdir()] == ["thesis.tex"]
+    assert "not of superbit, left alone: 1 files" in capsys.readouterr().out
