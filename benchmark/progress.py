@@ -129,6 +129,7 @@ class RunsProgress:
         self._counted_from: dict[int, int] = {}
         self._at: dict[int, int] = {}
         self._rows: dict[int, object] = {}
+        self._put_off: set[int] = set()
 
     def line(self, text: str) -> None:
         """Write one line, above the bars where there are any."""
@@ -152,9 +153,19 @@ class RunsProgress:
         self._run_began[index] = time.monotonic()
         title = f"run {index + 1} of {len(self._labels)}: {self._labels[index]}"
         if self._bar is None:
-            self._reporter.line(title)
+            if index not in self._put_off:
+                self._reporter.line(title)
         else:
             self._rows[index] = self._bar.add_task(title, total=self._steps[index], note="")
+
+    def put_off(self, index: int) -> None:
+        """Run ``index`` does not begin after all: another sweep is at it."""
+        self._run_began.pop(index)
+        if self._bar is not None:
+            self._bar.remove_task(self._rows.pop(index))
+        if index not in self._put_off:
+            self._put_off.add(index)
+            self.line(f"  {self._labels[index]}: another sweep is at it; others come first")
 
     def step(self, index: int, step: int, what: str) -> None:
         """``step`` optimizer steps of run ``index`` are done; ``what`` is being done now."""

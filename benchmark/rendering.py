@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any, Literal
 
@@ -43,16 +43,36 @@ class TextTable:
 
 def render_text(table: TextTable, format: Literal["md", "latex", "html"]) -> str:
     """Return the table as text that ends with a newline."""
-    return {"md": _markdown, "latex": _latex, "html": _html}[format](table)
+    shown = [[[printable(cell) for cell in line] for line in group] for group in table.groups]
+    render = {"md": _markdown, "latex": _latex, "html": _html}[format]
+    return render(replace(table, groups=shown))
+
+
+def printable(text: str) -> str:
+    """Return a text of one line that moves no cursor: what does not print is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 def csv_text(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    """Return CSV; None is an empty cell."""
+    """Return CSV; None is an empty cell, and no text is a formula to a spreadsheet."""
     import pandas as pd
 
     # as objects: an integer stays one beside a missing figure
-    frame = pd.DataFrame(list(lines), columns=list(header), dtype=object)
+    shown = [[_no_formula(cell) for cell in line] for line in lines]
+    frame = pd.DataFrame(shown, columns=list(header), dtype=object)
     return frame.to_csv(index=False, lineterminator="\n")
+
+
+def _no_formula(cell: object) -> object:
+    """A text that a spreadsheet would run begins with an apostrophe, which it does not show."""
+    if not isinstance(cell, str):
+        return cell
+    begins = cell.startswith(("=", "@")) or (cell[:1] in ("+", "-") and cell[1:2].isalpha())
+    return f"'{printable(cell)}" if begins else printable(cell)
 
 
 # Before digits that JSON is to hold as they stand; no text has this character.

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
+from superbit.upstreams import stopping
 from superbit.upstreams.encoders.settings import SETTINGS, require_choice
 from superbit.upstreams.errors import BrokenUpstream, InputError, did_you_mean
 
@@ -150,7 +151,8 @@ def _import(point: EntryPoint) -> None:
         point.load()
     except InputError as error:
         raise BrokenUpstream(str(error)) from error
-    except (Exception, SystemExit) as error:
+    except stopping.RAISED as error:
+        stopping.raise_if_users(error)
         raise BrokenUpstream(
             f"encoder kind {point.name!r} of {origin} cannot be imported: "
             f"{type(error).__name__}: {error}."

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+_LONGEST = 200  # characters of what a message repeats
+
 
 class InputError(Exception):
     """Something the user gave is wrong.
@@ -24,6 +26,11 @@ def one_line(error: BaseException) -> str:
     """Return what an error says in one line, as a record gives its reason."""
     text = " ".join(str(error).split()) or "no message"
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+
+
+def shortened(text: str) -> str:
+    """Return a text that a message can hold: of a long one its beginning and end."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 40]}…{text[-20:]}"
 
 
 def did_you_mean(wrong: str, known: "list[str] | set[str] | tuple[str, ...]") -> str:

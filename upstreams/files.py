@@ -7,23 +7,28 @@ file; nothing heavy is imported before it is needed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
-import json
 import os
+import re
+import stat
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from superbit.upstreams.errors import InputError
+from superbit.upstreams import leases
+from superbit.upstreams.errors import InputError, shortened
+from superbit.upstreams.parsing import parse_json, parse_yaml
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 # The end of a file's name until all of it is there; what a killed process left ends so too.
 PARTIAL = ".partial"
+_OF_A_PARTIAL = re.compile(r"\.~(?P<host>[^~]+)~(?P<pid>\d+)~\w+\.partial$")
 
 
 @contextlib.contextmanager
@@ -42,7 +47,8 @@ def replaced(path: str | os.PathLike[str], *, on_disk: bool = False) -> Iterator
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    who = f"{leases.this_host()}~{os.getpid()}~{uuid.uuid4().hex[:12]}"
+    partial = path.with_name(f".{path.name}.~{who}{PARTIAL}")
     try:
         yield partial
         if on_disk:
@@ -112,7 +118,8 @@ def locked(
     """Hold the lock that the file ``path`` stands for; wait while someone else holds it.
 
     Threads of one process exclude each other as processes do. The operating system frees the lock
-    of a process that dies. The file may stay, and says nothing.
+    of a process that dies. The file may stay, and says nothing. Where the file system has no lock
+    that all machines obey, a lease is held instead (`superbit.upstreams.leases`).
 
     Args:
         path: a file of its own; its folder is made.
@@ -125,23 +132,105 @@ def locked(
     Raises:
         OSError: the file cannot be made.
     """
-    import filelock
-
-    lock = filelock.FileLock(path)
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(blocking=False)
-            break
-        except filelock.Timeout:
-            if stop():
-                yield False
-                return
-            time.sleep(every)
+    release = _claim(path)
+    while release is None:
+        if stop():
+            yield False
+            return
+        time.sleep(every)
+        release = _claim(path)
     try:
         yield True
     finally:
-        lock.release()
+        release()
+
+
+def _claim(path: Path) -> Callable[[], object] | None:
+    """Return what gives the lock back, or None where somebody else holds it."""
+    import filelock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not leases.flock_holds(path.parent):
+        lease = leases.Lease(path)
+        return lease.release if lease.acquire() else None
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        return None
+    return lock.release
+
+
+def remove_leftovers(folder: Path, *, without: Sequence[str] = ()) -> None:
+    """Delete what processes of this machine were writing below ``folder`` when they were killed.
+
+    Args:
+        without: names of folders that are left alone.
+    """
+    host = leases.this_host()
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name not in without]
+        for name in names:
+            found = _OF_A_PARTIAL.search(name)
+            if found and found["host"] == host and leases.has_ended(int(found["pid"])):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(place, name))
+
+
+def require_regular(path: Path | Traversable, what: str = "a file") -> None:
+    """Refuse what is there and no file: to read a pipe that nobody writes to takes for ever.
+
+    A shell's ``<(…)`` is a pipe as well, and somebody writes to it.
+
+    Args:
+        what: it should be, for the message.
+
+    Raises:
+        InputError: it is a pipe, a socket or a device, or its name can be no file's.
+    """
+    if not isinstance(path, Path) or str(path).startswith(("/dev/fd/", "/proc/self/fd/")):
+        return
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            f"{shortened(str(path))} cannot be read ({reason}): it should be {what}."
+        ) from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # who reads a folder says so
+        raise InputError(f"{path} is a pipe or a device: it should be {what}.")
+
+
+def require_place(path: str | os.PathLike[str], what: str) -> None:
+    """Refuse what is there and neither a file nor a folder; what reads it might wait for ever.
+
+    Raises:
+        InputError: it is a pipe, a socket or a device; ``what`` says what it should be.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return  # who reads it says so
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{path} is a pipe or a device: it should be {what}.")
+
+
+def exists(path: str | os.PathLike[str]) -> bool:
+    """Whether there is such a file or folder; False for a name that none can have."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether there is such a file; False for a name that none can have."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def read_text(path: Path | Traversable, what: str = "a text file") -> str:
@@ -154,6 +243,7 @@ def read_text(path: Path | Traversable, what: str = "a text file") -> str:
     Raises:
         InputError: it is missing or not such a file.
     """
+    require_regular(path, what)
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -177,43 +267,13 @@ def read_yaml(path: Path | Traversable, what: str) -> Any:
     return parse_yaml(read_text(path, what), where=str(path))
 
 
-def parse_yaml(text: str, *, where: str) -> Any:
-    """Return what YAML text says; ``where`` names its file in messages.
-
-    Raises:
-        InputError: it is no YAML; the message names the line.
-    """
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise _no_yaml(where, line, f"it holds the character U+{error.character:04X}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "syntax error"
-        raise _no_yaml(where, mark and mark.line + 1, problem) from None
-    except ValueError as error:  # what looks like a date and is none
-        raise _no_yaml(where, None, str(error)) from None
-
-
-def _no_yaml(where: str, line: int | None, problem: str) -> InputError:
-    at = "" if line is None else f" at line {line}"
-    return InputError(f"{where} is not valid YAML{at}: {problem}.")
-
-
 def read_json(path: Path, what: str) -> Any:
     """Return what a JSON file holds; ``what`` says what it should be.
 
     Raises:
         InputError: it is missing, no UTF-8 text or no JSON.
     """
-    text = read_text(path, what)
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{path} is not readable JSON: {error}.") from None
+    return parse_json(read_text(path, what), where=str(path))
 
 
 def sha256(path: Path) -> str:
@@ -222,6 +282,7 @@ def sha256(path: Path) -> str:
     Raises:
         InputError: it cannot be read.
     """
+    require_regular(path)
     try:
         with open(path, "rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()

@@ -21,7 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from superbit.upstreams import stopping
 from superbit.upstreams.errors import BrokenUpstream, InputError, did_you_mean
+from superbit.upstreams.files import is_file
 from superbit.upstreams.identity.fingerprint import same_features, source_sha256, weights_sha256
 from superbit.upstreams.identity.sources import (
     content_sha256,
@@ -75,7 +77,8 @@ def build(builder: _Builder, spec: UpstreamSpec, *, draw_seed: int) -> Built:
             expert = builder(ckpt=spec.checkpoint, model_config=None, refresh=False, **more)
     except InputError as error:
         raise BrokenUpstream(str(error)) from error
-    except (Exception, SystemExit) as error:
+    except stopping.RAISED as error:
+        stopping.raise_if_users(error)
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise BrokenUpstream(f"upstream {spec.typed!r} cannot be built: {reason}.") from error
     if not isinstance(expert, nn.Module):
@@ -312,7 +315,7 @@ def by_path(name: str) -> tuple[Callable[..., nn.Module], str]:
     """
     path_text, _, function = name.rpartition(":")
     path = Path(path_text)
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"upstream {name!r}: there is no file {path_text!r}.")
     module = import_file(path.resolve())
     build = getattr(module, function, None)
@@ -351,7 +354,8 @@ def import_file(path: Path) -> types.ModuleType:
     try:
         with opened_files() as opened:
             module = importlib.import_module(name)
-    except (Exception, SystemExit) as error:
+    except stopping.RAISED as error:
+        stopping.raise_if_users(error)
         raise BrokenUpstream(
             f"upstream file {path} cannot be imported: {type(error).__name__}: {error}."
         ) from error

@@ -16,7 +16,7 @@ from typing import Any
 
 from superbit.upstreams import encoder_kinds
 from superbit.upstreams.encoders import settings
-from superbit.upstreams.encoders.settings import require_choice, require_integer
+from superbit.upstreams.encoders.settings import LARGEST, require_choice, require_integer
 from superbit.upstreams.errors import InputError, did_you_mean
 
 # One convolution of the front end: (channels out, kernel in samples of its input, stride).
@@ -39,6 +39,9 @@ FASTCONV = fastconv_layers(64, *(128,) * 4, *(256,) * 4, *(512,) * 4)
 FASTCONV_NANO = fastconv_layers(32, *(64,) * 4, *(128,) * 8)
 
 PADDINGS = ("independent", "fairseq")
+# A slip in these would build for hours before anything else shows it.
+_LARGEST = {"layers": 1_000, "dim": 65_536, "ffn_dim": 262_144}
+_MOST_CONVOLUTIONS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +71,8 @@ class HubertConfig:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type is int:
-                require_integer(field.name, value, at_least=1)
+                largest = _LARGEST.get(field.name, LARGEST)
+                require_integer(field.name, value, at_least=1, at_most=largest)
             elif field.type is float:
                 _require_probability(field.name, value)
         require_choice("padding", self.padding, PADDINGS)
@@ -200,6 +204,10 @@ def _as_conv_layers(value: Any) -> tuple[ConvLayer, ...]:
     needed = "a list of [channels, kernel, stride] is needed"
     if not isinstance(value, list | tuple) or not value:
         raise InputError(f"conv_layers is {value!r}; {needed}.")
+    if len(value) > _MOST_CONVOLUTIONS:
+        raise InputError(
+            f"conv_layers has {len(value):,} layers; at most {_MOST_CONVOLUTIONS} are read."
+        )
     for layer in value:
         if not isinstance(layer, list | tuple) or len(layer) != 3:
             raise InputError(f"conv_layers holds {layer!r}; {needed}.")

@@ -17,12 +17,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from superbit.upstreams import checkpoint_hints, encoder_kinds, foreign, hub_functions, variant
+from superbit.upstreams import (
+    checkpoint_hints,
+    encoder_kinds,
+    foreign,
+    hub_functions,
+    stopping,
+    variant,
+)
 from superbit.upstreams.errors import BrokenUpstream, InputError, did_you_mean
 from superbit.upstreams.extras import how_to_install, pip_line
+from superbit.upstreams.files import exists, require_place
 from superbit.upstreams.identity import further
 from superbit.upstreams.identity.fingerprint import weights_sha256
 from superbit.upstreams.identity.further import Further
@@ -367,6 +374,8 @@ def put_into_hub(hub: types.ModuleType) -> None:
 def _build(
     entry: UpstreamEntry, spec: UpstreamSpec, *, draw_seed: int = 0, trusted: bool = False
 ) -> foreign.Built:
+    if spec.checkpoint is not None:
+        require_place(spec.checkpoint, "a checkpoint, a file or a folder")
     if entry.ours:
         expert = entry.build(ckpt=spec.checkpoint, untrained=spec.untrained, policy=spec.policy)
         return foreign.Built(expert=expert, untrained=bool(getattr(expert, "untrained", False)))
@@ -375,7 +384,7 @@ def _build(
     checkpoint = spec.checkpoint
     if checkpoint_hints.is_hub_name(spec, origin=entry.origin):
         checkpoint_hints.require_hub(spec)
-    elif checkpoint and "://" not in checkpoint and not Path(checkpoint).exists():
+    elif checkpoint and "://" not in checkpoint and not exists(checkpoint):
         raise InputError(f"upstream {spec.typed!r}: there is no checkpoint {checkpoint!r}.")
     foreign.require_checkpoint_taken(spec, origin=entry.origin)
     try:
@@ -462,7 +471,8 @@ def _plugin_entry(point: EntryPoint) -> UpstreamEntry:
     origin = point.dist.name if point.dist else point.module
     try:
         build = point.load()
-    except (Exception, SystemExit) as error:
+    except stopping.RAISED as error:
+        stopping.raise_if_users(error)
         raise BrokenUpstream(
             f"plug-in upstream {point.name!r} of {origin} cannot be imported: "
             f"{type(error).__name__}: {error}."

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from superbit.upstreams.errors import InputError
+from superbit.upstreams.errors import InputError, shortened
 
 TWIN_PREFIX = "bq_"
 TWIN_POLICY = "w1a1"
@@ -24,6 +24,10 @@ _SUFFIX = re.compile(
     rf"|\+policy=(?P<policy>[A-Za-z0-9_.-]*|{_POLICY_FILE.pattern})$"
 )
 _GRAMMAR = "NAME[@CHECKPOINT][+untrained][+policy=POLICY]"
+
+
+# More than a path can have, on any system.
+_LONGEST = 4_096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,11 @@ class UpstreamSpec:
         Raises:
             InputError: not of the grammar, or two parts that exclude each other.
         """
+        if len(text) > _LONGEST or not text.strip().isprintable():
+            raise InputError(
+                f"upstream {shortened(repr(text))}: no spec has more than {_LONGEST:,} characters, "
+                "line breaks or control characters."
+            )
         rest, untrained, policy = text.strip(), False, None
         while match := _SUFFIX.search(rest):
             if match["untrained"]:
@@ -94,7 +103,13 @@ class UpstreamSpec:
                 f"upstream {text!r}: the prefix {TWIN_PREFIX!r} already means "
                 f"+policy={TWIN_POLICY}; write {plain}+policy={self.policy}."
             )
-        return replace(self, name=self.name.removeprefix(TWIN_PREFIX), policy=TWIN_POLICY)
+        plain = self.name.removeprefix(TWIN_PREFIX)
+        if plain.startswith(TWIN_PREFIX):
+            raise InputError(
+                f"upstream {shortened(repr(text))}: the prefix {TWIN_PREFIX!r} is there twice, and "
+                "a twin has no twin; write it once."
+            )
+        return replace(self, name=plain, policy=TWIN_POLICY)
 
     def normalized(self) -> UpstreamSpec:
         """One spelling for one file: relative to the working directory where it lies below it.
@@ -175,4 +190,4 @@ def _shortest(path: str) -> str:
 
 def _once(text: str, part: str, *, seen: bool) -> None:
     if seen:
-        raise InputError(f"upstream {text!r}: {part!r} is given twice.")
+        raise InputError(f"upstream {shortened(repr(text))}: {part!r} is given twice.")

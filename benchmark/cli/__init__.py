@@ -1,7 +1,8 @@
 """The command line; nothing heavy is imported before a verb runs.
 
 Exit status: 0 all went well; 1 something failed (a run, a rule, or superbit itself); 2 the user's
-mistake, said in one sentence; 130 stopped by Ctrl-C.
+mistake, said in one sentence; 130 stopped by Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2 or SIGHUP, or by a
+limit on time.
 """
 
 from __future__ import annotations
@@ -35,8 +36,11 @@ from superbit.benchmark.cli import (
     units,
 )
 from superbit.benchmark.cli.options import prints_help
+from superbit.benchmark.rendering import printable
+from superbit.upstreams import stopping
 from superbit.upstreams.errors import BrokenUpstream, InputError
 from superbit.upstreams.extras import how_to_install
+from superbit.upstreams.trusting import trusting
 
 # In the order of the help. Each module has add(), which makes its options, and a run() for each
 # verb; what runs is imported there.
@@ -45,18 +49,28 @@ VERBS = (
     *(manifest, units, pretrain, distil, nano, curves, pack),
     *(profile, table, compare, claims, error_flow, results),
 )
-EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, stopping.STATUS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status."""
+    """Run the command line and return its exit status.
+
+    Args:
+        argv: its words; None: those of this process, which then watches over what may die.
+    """
     # Threads that spin while they wait make torch many times slower beside any other process.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     arguments = parser().parse_args(argv)
     # none of the verbs' business, and absent where only help was asked for
     show_traceback = vars(arguments).pop("traceback", False)
+    trusts = vars(arguments).pop("trust_checkpoint", False)
+    if vars(arguments).pop("watched", False) and argv is None:
+        from superbit.benchmark.sweeping.supervise import supervise
+
+        return supervise(sys.argv[1:], run_timeout=arguments.run_timeout)
     try:
-        return arguments.verb(arguments)
+        with stopping.listening(), trusting(trusts):
+            return arguments.verb(arguments)
     except InputError as error:
         more = " With --traceback it says where." if _has_a_where(error) else ""
         _say(f"{error}{'' if show_traceback else more}", show_traceback)
@@ -68,6 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _say(f"{missing}.", show_traceback)
         return EXIT_INPUT
+    except stopping.Stopped:
+        print("superbit: stopped; the same command continues.", file=sys.stderr)
+        return EXIT_INTERRUPTED
     except KeyboardInterrupt:
         print("superbit: stopped.", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -134,4 +151,5 @@ def _say(sentence: str, show_traceback: bool) -> None:
         import traceback
 
         traceback.print_exc()
-    print(f"superbit: {sentence}", file=sys.stderr)
+    shown = "\n".join(map(printable, sentence.split("\n")))
+    print(f"superbit: {shown}", file=sys.stderr)

@@ -46,9 +46,14 @@ def run_ls(arguments: argparse.Namespace) -> int:
 def run_prune(arguments: argparse.Namespace) -> int:
     """Delete whole upstreams' features; what a sweep is extracting right now is left alone."""
     import os
-    import shutil
 
-    from superbit.benchmark.features.store import cached_folders, locked, parse_size, size_text
+    from superbit.benchmark.features.store import (
+        cached_folders,
+        delete_features,
+        locked,
+        parse_size,
+        size_text,
+    )
     from superbit.upstreams.spec import typed
 
     found = sorted(cached_folders(_folder(arguments)), key=lambda each: each[3])
@@ -68,7 +73,10 @@ def run_prune(arguments: argparse.Namespace) -> int:
             # Under its own name no reader may find what is about to go.
             doomed = folder.with_name(f".{folder.name}.{os.getpid()}.deleted")
             folder.rename(doomed)
-            shutil.rmtree(doomed)
+            others = delete_features(doomed)
+            if others:
+                doomed.rename(folder)
+                print(f"not of superbit, left alone: {len(others)} files in {folder}")
         left, freed = left - size, freed + size
         print(f"deleted: {typed(upstream)} ({size_text(size)})")
     print(f"{size_text(freed)} freed.")

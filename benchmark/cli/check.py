@@ -6,12 +6,15 @@ import argparse
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from superbit.benchmark.cli.options import add_trust
+
 if TYPE_CHECKING:
     from superbit.benchmark.cli.options import Verbs
 
 
 def add(verbs: Verbs) -> None:
     verb = verbs.add_parser("check", help="whether an upstream keeps s3prl's contract")
+    add_trust(verb)
     verb.add_argument("spec", metavar="SPEC", help="NAME[@CHECKPOINT][+untrained][+policy=POLICY]")
     verb.set_defaults(verb=run)
 

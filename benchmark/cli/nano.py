@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from superbit.benchmark.cli.options import add_stopping
+
 if TYPE_CHECKING:
     from superbit.benchmark.cli.options import Verbs
 
@@ -22,6 +24,7 @@ def add(verbs: Verbs) -> None:
     verb.add_argument("--encoders", metavar="NAME,…", help="default: all")
     verb.add_argument("--jobs", type=int, metavar="N", help="encoders at a time (default: cores)")
     verb.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    add_stopping(verb)
     verb.add_argument("--dry-run", action="store_true", help="print the plan and its time")
     recipe = verb.add_argument_group("recipe", "Each is as of the shipped ones by default.")
     recipe.add_argument("--seed", type=int, metavar="N", help="of the first encoder")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from superbit.benchmark.cli.options import add_format, add_label
+from superbit.benchmark.cli.options import add_format, add_label, add_trust
 
 if TYPE_CHECKING:
     from superbit.benchmark.cli.options import Verbs
@@ -16,6 +16,7 @@ def add(verbs: Verbs) -> None:
 
 
 def add_options(verb: argparse.ArgumentParser) -> None:
+    add_trust(verb)
     verb.add_argument("specs", nargs="*", metavar="SPEC", help="none: the paper's ten rows")
     verb.add_argument(
         "--seconds", type=float, default=10.0, metavar="S", help="of audio (default: 10)"

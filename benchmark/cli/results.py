@@ -1,4 +1,4 @@
-"""``superbit results``: a folder of results packed into two files a task, and unpacked."""
+"""``superbit results``: a folder of results packed, unpacked, and held against its own items."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
 
 def add(verbs: Verbs) -> None:
-    results_verbs = add_group(verbs, "results", help="pack a folder of results, unpack it")
+    results_verbs = add_group(
+        verbs, "results", help="pack a folder of results, unpack it, verify it"
+    )
     for name, text, run in (
         ("pack", "two files a task in place of two a run; every verb reads both", run_pack),
         ("unpack", "two files a run again, each as it was", run_unpack),
+        ("verify", "is each value what its per-item counts give", run_verify),
     ):
         verb = results_verbs.add_parser(name, help=text)
         verb.add_argument("folder", type=Path, metavar="DIR")
@@ -36,6 +39,22 @@ def run_unpack(arguments: argparse.Namespace) -> int:
     from superbit.benchmark.records.packing import unpack
 
     return _report(unpack(_store(arguments.folder)), "unpacked")
+
+
+def run_verify(arguments: argparse.Namespace) -> int:
+    from superbit.benchmark.progress import Reporter
+    from superbit.benchmark.scoring.recompute import disagreements
+
+    store = _store(arguments.folder)
+    found = list(disagreements(store, counting=Reporter().counting))
+    for line in found:
+        print(line)
+    if found:
+        plural = "s are" if len(found) > 1 else " is"
+        print(f"{len(found)} record{plural} not what the run wrote: restore or delete them.")
+        return 1
+    print(f"Every value in {arguments.folder} is what its per-item counts give.")
+    return 0
 
 
 def _store(folder: Path) -> ResultStore:

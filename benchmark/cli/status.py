@@ -22,7 +22,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Print what the folder of results holds: records, and runs with a checkpoint only."""
     from superbit.benchmark.progress import Reporter
     from superbit.benchmark.records.store import ResultStore
-    from superbit.benchmark.running.checkpoints import CHECKPOINT, LABEL, run_folders
+    from superbit.benchmark.rendering import printable
+    from superbit.benchmark.running.heartbeat import unfinished
     from superbit.benchmark.scoring.chance import with_chance
     from superbit.benchmark.tables.status import status_lines
 
@@ -34,12 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         lines = [f"{results} holds no results: superbit sweep makes them."]
     recorded = {record.key[:16] for record in records}
-    unfinished = [
-        (path.parent / LABEL).read_text(encoding="utf-8").strip()
-        for path in sorted(run_folders(results).glob(f"*/{CHECKPOINT}"))
-        if path.parent.name not in recorded and (path.parent / LABEL).exists()
-    ]
-    if unfinished:
-        lines.append(f"With a checkpoint to continue from: {', '.join(unfinished)}")
-    print("\n".join(lines))
+    for title, found in unfinished(results, recorded=recorded).items():
+        if found:
+            lines += [title, *(f"  {line}" for line in found)]
+    print("\n".join(printable(line) for each in lines for line in each.split("\n")))
     return 0

@@ -9,7 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from superbit.benchmark.cli.options import add_cache_folder, add_results
+from superbit.benchmark.cli.options import (
+    add_cache_folder,
+    add_results,
+    add_stopping,
+    add_trust,
+    seconds,
+)
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.spec import typed
 
@@ -66,6 +72,14 @@ def add(verbs: Verbs) -> None:
         help="at most N steps and evaluation batches; enters no table",
     )
     verb.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    add_stopping(verb)
+    add_trust(verb)
+    verb.add_argument(
+        "--run-timeout",
+        type=seconds,
+        metavar="TIME",
+        help="end a run that takes longer, e.g. 30min or 6h, and record it as failed",
+    )
     verb.add_argument(
         "--assume",
         choices=["superb-sizes"],
@@ -88,14 +102,15 @@ def add(verbs: Verbs) -> None:
         help="also store features that depend on the batch; each is then computed alone",
     )
     add_results(verb)
-    verb.set_defaults(verb=run)
+    verb.set_defaults(verb=run, watched=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Carry out ``superbit sweep`` and return its exit status."""
     from superbit.benchmark.progress import Reporter
+    from superbit.benchmark.running.doing import watch_now
     from superbit.benchmark.sweeping.plan import SweepRequest, split_list
-    from superbit.benchmark.sweeping.sweep import sweep
+    from superbit.benchmark.sweeping.sweep import Pace, sweep
 
     _check_options(arguments)
     if arguments.assume is not None:
@@ -116,13 +131,22 @@ def run(arguments: argparse.Namespace) -> int:
         storing=_settings(arguments),
         device=arguments.device,
         jobs=arguments.jobs,
+        pace=Pace(
+            checkpoint_minutes=arguments.checkpoint_minutes,
+            max_hours=arguments.max_hours,
+            run_timeout=arguments.run_timeout,
+        ),
         dry_run=arguments.dry_run,
         reporter=Reporter(),
-        say=print,
+        say=_nothing if watch_now().was_planned else print,
     )
     if swept.outcome is None:
         return _dry_report(swept.failures)
     return _report(swept.outcome, swept.store)
+
+
+def _nothing(_line: str) -> None:
+    pass
 
 
 def _dry_report(failures: Mapping[str, BaseException]) -> int:

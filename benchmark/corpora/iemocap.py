@@ -26,8 +26,9 @@ from superbit.benchmark.corpora.layout import (
     seconds_of,
 )
 from superbit.benchmark.corpora.paths import IemocapPaths
+from superbit.upstreams.derived import keep_text
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.files import existing_folder, read_text, write_text
+from superbit.upstreams.files import existing_folder, read_text
 from superbit.upstreams.visible import visible
 
 # Utterances of the four classes, 5,531 in all.
@@ -156,8 +157,7 @@ def write_folds(section: IemocapPaths, work_dir: str | os.PathLike[str]) -> Path
     digest = hashlib.sha256("\0".join(texts.values()).encode()).hexdigest()[:16]
     folder = Path(work_dir) / "folds" / f"iemocap-{digest}"
     for name, text in texts.items():
-        if not (folder / name).is_file():
-            write_text(folder / name, text)
+        keep_text(folder / name, text)
     return folder
 
 

@@ -33,8 +33,9 @@ from superbit.benchmark.corpora.layout import (
 )
 from superbit.benchmark.corpora.paths import Libri2MixPaths
 from superbit.benchmark.corpora.rttm import read_rttm
+from superbit.upstreams.derived import keep_text
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.files import existing_folder, read_text, write_text
+from superbit.upstreams.files import existing_folder, read_text
 
 __all__ = [
     "CORPUS",
@@ -140,8 +141,7 @@ def bound_dirs(section: Libri2MixPaths, work_dir: str | os.PathLike[str]) -> dic
         digest = hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()[:16]
         bound[split] = Path(work_dir).absolute() / "libri2mix" / digest / split
         for name, text in texts.items():
-            if not (bound[split] / name).is_file():
-                write_text(bound[split] / name, text)
+            keep_text(bound[split] / name, text)
     return bound
 
 

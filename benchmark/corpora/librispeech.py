@@ -26,8 +26,9 @@ from superbit.benchmark.corpora.layout import (
     seconds_of,
 )
 from superbit.benchmark.corpora.paths import LibriSpeechPaths
+from superbit.upstreams.derived import kept_text
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.files import read_text, write_text
+from superbit.upstreams.files import read_text
 from superbit.upstreams.s3prl.ctc_corpus.librispeech import (
     SPLITS,
     TRAIN,
@@ -106,7 +107,8 @@ def write_length_buckets(
 
     ``<split>.csv`` has the columns ``file_path`` (relative to the root), ``length`` (samples) and
     ``label`` (empty: transcripts are read from the corpus), longest first, equal lengths by name.
-    A folder made before from the same files is used again; the corpus itself is never written to.
+    Tables made before from the same files are used again if they are whole; the corpus itself is
+    never written to.
 
     Args:
         work_dir: a folder of ours.
@@ -120,17 +122,18 @@ def write_length_buckets(
     audio = {split: _audio(section, split) for split in splits}
     folder = Path(work_dir) / "length_buckets" / _fingerprint(audio)
     for split, of_split in audio.items():
-        table = folder / f"{split}.csv"
-        if table.is_file():
-            continue
-        rows = [(file.key, read_header(file.path).samples) for file in of_split]
-        rows.sort(key=lambda row: (-row[1], row[0]))
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["file_path", "length", "label"])
-        writer.writerows([key, length, ""] for key, length in rows)
-        write_text(table, text.getvalue())
+        kept_text(folder / f"{split}.csv", partial(_buckets, of_split))
     return folder
+
+
+def _buckets(audio: Sequence[CorpusFile]) -> str:
+    rows = [(file.key, read_header(file.path).samples) for file in audio]
+    rows.sort(key=lambda row: (-row[1], row[0]))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file_path", "length", "label"])
+    writer.writerows([key, length, ""] for key, length in rows)
+    return text.getvalue()
 
 
 def _fingerprint(audio: dict[str, tuple[CorpusFile, ...]]) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from superbit.benchmark.corpora import catalog
 from superbit.benchmark.corpora.audio import decode_audio
@@ -22,7 +23,7 @@ from superbit.benchmark.corpora.embedded import recipe
 from superbit.benchmark.corpora.layout import CorpusFile
 from superbit.benchmark.corpora.paths import CorpusPaths
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.files import read_json, write_text
+from superbit.upstreams.files import read_json, write_bytes
 
 # Raised when the hash is computed in another way: remembered hashes are then not used.
 _CACHE_VERSION = 1
@@ -190,7 +191,8 @@ class _Memory:
         content = {
             p: [*known.state, known.sha256, known.samples] for p, known in self._known.items()
         }
-        write_text(self._file, json.dumps({"version": _CACHE_VERSION, "files": content}))
+        held = {"version": _CACHE_VERSION, "sha256": _digest(content), "files": content}
+        write_bytes(self._file, json.dumps(held).encode(), on_disk=True)
 
     def _is_known(self, file: CorpusFile, state: tuple[int, int, int]) -> bool:
         known = self._known.get(str(file.path))
@@ -200,7 +202,7 @@ class _Memory:
 def _read_memory(file: Path) -> dict[str, _KnownHash]:
     try:
         content = read_json(file, "what is known of files")
-        if content["version"] != _CACHE_VERSION:
+        if content["version"] != _CACHE_VERSION or content["sha256"] != _digest(content["files"]):
             return {}
         return {
             path: _KnownHash((size, mtime, ctime), sha256, samples)
@@ -209,6 +211,11 @@ def _read_memory(file: Path) -> dict[str, _KnownHash]:
     except (InputError, ValueError, KeyError, TypeError, AttributeError):
         # No memory, or a damaged one: every file is read again.
         return {}
+
+
+def _digest(files: dict[str, list[Any]]) -> str:
+    """Tells a memory that was changed, which would give a corpus another hash or hide a change."""
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
 def file_state(path: Path) -> tuple[int, int, int] | None:

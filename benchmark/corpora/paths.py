@@ -241,8 +241,8 @@ def _resolve(file: Path, name: str, section: _CorpusSection) -> _CorpusSection:
         is_file = is_list or "file" in field.metadata
         found = []
         for given in value if is_list else (value,):
-            path = Path(os.path.normpath(file.parent / given.expanduser()))
-            if not (path.is_file() if is_file else path.is_dir()):
+            path = Path(os.path.normpath(file.parent / os.path.expanduser(given)))
+            if not _is_there(path, is_file=is_file):
                 kind = "file" if is_file else "folder"
                 raise InputError(
                     f"{file}: '{name}.{key}' names {path}, where there is no {kind}; "
@@ -251,6 +251,13 @@ def _resolve(file: Path, name: str, section: _CorpusSection) -> _CorpusSection:
             found.append(path)
         resolved[key] = tuple(found) if is_list else found[0]
     return type(section)(**resolved)
+
+
+def _is_there(path: Path, *, is_file: bool) -> bool:
+    try:
+        return path.is_file() if is_file else path.is_dir()
+    except (OSError, ValueError):  # a name that none can have
+        return False
 
 
 _SECTIONS: dict[str, type[BaseModel]] = {

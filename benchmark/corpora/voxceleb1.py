@@ -28,8 +28,9 @@ from superbit.benchmark.corpora.layout import (
     seconds_of,
 )
 from superbit.benchmark.corpora.paths import VoxCeleb1Paths
+from superbit.upstreams.derived import keep_text
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.files import existing_folder, read_text, write_text
+from superbit.upstreams.files import existing_folder, read_text
 from superbit.upstreams.visible import is_hidden
 
 IDENTIFICATION = ("train", "dev", "test")
@@ -334,8 +335,7 @@ def dev_trials(section: VoxCeleb1Paths, work_dir: str | os.PathLike[str]) -> Pat
     text = "".join(lines)
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
     path = Path(work_dir) / "dev_trials" / f"voxceleb1-{name}.txt"
-    if not path.is_file():
-        write_text(path, text)
+    keep_text(path, text)
     return path
 
 

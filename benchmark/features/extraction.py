@@ -33,6 +33,7 @@ from superbit.benchmark.features.store import (
 )
 from superbit.benchmark.features.waves import Wave, passes
 from superbit.benchmark.running.candidate import InterruptedRun
+from superbit.upstreams import stopping
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.files import read_json, write_text
 from superbit.upstreams.machine import end_with_parent
@@ -293,9 +294,10 @@ class Workers:
         try:
             while waiting or running:
                 while waiting and len(running) < self.count and not stop():
-                    running.add(
-                        self._pool.submit(_compute_in_worker, waiting.pop(0), job, upstream)
-                    )
+                    with stopping.blocked():  # the processes start at the first of these
+                        running.add(
+                            self._pool.submit(_compute_in_worker, waiting.pop(0), job, upstream)
+                        )
                 if not running:
                     return
                 done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -318,13 +320,10 @@ _worker: dict[str, Any] = {}
 
 
 def _begin_worker() -> None:
-    import signal
-
     import torch
 
     end_with_parent()
-    # Ctrl-C reaches every process of the terminal; the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stopping.ignore()  # the parent decides what signals mean
     torch.set_num_threads(1)
 
 
@@ -333,7 +332,8 @@ def _compute_in_worker(chunk: list[Wave], job: ChunkJob, upstream: str) -> tuple
         return _compute(chunk, job, upstream)
     except InputError:
         raise
-    except (Exception, SystemExit) as error:
+    except stopping.RAISED as error:
+        stopping.raise_if_users(error)
         # Of somebody else's exceptions not all survive the way to the parent.
         raise RuntimeError(f"{type(error).__name__}: {error}") from None
 

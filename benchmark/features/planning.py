@@ -30,8 +30,10 @@ from superbit.benchmark.features.store import CacheError, CacheSettings, said_of
 from superbit.benchmark.features.waves import SAMPLE_RATE, KnownFiles
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.records.schema import RunIdentity
+from superbit.benchmark.running.doing import doing
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.task import RunPlaces
+from superbit.upstreams import stopping
 from superbit.upstreams.contract.blame import blamed
 from superbit.upstreams.errors import InputError, one_line
 from superbit.upstreams.files import require_writable
@@ -168,8 +170,10 @@ def _costs(
     for name, upstream in upstreams.items():
         with reporter.quiet():
             try:
-                costs[name] = cost_of(upstream, settings)
-            except (Exception, SystemExit) as error:
+                with doing("trying", name):
+                    costs[name] = cost_of(upstream, settings)
+            except stopping.RAISED as error:
+                stopping.raise_if_users(error)
                 failures[name] = blamed(error, upstream.expert, spec=upstream.spec.typed)
     return costs, failures
 

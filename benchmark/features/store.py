@@ -33,6 +33,7 @@ from superbit.upstreams import files
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.files import PARTIAL, replaced
 from superbit.upstreams.quantization.policy import Policy
+from superbit.upstreams.spec import UpstreamSpec
 
 if TYPE_CHECKING:
     from superbit.upstreams.registry import LoadedUpstream
@@ -382,12 +383,37 @@ def cached_folders(cache: Path) -> list[tuple[Path, str, int, float]]:
     found = []
     for note in sorted(cache.glob("*/upstream.json")):
         try:
-            name = str(files.read_json(note, "a note of features")["upstream"])
-        except (InputError, KeyError, TypeError):
-            name = "?"
+            held = files.read_json(note, "a note of features")
+            name = str(UpstreamSpec.parse(held["upstream"]))
+            held["weights_sha256"]
+        except (InputError, KeyError, TypeError, AttributeError):
+            continue  # somebody else's file of that name
         newest = max((file.stat().st_mtime for file in note.parent.rglob("*")), default=0.0)
         found.append((note.parent, name, folder_bytes(note.parent), newest))
     return found
+
+
+def delete_features(folder: Path) -> list[Path]:
+    """Delete what extraction wrote into an upstream's folder; return what else is there, and stays.
+
+    The folder itself goes with the last of it.
+    """
+    ours = (
+        *(folder / name for name in ("upstream.json", "rate.json")),
+        *(
+            file
+            for kind in folder.glob("*-float*")
+            for pattern in (f"*{_DATA}", f"*{_INDEX}", f".*{PARTIAL}", f"*{PARTIAL}")
+            for file in kind.glob(pattern)
+        ),
+        *folder.glob(f".*{PARTIAL}"),
+    )
+    for file in ours:
+        file.unlink(missing_ok=True)
+    for place in (*folder.glob("*-float*"), folder):
+        with contextlib.suppress(OSError):
+            place.rmdir()
+    return sorted(file for file in folder.rglob("*") if not file.is_dir())
 
 
 def size_text(size: float) -> str:

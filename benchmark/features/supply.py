@@ -19,6 +19,7 @@ from superbit.benchmark.features.source import FeatureReader, UpstreamFeatures
 from superbit.benchmark.features.store import CacheError, CacheSettings
 from superbit.benchmark.features.waves import KnownFiles
 from superbit.benchmark.running.candidate import InterruptedRun
+from superbit.upstreams import stopping
 from superbit.upstreams.errors import one_line
 from superbit.upstreams.registry import LoadedUpstream
 from superbit.upstreams.spec import typed
@@ -155,7 +156,8 @@ class Supply:
                 f"features of {typed(needs[0].upstream)} for {of_tasks}: what is not stored stays "
                 f"live: {one_line(error)}"
             )
-        except (Exception, SystemExit) as error:
+        except stopping.RAISED as error:
+            stopping.raise_if_users(error)
             if len(needs) > 1:
                 return [need for each in needs for need in self._extracted([each])]
             what = f"{needs[0].task} × {typed(needs[0].upstream)}"

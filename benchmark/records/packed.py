@@ -147,7 +147,7 @@ class Pack:
     def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
         try:
             held = _loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _damaged(self.path, f"line {number} is not JSON ({error})") from error
         if not isinstance(held, dict):
             raise _damaged(self.path, f"line {number} is no JSON object")

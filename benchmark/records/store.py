@@ -14,6 +14,7 @@ import gzip
 import hashlib
 import json
 import re
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -206,10 +207,10 @@ class ResultStore:
         for name in sorted({*singles, *pack.names()}):
             path = singles.get(name)
             try:
-                held = pack.content(name) if path is None else json.loads(path.read_bytes())
+                held = pack.content(name) if path is None else self._read_json(path)
                 identity = RunIdentity(**held["identity"])
                 found[name] = DeclaredSearch(identity=identity, rates=frozenset(held["rates"]))
-            except (OSError, ValueError, TypeError, KeyError) as error:
+            except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
                 if path is None:
                     raise pack.damaged(name, "names no search over learning rates") from error
                 raise InputError(
@@ -291,13 +292,18 @@ class ResultStore:
             InputError: it cannot be read as the record of its place.
         """
         try:
-            raw = json.loads(path.read_bytes(), parse_constant=_no_constant)
+            raw = self._read_json(path)
         except FileNotFoundError:
             return None
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             raise _unreadable(path, f"it is not JSON ({error})") from error
         place = (path.parent.name, path.name)
         return _checked(raw, place, lambda problem: _unreadable(path, problem))
+
+    def _read_json(self, path: Path) -> Any:
+        if stat.S_ISFIFO(path.stat().st_mode):  # to read it would wait for ever
+            raise OSError("it is a pipe")
+        return json.loads(path.read_bytes(), parse_constant=_no_constant)
 
     def read_packed(self, path: Path) -> RunRecord | None:
         """Return the packed record whose single file was ``path``; None if there is none.

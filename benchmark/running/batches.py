@@ -15,6 +15,7 @@ from superbit.benchmark.features.mixing import WeightedSums
 from superbit.benchmark.features.source import Ahead, FeatureReader
 from superbit.benchmark.running import heads
 from superbit.benchmark.running.candidate import TrainingPosition
+from superbit.upstreams import stopping
 from superbit.upstreams.contract.blame import not_finite
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.rng import rng_state, set_rng_state
@@ -48,7 +49,7 @@ class ExpertBatches:
                 "or give more audio."
             )
         with reading(self._source):  # worker processes start here and keep what they inherit
-            batches: Any = iter(loader)
+            batches: Any = started(loader)
             ahead = self._ahead(loader, batches)
             if resume_rng is not None:
                 if ahead is not None:
@@ -90,7 +91,7 @@ class ExpertBatches:
 
     def _read_split(self, loader: DataLoader) -> Iterator[Any]:
         with reading(self._source):
-            batches = iter(loader)
+            batches = started(loader)
         yield from self._ahead(loader, batches) or self._read(batches)
 
     def _read(self, batches: Iterator[Any]) -> Iterator[Any]:
@@ -122,6 +123,20 @@ class ExpertBatches:
 def reading(source: FeatureReader | None) -> contextlib.AbstractContextManager[None]:
     """Within it, the datasets name what is stored instead of decoding it."""
     return source.reading() if source is not None else contextlib.nullcontext()
+
+
+def started(loader: DataLoader) -> Iterator[Any]:
+    """Begin to read; a signal to all of a job's processes leaves those of the loader at work.
+
+    What was asked to stop finishes its step, for which it needs them.
+    """
+    if loader.num_workers and loader.worker_init_fn is None:
+        loader.worker_init_fn = _ignore_signals
+    return iter(loader)
+
+
+def _ignore_signals(_worker: int) -> None:
+    stopping.ignore()
 
 
 def _skip(loader: DataLoader, batches: Any, count: int) -> None:

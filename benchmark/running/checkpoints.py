@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from superbit.benchmark.running.experiment import Experiment
 
 CHECKPOINT = "checkpoint.pt"
+# Beside it: the one before, and one that could not be read.
+BEFORE, DAMAGED = "checkpoint.before.pt", "checkpoint.damaged.pt"
 # In a run's folder: what it is, for superbit status.
 LABEL = "run.txt"
 _SNAPSHOT = re.compile(r"step-(\d+)\.pt")
@@ -29,8 +32,43 @@ def run_folder(results: Path, key: str) -> Path:
 
 
 def save(path: Path, experiment: Experiment, *, key: str) -> None:
-    """Write each candidate's weights, optimizer and training so far; step and generators."""
-    _write(path, {"key": key, **experiment.state()})
+    """Write each candidate's weights, optimizer and training so far; step and generators.
+
+    The checkpoint that is there is kept as the one before.
+    """
+    import torch
+
+    state = {"key": key, **experiment.state()}
+    with replaced(path, on_disk=True) as partial:
+        torch.save(state, partial)
+        if path.exists():
+            path.replace(path.with_name(BEFORE))
+
+
+def resume(path: Path, experiment: Experiment, *, key: str) -> str | None:
+    """Continue from the checkpoint, or from the one before where it is damaged.
+
+    Returns:
+        What was set aside, in one sentence, if anything was.
+
+    Raises:
+        InputError: it belongs to another run, or is not what this version of superbit writes.
+    """
+    said = None
+    for file in (path, path.with_name(BEFORE)):
+        if not file.exists():
+            continue
+        try:
+            load(file, experiment, key=key)
+            return said and f"{said}; the run goes on from step {experiment.position.step}."
+        except DamagedCheckpoint as error:
+            file.replace(path.with_name(DAMAGED))
+            said = f"{error} It was set aside as {DAMAGED}"
+    return said and f"{said}; the run begins anew."
+
+
+class DamagedCheckpoint(InputError):
+    """A file that is no checkpoint, or not all of one."""
 
 
 def load(path: Path, experiment: Experiment, *, key: str) -> None:
@@ -45,7 +83,10 @@ def load(path: Path, experiment: Experiment, *, key: str) -> None:
     try:
         experiment.load_state(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise _damaged(path, error) from error
+        raise InputError(
+            f"{path} is no checkpoint of this run as this version of superbit writes it "
+            f"({type(error).__name__}): delete it to start the run anew."
+        ) from error
 
 
 def save_snapshot(folder: Path, experiment: Experiment) -> None:
@@ -80,13 +121,13 @@ def _read(path: Path) -> dict[str, Any]:
     import torch
 
     try:
+        with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums
+            if (part := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"{part} was changed")
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:
         raise _damaged(path, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(
-        f"{path} cannot be read as a checkpoint ({type(error).__name__}): "
-        "delete it to start the run anew."
-    )
+def _damaged(path: Path, error: Exception) -> DamagedCheckpoint:
+    return DamagedCheckpoint(f"{path} cannot be read as a checkpoint ({type(error).__name__}).")

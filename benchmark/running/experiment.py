@@ -10,6 +10,8 @@ Several learning rates train side by side, a candidate each (``candidate``).
 
 from __future__ import annotations
 
+import math
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -54,6 +56,7 @@ class Experiment:
         feature_source: called with the upstream and its samples a frame, gives what feeds the
             head from stored features; without it the upstream runs on every batch, as in s3prl.
         stop: asked before every step and batch; true ends the run by :class:`InterruptedRun`.
+        save_seconds: after so long it is saved, beside every ``save_step``.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Experiment:
         expdir: Path,
         device: str = "cpu",
         stop: Callable[[], bool] = lambda: False,
+        save_seconds: float = math.inf,
         learning_rates: Sequence[float] = (),
         reinitialize_head: bool = False,
         feature_source: Callable[[nn.Module, float], FeatureReader] | None = None,
@@ -73,6 +77,7 @@ class Experiment:
         from s3prl.upstream.interfaces import Featurizer
 
         self.config, self.seed, self.device, self.stop = config, seed, device, stop
+        self._save_seconds = save_seconds
         self.upstream = upstream.to(device)
         featurizer = Featurizer(
             upstream=self.upstream, feature_selection="hidden_states", upstream_device=device
@@ -126,7 +131,8 @@ class Experiment:
             on_step: called with the step's number and each candidate's mean loss over
                 accumulated batches.
             on_evaluation: called after each evaluation of a split.
-            on_save: called every ``save_step`` steps, at a point from which training can resume.
+            on_save: called every ``save_step`` steps and ``save_seconds``, at a point from which
+                training can resume.
 
         Raises:
             InputError: the train split has fewer items than a batch.
@@ -134,6 +140,13 @@ class Experiment:
         """
         runner = self.config["runner"]
         self._training_mode()
+        saved = time.monotonic()
+
+        def save() -> None:
+            nonlocal saved
+            on_save()
+            saved = time.monotonic()
+
         while self.position.step < runner["total_steps"]:
             batches = self._batches.training(self.position)
             # After resuming from a checkpoint whose evaluation was cut short.
@@ -152,19 +165,20 @@ class Experiment:
                 if step % runner["log_step"] == 0:
                     self.each(methodcaller("log_training", step))
                 if self._evaluation_is_due():
-                    on_save()
+                    save()
                     self._evaluate_if_due(on_evaluation)
-                if step % runner["save_step"] == 0:
-                    on_save()
+                late = time.monotonic() - saved >= self._save_seconds
+                if late or step % runner["save_step"] == 0:
+                    save()
                 # Only here, where no gradient is pending.
                 if self.stop():
-                    on_save()
+                    save()
                     raise InterruptedRun
             else:
                 self.position.epoch += 1
                 self.position.batch = 0
         self._evaluate_if_due(on_evaluation)
-        on_save()
+        save()
 
     def evaluate(self, split: str) -> Evaluation:
         """Evaluate the first candidate with the others, see :meth:`evaluate_all`."""

@@ -33,11 +33,16 @@ class Job:
     Attributes:
         identities: what is to be done: of one identity, or that differ in the learning rate only.
         searched: every candidate of their search, those that are done included; empty without one.
+        seen: of a run that another sweep held, when the files of its records had been written then,
+            by key; what that sweep writes counts, failed or done.
+        label: what messages call it.
     """
 
     identities: tuple[RunIdentity, ...]
     manifest: CorpusManifest
     searched: tuple[RunIdentity, ...] = ()
+    seen: Mapping[str, int | None] | None = None
+    label: str = ""
 
     @property
     def first(self) -> RunIdentity:
@@ -62,6 +67,8 @@ class RunContext:
         paths: where the corpora lie.
         device: ``"cpu"`` or ``"cuda"``.
         stop: asked often; true makes a run save its checkpoint and raise ``InterruptedRun``.
+        save_seconds: after so long a run is saved, beside every ``save_step`` of its config.
+        run_timeout: seconds after which whoever watches over a run ends it; None: never.
         features: which (upstream, task) may read stored features.
     """
 
@@ -69,6 +76,8 @@ class RunContext:
     paths: CorpusPaths
     device: str = "cpu"
     stop: Callable[[], bool] = lambda: False
+    save_seconds: float = 900.0
+    run_timeout: float | None = None
     features: Mapping[tuple[str, str], FeatureUse] = field(default_factory=dict)
 
     @property

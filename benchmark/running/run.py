@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import faulthandler
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,10 +22,13 @@ from superbit.benchmark.running import record
 from superbit.benchmark.running.candidate import Candidate, InterruptedRun
 from superbit.benchmark.running.checkpoints import LABEL, run_folder
 from superbit.benchmark.running.experiment import Experiment
+from superbit.benchmark.running.heartbeat import beating
 from superbit.benchmark.running.record import Job, RunContext
 from superbit.benchmark.running.session import Session
 from superbit.benchmark.tasks.catalog import find_task
+from superbit.benchmark.tasks.configs import total_steps
 from superbit.benchmark.tasks.task import RunPlaces, TestedByName
+from superbit.upstreams import stopping
 from superbit.upstreams.contract.blame import blamed, require_rate
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.files import locked
@@ -50,13 +54,22 @@ def run(
 
     Raises:
         InterruptedRun: the context's ``stop`` said so; the next call continues.
+        HeldElsewhere: another process works on the same run.
     """
     started = datetime.now(UTC)
     run_dir = run_folder(context.store.root, job.key)
     try:
-        with _claimed(run_dir, context):
-            # Another sweep may have done some.
-            left = [each for each in job.identities if context.store.find(each) is None]
+        with _claimed(run_dir, context) as ours:
+            stamps = {each.key: _written(each, context) for each in job.identities}
+            if not ours:
+                raise HeldElsewhere(job.seen or stamps)
+            # Another sweep may have done some, or failed where this one saw it at work.
+            left = [
+                each
+                for each in job.identities
+                if context.store.find(each) is None
+                and (job.seen is None or job.seen.get(each.key) == stamps[each.key])
+            ]
             if left:
                 _run_claimed(
                     replace(job, identities=tuple(left)),
@@ -68,13 +81,30 @@ def run(
                 )
             shutil.rmtree(run_dir, ignore_errors=True)
         return [context.store.read(identity) for identity in job.identities]
-    except InterruptedRun:
+    except (InterruptedRun, HeldElsewhere):
         raise
     # One failing run must not end the sweep, nor may an upstream that calls sys.exit: it becomes
     # a record that says why.
-    except (Exception, SystemExit) as error:
+    except stopping.RAISED as error:
+        stopping.raise_if_users(error)
         reason = blamed(error, upstream.expert, spec=typed(job.first.upstream))
         return record.fail(job, reason, context=context, started=started)
+
+
+class HeldElsewhere(Exception):
+    """Another process works on this run; ``seen`` is for the job that asks again."""
+
+    def __init__(self, seen: Mapping[str, int | None]) -> None:
+        super().__init__(seen)
+        self.seen = seen
+
+
+def _written(identity: RunIdentity, context: RunContext) -> int | None:
+    """When this run's record was written, done or failed; None where there is none."""
+    try:
+        return context.store.path(identity).stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _run_claimed(
@@ -93,7 +123,13 @@ def _run_claimed(
     if any(found[name] != getattr(first, name) for name in found):
         raise _changed(first, "files")
     (run_dir / LABEL).write_text(f"{first.task} × {typed(first.upstream)}\n", encoding="utf-8")
-    with _output_to(run_dir / "log.txt"), denormals.as_zero():
+    on_step = beating(run_dir, steps=total_steps(first.config), on_step=on_step)
+    on_step(0, "reading its data")
+    with (
+        _output_to(run_dir / "log.txt") as log,
+        _traces_to(log, after=context.run_timeout),
+        denormals.as_zero(),
+    ):
         candidates, tested, features = _train_and_test(
             job, upstream=upstream, context=context, run_dir=run_dir, on_step=on_step
         )
@@ -108,14 +144,12 @@ def _changed(run: RunIdentity, what: str) -> InputError:
 
 
 @contextlib.contextmanager
-def _claimed(run_dir: Path, context: RunContext) -> Iterator[None]:
-    """Keep the run's folder to one process; wait while another one works on the same run."""
-    lock = context.work_dir / "locks" / run_dir.name
-    with locked(lock, stop=context.stop, every=0.5) as ours:
-        if not ours:
-            raise InterruptedRun
-        run_dir.mkdir(parents=True, exist_ok=True)
-        yield
+def _claimed(run_dir: Path, context: RunContext) -> Iterator[bool]:
+    """Keep the run's folder to one process; yield whether it is this one."""
+    with locked(context.work_dir / "locks" / run_dir.name, stop=lambda: True) as ours:
+        if ours:
+            run_dir.mkdir(parents=True, exist_ok=True)
+        yield ours
 
 
 def _train_and_test(
@@ -145,6 +179,7 @@ def _train_and_test(
         expdir=run_dir,
         device=context.device,
         stop=context.stop,
+        save_seconds=context.save_seconds,
         learning_rates=[i.learning_rate for i in job.identities if i.learning_rate is not None],
         reinitialize_head=task.binding.reinitialize_head,
         feature_source=open_source,
@@ -162,6 +197,23 @@ def _train_and_test(
     if use is None or experiment.source is None:
         return experiment.candidates, tested, None
     return experiment.candidates, tested, use.describe(experiment.source)
+
+
+@contextlib.contextmanager
+def _traces_to(log: TextIO, *, after: float | None) -> Iterator[None]:
+    """Write to a run's log where Python was when the process crashed, or ``after`` seconds."""
+    ours = not faulthandler.is_enabled()
+    if ours:
+        faulthandler.enable(log)
+    if after is not None:
+        faulthandler.dump_traceback_later(after, file=log)
+    try:
+        yield
+    finally:
+        if after is not None:
+            faulthandler.cancel_dump_traceback_later()
+        if ours:
+            faulthandler.disable()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -37,8 +38,10 @@ class Session:
     def train(self) -> None:
         """Train to the end, from the checkpoint where there is one, and keep checkpoints."""
         experiment, file = self.experiment, self.run_dir / checkpoints.CHECKPOINT
-        if file.exists():
-            checkpoints.load(file, experiment, key=self.key)
+        said = checkpoints.resume(file, experiment, key=self.key)
+        if said is not None:
+            print(said)  # into the run's log
+            print(f"superbit: {said}", file=sys.__stderr__, flush=True)
 
         def save() -> None:
             test_step = experiment.config["runner"].get("test_step")

@@ -6,40 +6,30 @@ stop the others.
 
 from __future__ import annotations
 
-import multiprocessing
-import queue
-import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-    wait,
-)
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from superbit.benchmark.progress import Reporter
-from superbit.benchmark.records.schema import FURTHER_FIELDS, RunIdentity, RunRecord
+from superbit.benchmark.records.schema import RunIdentity, RunRecord
+from superbit.benchmark.running import doing as watched
 from superbit.benchmark.running import record, run
 from superbit.benchmark.running.candidate import InterruptedRun
+from superbit.benchmark.running.doing import doing
 from superbit.benchmark.running.record import Job
 from superbit.benchmark.sweeping.plan import Plan, PlannedRun
 from superbit.benchmark.tasks.catalog import find_task
 from superbit.benchmark.tasks.configs import total_steps
 from superbit.upstreams import encoder_kinds
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.machine import end_with_parent
 
 if TYPE_CHECKING:
     from superbit.benchmark.features.planning import FeaturePlan
-    from superbit.benchmark.features.supply import Supply, Uses
+    from superbit.benchmark.features.supply import Supply
     from superbit.benchmark.progress import RunsProgress
     from superbit.benchmark.running.run import RunContext
     from superbit.upstreams.registry import LoadedUpstream
@@ -84,15 +74,21 @@ def carry_out(
         InputError: the folder of results cannot be written to.
     """
     from superbit.benchmark.features.supply import Supply
+    from superbit.benchmark.sweeping.processes import in_processes
 
     _refuse_what_other_processes_lack(plan, jobs=jobs)
-    outcome = SweepOutcome(
-        reused=[each for p in plan.runs for each in p.identities if each not in p.waiting]
-    )
+    outcome, waiting = _left_over(plan, context)
     _begin(plan, context)
     failures = plan.failures | (features.failures if features else {})
-    _fail(plan, failures, outcome, context=context, reporter=reporter)
-    waiting = [planned for planned in plan.waiting if planned.first.upstream not in failures]
+    lost = watched.watch.lost_runs()
+
+    def failure(planned: PlannedRun) -> BaseException | None:
+        """What every run of its upstream, or what a process before this one, died of."""
+        return failures.get(planned.first.upstream) or lost.get(planned.job(plan.manifests).key)
+
+    for planned in waiting:
+        _fail(planned, failure(planned), plan, outcome, context=context, reporter=reporter)
+    waiting = [planned for planned in waiting if failure(planned) is None]
     if features is not None:
         order = list(plan.upstreams)
         waiting.sort(key=lambda planned: order.index(planned.first.upstream))
@@ -132,6 +128,7 @@ def carry_out(
             if records is not None:
                 ended.add(index)
                 outcome.add(records)
+                watched.tell_ended(record.key for record in records)
                 progress.finish(index, _result_lines(records))
     outcome.left = [planned for index, planned in enumerate(waiting) if index not in ended]
     return outcome
@@ -153,25 +150,41 @@ def _begin(plan: Plan, context: RunContext) -> None:
         ) from error
 
 
+def _left_over(plan: Plan, context: RunContext) -> tuple[SweepOutcome, list[PlannedRun]]:
+    """What is known before anything is run, and what is to be run.
+
+    Where a process of the same command died, its records count as of this one, and what failed
+    there is not tried again.
+    """
+    ended = watched.watch.ended
+    outcome = SweepOutcome()
+    for planned in plan.runs:
+        for identity in planned.identities:
+            if identity.key in ended:
+                outcome.add([context.store.read(identity)])
+            elif identity not in planned.waiting:
+                outcome.reused.append(identity)
+    waiting = [p for p in plan.waiting if any(each.key not in ended for each in p.waiting)]
+    return outcome, waiting
+
+
 def _fail(
+    planned: PlannedRun,
+    error: BaseException | None,
     plan: Plan,
-    failures: Mapping[str, BaseException],
     outcome: SweepOutcome,
     *,
     context: RunContext,
     reporter: Reporter,
 ) -> None:
-    """Record every waiting run of an upstream that failed before any run of it could begin."""
-    from superbit.benchmark.running import record
-
-    for planned in plan.waiting:
-        error = failures.get(planned.first.upstream)
-        if error is not None:
-            records = record.fail(
-                planned.job(plan.manifests), error, context=context, started=datetime.now(UTC)
-            )
-            outcome.add(records)
-            reporter.line(f"  {planned.label}: {_result_lines(records)}")
+    """Record a run as failed that cannot begin, if there is an error that says so."""
+    if error is None:
+        return
+    job = planned.job(plan.manifests)
+    records = record.fail(job, error, context=context, started=datetime.now(UTC))
+    outcome.add(records)
+    watched.tell_ended(each.key for each in records)
+    reporter.line(f"  {planned.label}: {_result_lines(records)}")
 
 
 def _refuse_what_other_processes_lack(plan: Plan, *, jobs: int) -> None:
@@ -205,9 +218,8 @@ def _result_lines(records: list[RunRecord]) -> str:
     return "; ".join(f"lr {r.identity.learning_rate:g} {_result_line(r)}" for r in records)
 
 
-# Seconds between two progress messages of one run.
-_MESSAGE_INTERVAL = 0.2
 Ended = Iterator[tuple[int, list[RunRecord] | None]]
+_SECONDS_BETWEEN_LOOKS = 0.5  # at runs that other sweeps hold, where nothing else is left
 
 
 def in_this_process(
@@ -220,220 +232,36 @@ def in_this_process(
 ) -> Ended:
     """Run one after the other, with all of torch's threads.
 
+    A run that another sweep holds is put off until nothing else is left.
+
     Args:
         supply: extracts the features of a run's upstream before the first run of it.
     """
-    for index, job in enumerate(jobs):
-        if context.stop():
-            return
-        try:
+    waiting, held = deque(enumerate(jobs)), 0
+    while waiting and not context.stop():
+        if held == len(waiting):
             with progress.waiting():
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+            held = 0
+        index, job = waiting.popleft()
+        upstream = upstreams[job.first.upstream]
+        try:
+            with progress.waiting(), doing("extracting features of", job.first.upstream):
                 uses = supply.of(job.first.upstream) if supply else {}
             progress.start(index)
-            records = run.run(
-                job,
-                upstream=upstreams[job.first.upstream],
-                context=replace(context, features=uses),
-                on_step=partial(progress.step, index),
-            )
+            with doing("running", job.first.upstream, run=job.key, label=job.label):
+                records = run.run(
+                    job,
+                    upstream=upstream,
+                    context=replace(context, features=uses),
+                    on_step=partial(progress.step, index),
+                )
+        except run.HeldElsewhere as elsewhere:
+            progress.put_off(index)
+            waiting.append((index, replace(job, seen=elsewhere.seen)))
+            held += 1
+            continue
         except InterruptedRun:
             return
+        held = 0
         yield index, records
-
-
-def in_processes(
-    jobs: Sequence[Job],
-    *,
-    count: int,
-    threads: int,
-    context: run.RunContext,
-    progress: RunsProgress,
-    supply: Supply | None = None,
-) -> Ended:
-    """Run ``count`` at a time, each in a process of its own with ``threads`` threads.
-
-    Args:
-        supply: extracts the features of a run's upstream once the runs before are all begun;
-            those go on meanwhile.
-    """
-    spawn = multiprocessing.get_context("spawn")
-    messages, stop = spawn.Queue(), spawn.Event()
-    slots = [
-        _Slot(spawn, (messages, stop, threads, replace(context, stop=_never)))
-        for _ in range(min(count, len(jobs)))
-    ]
-    waiting, began = list(enumerate(jobs)), datetime.now(UTC)
-    with ThreadPoolExecutor(1) as beside:
-        features = _Features(supply, beside)
-        try:
-            while waiting or any(slot.future for slot in slots):
-                if context.stop():
-                    stop.set()
-                    waiting.clear()
-                for slot in slots:
-                    if not waiting or slot.future is not None:
-                        continue
-                    uses = features.of(waiting[0][1].first.upstream)
-                    if uses is None:
-                        break
-                    slot.submit(*waiting.pop(0), uses)
-                    progress.start(slot.index)
-                running = [slot.future for slot in slots if slot.future]
-                expected: list[Future[Any]] = [*running, *features.running]
-                with nullcontext() if running else progress.waiting():
-                    wait(expected, timeout=_MESSAGE_INTERVAL, return_when=FIRST_COMPLETED)
-                _pass_on(messages, progress)
-                for slot in slots:
-                    if slot.future and slot.future.done():
-                        yield slot.index, _ended(slot, jobs[slot.index], context, began)
-        finally:
-            stop.set()
-            for slot in slots:
-                slot.close(wait=False)
-            for slot in slots:
-                slot.close()
-
-
-class _Features:
-    """An upstream's features, extracted in a thread while other upstreams' runs go on."""
-
-    def __init__(self, supply: Supply | None, beside: ThreadPoolExecutor) -> None:
-        self._supply, self._beside = supply, beside
-        self.running: list[Future[Uses]] = []
-
-    def of(self, upstream: str) -> Uses | None:
-        """Return what an upstream's runs may read; ``None`` while that is not known.
-
-        To be asked about one upstream until there is an answer. What ends an extraction early
-        ends the sweep as well, so that then there is none.
-        """
-        if self._supply is None:
-            return {}
-        if not self.running:
-            self.running = [self._beside.submit(self._supply.of, upstream)]
-        (extraction,) = self.running
-        if not extraction.done():
-            return None
-        try:
-            uses = extraction.result()
-        except InterruptedRun:
-            return None
-        self.running = []
-        return uses
-
-
-def _ended(
-    slot: _Slot, job: Job, context: run.RunContext, began: datetime
-) -> list[RunRecord] | None:
-    """What came of a run, whatever became of its process."""
-    try:
-        return slot.result()
-    except BrokenProcessPool:
-        slot.restart()
-        error: BaseException = InputError(
-            "the run's process was ended from outside, by a signal or for lack of memory; the "
-            "same command runs it again."
-        )
-    except (Exception, SystemExit) as trouble:
-        error = trouble
-    return record.fail(job, error, context=context, started=began)
-
-
-class _Slot:
-    """One process at a time, so that one that dies takes only its own run with it."""
-
-    def __init__(self, spawn: Any, arguments: tuple[Any, ...]) -> None:
-        self._spawn, self._arguments = spawn, arguments
-        self.index = -1
-        self.future: Future[list[RunRecord] | None] | None = None
-        self._pool = self._new_pool()
-
-    def submit(self, index: int, job: Job, uses: Uses) -> None:
-        self.index = index
-        # The process starts here and inherits the mask: Ctrl-C reaches every process of the
-        # terminal, and it is the parent that decides what it means.
-        with _blocked_interrupt():
-            self.future = self._pool.submit(_run_in_worker, index, job, uses)
-
-    def result(self) -> list[RunRecord] | None:
-        future, self.future = self.future, None
-        return future.result() if future else None
-
-    def restart(self) -> None:
-        self.close()
-        self._pool = self._new_pool()
-
-    def close(self, *, wait: bool = True) -> None:
-        self._pool.shutdown(wait=wait, cancel_futures=True)
-
-    def _new_pool(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(
-            1, mp_context=self._spawn, initializer=_begin_worker, initargs=self._arguments
-        )
-
-
-@contextmanager
-def _blocked_interrupt() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _pass_on(messages: Any, progress: RunsProgress) -> None:
-    while True:
-        try:
-            progress.step(*messages.get_nowait())
-        except queue.Empty:
-            return
-
-
-def _never() -> bool:
-    return False
-
-
-# --- in a worker ----------------------------------------------------------------------------------
-
-_worker: dict[str, Any] = {}
-
-
-def _begin_worker(messages: Any, stop: Any, threads: int, context: run.RunContext) -> None:
-    import torch
-
-    end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(threads)
-    _worker.update(messages=messages, upstreams={}, context=replace(context, stop=stop.is_set))
-
-
-def _run_in_worker(index: int, job: Job, uses: Uses) -> list[RunRecord] | None:
-    sent, started = [0.0], datetime.now(UTC)
-    context = replace(_worker["context"], features=uses)
-
-    def on_step(step: int, what: str) -> None:
-        if time.monotonic() - sent[0] >= _MESSAGE_INTERVAL:
-            sent[0] = time.monotonic()
-            _worker["messages"].put((index, step, what))
-
-    try:
-        upstream = _upstream(job.first)
-    except (Exception, SystemExit) as error:
-        return record.fail(job, error, context=context, started=started)
-    try:
-        return run.run(job, upstream=upstream, context=context, on_step=on_step)
-    except InterruptedRun:
-        return None
-
-
-def _upstream(run: RunIdentity) -> LoadedUpstream:
-    from superbit.benchmark.progress import Reporter
-    from superbit.upstreams.identity.further import Further
-    from superbit.upstreams.registry import load_upstream
-
-    further = Further(**{name: getattr(run, name) for name in FURTHER_FIELDS})
-    asked = run.upstream, further
-    if asked not in _worker["upstreams"]:
-        with Reporter().quiet():
-            _worker["upstreams"] = {asked: load_upstream(run.upstream, planned=further)}
-    return _worker["upstreams"][asked]

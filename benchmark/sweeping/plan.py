@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -17,9 +16,11 @@ from superbit.benchmark.records import rate_search
 from superbit.benchmark.records.schema import UNKNOWN, RunIdentity
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.running.checkpoints import CHECKPOINT, run_folder
+from superbit.benchmark.running.doing import Died, doing, watch_now
 from superbit.benchmark.tasks.catalog import find_task
 from superbit.benchmark.tasks.configs import Scale, rates_to_search, resolve, total_steps
 from superbit.benchmark.tasks.task import Task
+from superbit.upstreams import stopping
 from superbit.upstreams.errors import BrokenUpstream, InputError
 from superbit.upstreams.spec import UpstreamSpec, typed
 
@@ -94,6 +95,7 @@ class PlannedRun:
         from superbit.benchmark.running.record import Job
 
         return Job(
+            label=self.label,
             identities=self.waiting,
             manifest=manifests[find_task(self.first.task).corpus],
             searched=self.identities if len(self.identities) > 1 else (),
@@ -172,12 +174,14 @@ def make_plan(
             upstream = upstreams[name]
             if not isinstance(upstream, Unbuilt):
                 try:
-                    run = _run(task, upstream=_known(upstream), **asked)
+                    with doing("trying", str(upstream.spec)):
+                        run = _run(task, upstream=_known(upstream), **asked)
                     key = run.job(manifests).key
                     states = tuple(_state(each, store, key=key) for each in run.identities)
                     runs.append(replace(run, states=states))
                     continue
-                except (Exception, SystemExit) as error:  # its identity may ask it for something
+                except stopping.RAISED as error:
+                    stopping.raise_if_users(error)
                     if _is_the_users(error):
                         raise
                     reason = blamed(error, upstream.expert, spec=upstream.spec.typed)
@@ -208,9 +212,14 @@ def load_each(specs: Sequence[str], *, reporter: Reporter) -> dict[str, LoadedUp
             found[spec] = _load(spec)
     _refuse_twice(found)
     broken = [each.error for each in found.values() if isinstance(each, Unbuilt)]
-    if len(broken) == len(found) and all(isinstance(error, InputError) for error in broken):
+    if len(broken) == len(found) and all(map(_is_a_sentence, broken)):
         raise InputError(" ".join(map(str, broken))) from broken[0]
     return found
+
+
+def _is_a_sentence(error: BaseException) -> bool:
+    """Whether it is told by what it says, not by records: nothing was begun."""
+    return isinstance(error, InputError) and not isinstance(error, Died)
 
 
 def _is_the_users(error: BaseException) -> bool:
@@ -222,16 +231,23 @@ def _load(text: str) -> LoadedUpstream | Unbuilt:
     from superbit.upstreams.contract.blame import blamed
     from superbit.upstreams.registry import load, load_upstream
 
+    spec = UpstreamSpec.parse(text).normalized()
+    died = watch_now().lost_upstreams().get(str(spec))
+    if died is not None:
+        return Unbuilt(spec=spec, error=died)
     try:
-        return load_upstream(text)
-    except (Exception, SystemExit) as error:
+        with doing("building", str(spec), label=spec.typed):
+            return load_upstream(text)
+    except stopping.RAISED as error:
+        stopping.raise_if_users(error)
         if _is_the_users(error):
             raise
-        spec = UpstreamSpec.parse(text).normalized()
         reason: BaseException = error
         if not isinstance(error, InputError):  # it was built, and fails when it is looked at
-            with suppress(Exception, SystemExit):
+            try:
                 reason = blamed(error, load(text), spec=spec.typed)
+            except stopping.RAISED as raised:
+                stopping.raise_if_users(raised)
         return Unbuilt(spec=spec, error=reason)
 
 

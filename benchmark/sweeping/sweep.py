@@ -5,10 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +14,12 @@ from superbit.benchmark.corpora.paths import CorpusPaths, load_paths
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.records import rate_search
 from superbit.benchmark.records.store import ResultStore
+from superbit.benchmark.running.doing import doing, watch_now
 from superbit.benchmark.sweeping.launch import SweepOutcome, carry_out
 from superbit.benchmark.sweeping.plan import Plan, SweepRequest, make_plan, plan_lines
+from superbit.upstreams import stopping
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.files import require_writable
+from superbit.upstreams.files import remove_leftovers, require_writable
 from superbit.upstreams.machine import cores
 from superbit.upstreams.spec import typed
 
@@ -31,6 +30,22 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 # Of each task, to estimate from: reading thousands would take longer than it helps.
 _RECORDS_READ = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How often runs are saved, and when a sweep stops; none of it changes a number.
+
+    Attributes:
+        checkpoint_minutes: after so long a run is saved, beside every ``save_step`` of its config.
+        max_hours: all is saved by then, and the sweep stops.
+        run_timeout: seconds that one run may take; where nothing watches over the run (from Python,
+            one at a time) it takes what it takes.
+    """
+
+    checkpoint_minutes: float = 15.0
+    max_hours: float | None = None
+    run_timeout: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +74,7 @@ def sweep(
     reporter: Reporter,
     device: str | None = None,
     jobs: int = 1,
+    pace: Pace = Pace(),
     dry_run: bool = False,
     say: Say = lambda line: None,
 ) -> Swept:
@@ -71,13 +87,16 @@ def sweep(
         reporter: of progress.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; None: cuda where there is one.
         jobs: runs at a time.
+        pace: how often runs are saved, and when all of it stops.
         dry_run: plan only.
         say: called with each line of the plan and of the choices that searches came to.
 
     Raises:
         InputError: whatever of it is wrong.
     """
+    began = watch_now().since()
     require_writable(results, option="--results")
+    remove_leftovers(results, without=("features", "corpora"))
     store, found = ResultStore(results), load_paths(paths)
     plan = make_plan(request, store=store, paths=found, reporter=reporter)
     for line in plan_lines(plan):
@@ -94,10 +113,18 @@ def sweep(
 
     from superbit.benchmark.running.run import RunContext
 
-    with _stop_on_interrupt(reporter) as stop:
+    deadline = stopping.deadline_after(pace.max_hours, began=began)
+    with stopping.gently(reporter.line, deadline=deadline) as stop:
         outcome = carry_out(
             plan,
-            context=RunContext(store=store, paths=found, device=chosen, stop=stop),
+            context=RunContext(
+                store=store,
+                paths=found,
+                device=chosen,
+                stop=stop,
+                save_seconds=60 * pace.checkpoint_minutes,
+                run_timeout=pace.run_timeout,
+            ),
             reporter=reporter,
             jobs=jobs,
             threads=_threads(jobs),
@@ -135,7 +162,7 @@ def _tried(plan: Plan, reporter: Reporter) -> dict[str, BaseException]:
     failures: dict[str, BaseException] = {}
     for name in dict.fromkeys(planned.first.upstream for planned in plan.waiting):
         if name in plan.upstreams:
-            with reporter.quiet():
+            with reporter.quiet(), doing("trying", name):
                 found = broken_rule(plan.upstreams[name].expert)
             if found is not None:
                 failures[name] = breaks(*found, spec=typed(name))
@@ -223,23 +250,3 @@ def _device(asked: str | None) -> str:
     if asked.startswith("cuda") and not available:
         raise InputError("--device: there is no CUDA device here; leave the option out or say cpu.")
     return asked
-
-
-@contextmanager
-def _stop_on_interrupt(reporter: Reporter) -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C lets the step finish and the checkpoint be saved; the second is Python's."""
-    asked = [False]
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # only the main thread hears of Ctrl-C
-        return
-
-    def on_interrupt(_signal: int, _frame: object) -> None:
-        asked[0] = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        reporter.line("superbit: stopping after this step; Ctrl-C again to stop at once.")
-
-    before = signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield lambda: asked[0]
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -32,6 +32,10 @@ _OPTIONAL = ("scheduler", "specaug")
 _PLAIN = (dict, list, str, int, float, bool, type(None))
 
 
+# Of any whole number in a config: what is larger no run could ever count to.
+_LARGEST = 10**15
+
+
 class _ConfigSection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -168,6 +172,8 @@ def _overlay(base: dict[str, Any], changes: dict[str, Any], *, where: str) -> di
         if key not in base:
             hint = did_you_mean(str(key), list(base))
             raise InputError(f"{where}: unknown key {key!r}; here are {', '.join(base)}.{hint}")
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise InputError(f"{where}: {key!r} must be at most {_LARGEST:,}.")
         if base[key] is None or (value is None and key in _OPTIONAL):
             if isinstance(value, _PLAIN):
                 merged[key] = value

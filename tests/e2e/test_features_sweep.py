@@ -125,7 +125,7 @@ def test_killed_in_extraction_and_continued(superbit, words, hubconf, store, tmp
     (hubconf.parent / "order").write_text("die 25")
     died = in_another_process(words(spec, "KS,PR"))
     died.communicate()
-    assert died.returncode == -9
+    assert died.returncode == 1  # the process of the run is not the one that was called
     written = {index: index.read_bytes() for index in shards(tmp_path)}
     assert written
     status, out, _ = superbit(*words(spec, "KS,PR"))
@@ -217,7 +217,7 @@ def test_killed_in_training_continues_at_the_step_of_its_checkpoint(
     (hubconf.parent / "order").write_text("die 30")
     died = in_another_process(words(spec, "KS", *cache))
     died.communicate()
-    assert died.returncode == -9
+    assert died.returncode == 1  # the process of the run is not the one that was called
     (checkpoint,) = store.root.glob("work/runs/*/checkpoint.pt")
     step = torch.load(checkpoint, weights_only=False)["progress"]["step"]
 

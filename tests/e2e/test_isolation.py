@@ -154,7 +154,9 @@ def test_each_broken_upstream_fails_its_runs_only(sweep, upstream, store, monkey
     # A sweep's upstream is frozen: what it does in train mode is nobody's trouble.
     sound = {upstream("sound", before=f"if self.training: {RAISES}"), "fbank"}
     if way == "processes":
-        broken[upstream("dies", **DIES)] = "process was ended from outside"
+        broken[upstream("dies", **DIES)] = (
+            "the process died running: some code in it ended Python, with status 9"
+        )
     status, out, err = sweep([*broken, *sound], *WAYS[way])
     assert status == 1, out + err
     records = {record.identity.upstream: record for record in store.read_all()}

@@ -62,12 +62,13 @@ ARGUMENTS = {
     ],
     "compare": ["vanilla_nano bq_vanilla_nano --results RECORDS"],
     "results pack": ["packed"],
+    "results verify": ["RECORDS"],
     "results unpack": ["packed"],
     "claims": [""],
     "error-flow": ["vanilla_nano", "vanilla_nano --format png"],
 }
 # What the base install is for.
-WORK = {"list", "status", "table 2", "compare", "results pack", "results unpack"}
+WORK = {"list", "status", "table 2", "compare", "results pack", "results unpack", "results verify"}
 
 
 def verbs_of(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[str]:

@@ -256,7 +256,7 @@ def test_the_hash_of_a_file(tmp_path):
 # Calls that have their one place, and who else may make them.
 ONE_PLACE = {
     "os.replace": {"upstreams/training/state.py"},  # of a link to a checkpoint
-    "fcntl.flock": set(),
+    "fcntl.flock": {"upstreams/leases.py"},  # which asks whether there is one
     "filelock.FileLock": set(),
     "yaml.safe_load": set(),
 }

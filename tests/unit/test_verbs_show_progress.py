@@ -25,6 +25,7 @@ SHOWN = {
     "table 2": ("reading {results}", "--results {results}"),
     "compare": ("reading {results}", "fbank vanilla_nano --results {results}"),
     "status": ("reading {results}", "--results {results}"),
+    "results verify": ("recomputing values", "{results}"),
 }  # fmt: skip
 # Held by other tests: test_command_line (bars), test_progress and the end-to-end ones (runs),
 # test_nano_checkpoints (stages, each a line).

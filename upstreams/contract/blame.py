@@ -12,6 +12,7 @@ from math import inf
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+from superbit.upstreams import stopping
 from superbit.upstreams.errors import BrokenUpstream, InputError
 from superbit.upstreams.sound import SAMPLE_RATE
 
@@ -62,7 +63,8 @@ def blamed(error: BaseException, upstream: nn.Module, *, spec: str) -> BaseExcep
         return error
     try:
         found = broken_rule(upstream)
-    except (Exception, SystemExit):
+    except stopping.RAISED as raised:
+        stopping.raise_if_users(raised)
         return error
     if found is None:
         return error
@@ -85,7 +87,8 @@ def broken_rule(upstream: nn.Module) -> tuple[str, str] | None:
                 continue
             except ForwardFailed as error:
                 status, seen = "fail", f"the forward pass raised {error}"
-            except (Exception, SystemExit) as error:
+            except stopping.RAISED as error:
+                stopping.raise_if_users(error)
                 status, seen = "fail", f"raised {type(error).__name__}: {_first_line(error)}"
             if status == "fail":
                 return name, " ".join(seen.split())
@@ -106,7 +109,8 @@ def require_rate(upstream: nn.Module, *, spec: str) -> None:
         raise breaks("downsample-rate", "there is no method get_downsample_rates", spec=spec)
     try:
         rate: Any = method("hidden_states")
-    except (Exception, SystemExit) as error:
+    except stopping.RAISED as error:
+        stopping.raise_if_users(error)
         seen = f"raised {type(error).__name__}: {_first_line(error)}"
         raise breaks("downsample-rate", seen, spec=spec) from error
     if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 < float(rate) < inf:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from superbit.upstreams.errors import InputError, did_you_mean
+from superbit.upstreams.errors import InputError, did_you_mean, shortened
 
 if TYPE_CHECKING:
     from superbit.upstreams.hubert_config import HubertConfig
@@ -117,10 +117,19 @@ def kinds_with(key: str) -> list[str]:
     return [kind for kind, own in SETTINGS.items() if key in {each.name for each in fields(own)}]
 
 
-def require_integer(key: str, value: Any, *, at_least: int) -> None:
-    """Raise `InputError` unless ``value`` is an integer of at least ``at_least``."""
+# Ten times and more of any speech encoder there is: beyond it is a slip, or malice.
+LARGEST = 1_000_000
+
+
+def require_integer(key: str, value: Any, *, at_least: int, at_most: int = LARGEST) -> None:
+    """Raise `InputError` unless ``value`` is an integer within bounds."""
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise InputError(f"{key} is {value!r}; an integer of at least {at_least} is needed.")
+        shown = shortened(repr(value))
+        raise InputError(f"{key} is {shown}; an integer of at least {at_least} is needed.")
+    if value > at_most:
+        # a number of thousands of digits has no text
+        shown = f"{value:,}" if value < 10**30 else "a number of more than 30 digits"
+        raise InputError(f"{key} is {shown}; an integer of at most {at_most:,} is needed.")
 
 
 def require_choice(key: str, value: Any, choices: tuple[str, ...]) -> None:

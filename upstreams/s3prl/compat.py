@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from superbit.upstreams.files import replaced
+from superbit.upstreams.s3prl import untrusted
 from superbit.upstreams.s3prl.patches import PATCHES
 
 _Patch = Callable[[types.ModuleType], None]
@@ -219,7 +220,8 @@ def _wrap_torch_for_s3prl() -> None:
     """Change three functions of torch for calls made by s3prl's own code, and for no other.
 
     ``torch.load``: s3prl's checkpoints hold an argparse.Namespace, which ``weights_only=True``
-    (torch's default since 2.6) refuses. Can go when s3prl passes ``weights_only=False`` itself.
+    (torch's default since 2.6) refuses, and ``False`` runs what a file contains. Can go when s3prl
+    passes ``weights_only=True`` with a list of its own.
     ``torch.save``: s3prl deletes old checkpoints before it writes the new one in place; a kill
     in between leaves nothing to resume from. Can go when s3prl's runner saves atomically.
     ``Tensor.cuda``: ASV's expert calls it whatever the device. Can go when it uses ``.to(device)``.
@@ -231,7 +233,7 @@ def _wrap_torch_for_s3prl() -> None:
     @functools.wraps(original_load)
     def load(*args: Any, **kwargs: Any) -> Any:
         if _called_by_s3prl():
-            kwargs.setdefault("weights_only", False)
+            return untrusted.load(original_load, *args, **kwargs)
         return original_load(*args, **kwargs)
 
     @functools.wraps(original_save)
@@ -265,6 +267,8 @@ _RESCUES: dict[str, Callable[[types.ModuleType, Exception], None]] = {
     "torchaudio._extension": _do_without_extension
 }
 _PATCHES["torchaudio"] = [_add_torchaudio_functions]
+for _name in untrusted.EVALUATING:
+    _PATCHES.setdefault(f"s3prl.upstream.{_name}", []).append(untrusted.guard)
 
 
 class _S3prlFinder(importlib.abc.MetaPathFinder):

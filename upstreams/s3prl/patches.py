@@ -19,8 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+from superbit.upstreams.derived import kept_text
 from superbit.upstreams.errors import InputError
-from superbit.upstreams.files import read_json, write_text
 from superbit.upstreams.machine import cores
 from superbit.upstreams.visible import below_hidden, is_hidden
 
@@ -282,18 +282,18 @@ def _trimmed_lengths(
     kept = None
     if keep_in is not None and pathlib.Path(keep_in).is_dir():
         kept = pathlib.Path(keep_in) / f"trimmed-lengths-{_state_of(paths, dataset)}.json"
-        if kept.is_file():
-            return list(read_json(kept, "lengths of trimmed audio"))
 
     def length(path: str) -> int:
         return int(dataset.apply_effects_file(path, dataset.EFFECTS)[0].shape[-1])
 
-    with ThreadPoolExecutor(max_workers=workers) as threads:
-        measured = threads.map(length, paths)
-        lengths = list(dataset.tqdm.tqdm(measured, total=len(paths), desc="Trimmed lengths"))
-    if kept is not None:
-        write_text(kept, json.dumps(lengths))
-    return lengths
+    def measure() -> str:
+        with ThreadPoolExecutor(max_workers=workers) as threads:
+            measured = threads.map(length, paths)
+            return json.dumps(
+                list(dataset.tqdm.tqdm(measured, total=len(paths), desc="Trimmed lengths"))
+            )
+
+    return list(json.loads(measure() if kept is None else kept_text(kept, measure)))
 
 
 def _state_of(paths: Sequence[str], dataset: types.ModuleType) -> str:

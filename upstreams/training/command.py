@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.quantization.policy import Policy, load_policy
 from superbit.upstreams.sound import SAMPLE_RATE
+from superbit.upstreams.stopping import Pace, deadline_after, gently
 from superbit.upstreams.training.configuration import (
     DistillationConfig,
     PretrainingConfig,
@@ -127,8 +130,8 @@ def pretrain_command(arguments: argparse.Namespace) -> int:
     for option in ("manifests", "labels", "out"):
         if getattr(arguments, option) is None:
             raise InputError(f"--{option} is needed to train; only --dry-run does without.")
-    with joined(arguments.device) as world:
-        outcome = _pretrain(arguments, config, size, world)
+    with joined(arguments.device) as world, _paced(arguments) as pace:
+        outcome = _pretrain(arguments, config, size, world, pace)
         if world.leads:
             print(_describe(outcome))
     return 0
@@ -149,7 +152,7 @@ def distil_command(arguments: argparse.Namespace) -> int:
     for option in ("manifests", "out"):
         if getattr(arguments, option) is None:
             raise InputError(f"--{option} is needed to train; only --dry-run does without.")
-    with joined(arguments.device) as world:
+    with joined(arguments.device) as world, _paced(arguments) as pace:
         outcomes = run_distillation(
             config,
             teacher=teacher,
@@ -160,6 +163,7 @@ def distil_command(arguments: argparse.Namespace) -> int:
             world=world,
             say=_to_stderr,
             scalars=_tensorboard if arguments.tensorboard else None,
+            pace=pace,
         )
         for outcome in outcomes:
             if world.leads:
@@ -183,8 +187,20 @@ def parse_policies(words: str) -> list[Policy]:
     return policies
 
 
+@contextmanager
+def _paced(arguments: argparse.Namespace) -> Iterator[Pace]:
+    """Yield what the options say of when to save and to stop; signals stop as well."""
+    deadline = deadline_after(arguments.max_hours, began=time.monotonic())
+    with gently(_to_stderr, deadline=deadline) as stop:
+        yield Pace(stop=stop, save_seconds=60 * arguments.checkpoint_minutes)
+
+
 def _pretrain(
-    arguments: argparse.Namespace, config: PretrainingConfig, size: HubertConfig, world: World
+    arguments: argparse.Namespace,
+    config: PretrainingConfig,
+    size: HubertConfig,
+    world: World,
+    pace: Pace,
 ) -> FinishedRun:
     return run_pretraining(
         config,
@@ -197,6 +213,7 @@ def _pretrain(
         init=None if arguments.init is None else Path(arguments.init),
         say=_to_stderr,
         scalars=_tensorboard(Path(arguments.out)) if arguments.tensorboard else None,
+        pace=pace,
     )
 
 

@@ -10,8 +10,8 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from multiprocessing import get_context
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from superbit.upstreams import checkpoint
+from superbit.upstreams import checkpoint, stopping
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.files import read_json
 from superbit.upstreams.machine import (
@@ -32,6 +32,7 @@ from superbit.upstreams.machine import (
 )
 from superbit.upstreams.quantization.policy import load_policy
 from superbit.upstreams.spec import TWIN_PREFIX
+from superbit.upstreams.stopping import Pace, Stopped
 from superbit.upstreams.training.configuration import (
     load_config,
     load_distillation_config,
@@ -64,6 +65,7 @@ PACE = {
     "sparseformer_dn_nano": (1.8, 1.1),
     "sparseformer_sw_nano": (1.8, 1.1),
 }
+_SECONDS_BETWEEN_LOOKS = 0.5  # at whether to stop
 UNITS_SECONDS = 40.0  # of fitting units of an hour of speech, and labelling it
 
 
@@ -151,7 +153,10 @@ def nano_command(arguments: argparse.Namespace) -> int:
         work=arguments.work,
         out=arguments.out or Path(checkpoint.__file__).parent,
     )
-    failed = make_all(names, recipe, places, jobs=jobs, device=arguments.device)
+    deadline = stopping.deadline_after(arguments.max_hours, began=time.monotonic())
+    with stopping.gently(_to_stderr, deadline=deadline) as stop:
+        pace = Pace(stop=stop, save_seconds=60 * arguments.checkpoint_minutes)
+        failed = make_all(names, recipe, places, jobs=jobs, device=arguments.device, pace=pace)
     return 1 if failed else 0
 
 
@@ -209,7 +214,12 @@ def _are_of(file: Path, source: UnitFeatures, clusters: int) -> bool:
 
 
 def make_encoder(
-    name: str, recipe: NanoRecipe, places: NanoFolders, settings: dict[str, Any], device: str
+    name: str,
+    recipe: NanoRecipe,
+    places: NanoFolders,
+    settings: dict[str, Any],
+    device: str,
+    pace: Pace | None = None,
 ) -> list[str]:
     """Train one encoder and its twin, package them, and return a sentence on each.
 
@@ -219,7 +229,12 @@ def make_encoder(
         places: phase 1's labels are there.
         settings: keys of the presets in place of theirs.
         device: ``"cpu"`` or ``"cuda"``.
+        pace: when it is saved, and when it stops.
+
+    Raises:
+        Stopped: it was asked to; the next call goes on.
     """
+    pace = pace or Pace()
 
     def say(line: str) -> None:
         print(f"{name}: {line}", file=sys.stderr, flush=True)
@@ -246,10 +261,13 @@ def make_encoder(
                 world=world,
                 init=init,
                 say=lambda line: say(f"{out.name}: {line}"),
+                pace=pace,
             )
 
         changes = {"phase": 1, "units": recipe.clusters, "label_rate": 100}
         pretrain({**changes, "updates": recipe.updates_1}, places.mfcc_labels, first, None)
+        if pace.stop():
+            raise Stopped
         say(f"units of layer {recipe.layer}")
         make_units(
             hidden_source(first / LAST, layer=recipe.layer, device="cpu"),
@@ -272,6 +290,7 @@ def make_encoder(
             out=own / "twin",
             world=world,
             say=say,
+            pace=pace,
         )
     return package(
         name,
@@ -295,6 +314,7 @@ def _make_twin(
     out: Path,
     world: World,
     say: Callable[[str], None],
+    pace: Pace,
 ) -> None:
     updates = recipe.updates_twin
     changes = {"updates": updates, "warm_up_updates": round(TWIN_WARM_UP * updates), **settings}
@@ -307,14 +327,32 @@ def _make_twin(
         out=out,
         world=world,
         say=lambda line: say(f"twin: {line}"),
+        pace=pace,
     )
     for _ in outcomes:  # each is trained when it is asked for
         pass
 
 
-def _begin_worker() -> None:
+_stop_of_parent: list[Any] = []
+
+
+def _begin_worker(stop: Any) -> None:
     end_with_parent()
+    stopping.ignore()
     torch.set_num_threads(1)
+    _stop_of_parent[:] = [stop]
+
+
+def _make_in_worker(
+    save_seconds: float,
+    name: str,
+    recipe: NanoRecipe,
+    places: NanoFolders,
+    settings: dict[str, Any],
+    device: str,
+) -> list[str]:
+    pace = Pace(stop=_stop_of_parent[0].is_set, save_seconds=save_seconds)
+    return make_encoder(name, recipe, places, settings, device, pace)
 
 
 def make_all(
@@ -325,12 +363,15 @@ def make_all(
     jobs: int,
     settings: dict[str, Any] | None = None,
     device: str = "cpu",
+    pace: Pace | None = None,
 ) -> int:
     """Make the checkpoints of some encoders, and return how many encoders failed.
 
     Raises:
         InputError: the speech is not there or is wrong.
+        Stopped: it was asked to; the next call goes on.
     """
+    pace = pace or Pace()
     began = time.monotonic()
     print(plan(names, recipe, jobs), flush=True)
     make_units(
@@ -343,24 +384,45 @@ def make_all(
         jobs=jobs,
     )
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes to come; k-means' threads too
-    failed = 0
+    if pace.stop():
+        raise Stopped
+    failed, spawn = 0, get_context("spawn")
+    with stopping.blocked():  # signals are for this process, which tells the others
+        stop = spawn.Event()
     with ProcessPoolExecutor(
-        jobs, mp_context=get_context("spawn"), initializer=_begin_worker
+        jobs, mp_context=spawn, initializer=_begin_worker, initargs=(stop,)
     ) as pool:
-        pending = {
-            pool.submit(make_encoder, name, recipe, places, settings or {}, device): name
-            for name in longest_first(names, recipe)
-        }
-        for future in as_completed(pending):
+        with stopping.blocked():
+            pending = {
+                pool.submit(
+                    _make_in_worker, pace.save_seconds, name, recipe, places, settings or {}, device
+                ): name
+                for name in longest_first(names, recipe)
+            }
+        for future in _as_they_end(pending, pace, stop):
             error = future.exception()
             if error is None:
                 print("\n".join(future.result()), flush=True)
-            else:
+            elif not isinstance(error, Stopped):
                 failed += 1
                 print(f"{pending[future]} failed: {error}", file=sys.stderr, flush=True)
+    if stop.is_set():
+        raise Stopped
     minutes = (time.monotonic() - began) / 60
     print(f"{len(names) - failed} of {len(names)} encoders and their twins: {minutes:.1f} minutes")
     return failed
+
+
+def _as_they_end(futures: Iterable[Future[Any]], pace: Pace, stop: Any) -> Iterator[Future[Any]]:
+    """Yield each when it is done; ``stop`` is set as soon as the pace says so."""
+    running = set(futures)
+    while running:
+        done, running = wait(running, timeout=_SECONDS_BETWEEN_LOOKS, return_when=FIRST_COMPLETED)
+        if pace.stop() and not stop.is_set():
+            stop.set()
+            for future in running:
+                future.cancel()
+        yield from (future for future in done if not future.cancelled())
 
 
 def package(
@@ -470,6 +532,10 @@ def estimated_total(names: Sequence[str], recipe: NanoRecipe, *, jobs: int) -> f
     for name in longest_first(names, recipe):
         busy[busy.index(min(busy))] += estimated_seconds(name, recipe)
     return UNITS_SECONDS + max(busy)
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def plan(names: Sequence[str], recipe: NanoRecipe, jobs: int) -> str:

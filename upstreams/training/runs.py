@@ -25,6 +25,7 @@ from superbit.upstreams.errors import InputError
 from superbit.upstreams.hubert import Hubert, untrained_model
 from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.quantization.policy import Policy
+from superbit.upstreams.stopping import Pace
 from superbit.upstreams.training.configuration import (
     DistillationConfig,
     PretrainingConfig,
@@ -72,6 +73,7 @@ def run_pretraining(
     init: Path | None = None,
     say: Callable[[str], None] = print,
     scalars: Callable[[int, dict[str, Any]], None] | None = None,
+    pace: Pace | None = None,
 ) -> FinishedRun:
     """Train one model, or go on with a run that is in ``out``.
 
@@ -86,9 +88,11 @@ def run_pretraining(
         init: a checkpoint to start from, of the same sizes.
         say: called with a line of progress.
         scalars: called with (update, values) whenever a line is logged.
+        pace: when it is saved beside ``save_every``, and when it stops.
 
     Raises:
         InputError: something is wrong with what was given.
+        Stopped: it was asked to stop; the next call goes on.
     """
     data = batches(
         config,
@@ -123,6 +127,7 @@ def run_pretraining(
         training={"objective": "hubert", "name": name, "ranks": world.size},
         say=say,
         scalars=scalars,
+        pace=pace,
     )
     return trainer.run()
 
@@ -185,6 +190,7 @@ def run_distillation(
     world: World,
     say: Callable[[str], None] = print,
     scalars: Callable[[Path], Callable[[int, dict[str, Any]], None] | None] | None = None,
+    pace: Pace | None = None,
 ) -> Iterator[FinishedRun]:
     """Train a twin of each policy, or go on with what is in ``out``, and yield how each went.
 
@@ -198,9 +204,11 @@ def run_distillation(
         world: this rank.
         say: called with a line of progress.
         scalars: gives for a folder what is called with (update, values) when a line is logged.
+        pace: when a run is saved beside ``save_every``, and when all stops.
 
     Raises:
         InputError: something is wrong with what was given.
+        Stopped: it was asked to stop; the next call goes on.
     """
     units, rate = _units(config, teacher, labels)
     size = teacher.model.config
@@ -237,6 +245,7 @@ def run_distillation(
             training=_training(config, teacher, policies, policy, world),
             say=say,
             scalars=None if scalars is None else scalars(folder),
+            pace=pace,
         )
         yield trainer.run()
         world.wait()  # rank 0 writes what all of them read now

@@ -28,6 +28,7 @@ from torch import nn
 from superbit.upstreams import checkpoint
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.quantization.convert import calibrate
+from superbit.upstreams.stopping import Pace, Stopped
 from superbit.upstreams.training import data
 from superbit.upstreams.training.configuration import (
     TrainingConfig,
@@ -74,6 +75,7 @@ class Trainer:
         training: what a checkpoint's config says of how the weights came about; JSON.
         say: called with a line of progress.
         scalars: called with (update, values) whenever a line is logged; for TensorBoard.
+        pace: when it is saved beside ``save_every``, and when it stops.
     """
 
     def __init__(
@@ -89,11 +91,13 @@ class Trainer:
         training: dict[str, Any],
         say: Callable[[str], None] = print,
         scalars: Callable[[int, dict[str, Any]], None] | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.config, self.world, self.folder = config, world, folder
         self.train_data, self.valid_data = train, valid
         self._facts, self._training = facts, training
         self._say, self._scalars = say, scalars
+        self._pace, self._asked_to_stop = pace or Pace(), False
         self.objective, self.layer_drop = objective, objective.layer_drop
         objective.to(world.device)
         self._batch_norms = [
@@ -118,13 +122,14 @@ class Trainer:
         Raises:
             InputError: data that is wrong, no finite gradient for too long, or a folder that
                 cannot be written to; checkpoints are whole in any case.
+            Stopped: a rank was asked to stop; all is saved.
         """
         config, world = self.config, self.world
         meter, began = Meter(world, self.objective.sums), time.monotonic()
         logged_at, logged_samples = began, self.samples
         pin = world.device.type == "cuda"
         batches = data.load(self.train_data, self._numbers(), workers=config.workers, pin=pin)
-        earlier = self.seconds
+        earlier, saved = self.seconds, began
         while self.update < config.updates:
             norm = self.step(list(islice(batches, config.accumulate)), meter)
             last = self.update == config.updates
@@ -137,10 +142,15 @@ class Trainer:
                 self._log("update", {**values, "gradient_norm": norm, "hours_an_hour": pace})
             if self.update % config.validate_every == 0 or last:
                 self._validate()
-            if self.update % config.save_every == 0 or last:
+            stops = self._asked_to_stop and not last
+            late = time.monotonic() - saved >= self._pace.save_seconds
+            if self.update % config.save_every == 0 or last or stops or late:
                 self._count(meter.read())
                 self.seconds = earlier + time.monotonic() - began
                 self.save()
+                saved = time.monotonic()
+            if stops:
+                raise Stopped
         return FinishedRun(
             folder=self.folder.path,
             update=self.update,
@@ -284,7 +294,11 @@ class Trainer:
 
     def _counts(self, micro_batches: Sequence[MicroBatch]) -> FrameCounts:
         own = torch.tensor([batch.frames for batch in micro_batches], dtype=torch.float64).sum(0)
-        masked, unmasked = self.world.total(own.float().to(self.world.device))
+        asked = torch.tensor([float(self._pace.stop())], dtype=torch.float64)
+        totals = self.world.total(torch.cat([own, asked]).float().to(self.world.device))
+        masked, unmasked, asking = totals
+        # all ranks stop after the same update, whichever was asked
+        self._asked_to_stop = bool(asking)
         return FrameCounts(masked=masked, unmasked=unmasked)
 
     def _layers_left_out(self) -> AbstractContextManager[None]:
