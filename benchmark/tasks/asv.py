@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from superbit.benchmark.records.measured import Selection
 from superbit.benchmark.tasks.best_on_dev import require_equal
+from superbit.benchmark.tasks import resampling
 from superbit.benchmark.tasks.task import (
     ABOVE_EIGHT_SECONDS,
     AudioUse,
@@ -192,6 +193,18 @@ TASK = Task(
     # part is trained on.
     rates=RateRule(description="lowest test EER", split="test"),
     chance="score",
+    resampling=resampling.Resampling(
+        item="trials",
+        identify=lambda item: f"{item['enrolment']} {item['test']}",
+        measures=(
+            resampling.Measure(
+                kind="eer",
+                top=lambda item: item["score"],
+                bottom=lambda item: float(item["same_speaker"]),
+            ),
+        ),
+        speakers=resampling.in_voxceleb1_trials,
+    ),
     # about a tenth of the audio is silence that the task trims
     audio=AudioUse(
         splits={"train": (148_642, 306.0), "test": (4_708, 9.7)}, crops=ABOVE_EIGHT_SECONDS
