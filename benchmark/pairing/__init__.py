@@ -1,1 +1,1 @@
-"""Two models on the items that both were scored on: what differs, and whether that is more than luck."""
+"""Two models on the items that both were scored on: what differs, and is it more than luck."""

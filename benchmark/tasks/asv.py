@@ -10,8 +10,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from superbit.benchmark.records.measured import Selection
-from superbit.benchmark.tasks.best_on_dev import require_equal
 from superbit.benchmark.tasks import resampling
+from superbit.benchmark.tasks.best_on_dev import require_equal
 from superbit.benchmark.tasks.task import (
     ABOVE_EIGHT_SECONDS,
     AudioUse,

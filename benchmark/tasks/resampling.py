@@ -1,9 +1,9 @@
 """What of a run's items a resample needs: the counts, whose voice each is, and what they sum to.
 
-A task names its `Resampling`, so that two models can be compared on the items that both were scored
-on. Whose voice an item is stands in its id in most corpora; the rules are below, one a corpus. Where
-an id does not tell (Fluent Speech Commands names files by UUIDs, QUESST by numbers), items are
-resampled one by one, as if each had a speaker of its own.
+A task names its `Resampling`, so that two models can be compared on the items that both were
+scored on. Whose voice an item is stands in its id in most corpora; the rules are below, one a
+corpus. Where an id does not tell (Fluent Speech Commands names files by UUIDs, QUESST by numbers),
+items are resampled one by one, as if each had a speaker of its own.
 
 Nothing here imports torch, s3prl or numpy.
 """
@@ -61,8 +61,8 @@ def in_libri2mix(item: Item) -> tuple[str, ...]:
 class Measure:
     """A number that can be computed anew from any choice of test items.
 
-    ``"ratio"`` is ``scale`` × sum(top) / sum(bottom), with one number each an item. ``"eer"`` is the
-    equal error rate of trials in percent: ``top`` is the score, ``bottom`` 1 for one speaker.
+    ``"ratio"`` is ``scale`` × sum(top) / sum(bottom), with one number each an item. ``"eer"`` is
+    the equal error rate of trials in percent: ``top`` is the score, ``bottom`` 1 for one speaker.
 
     Attributes:
         name: behind the task's name; empty for the number of Table 2.
