@@ -10,7 +10,7 @@ import numpy as np
 
 from superbit.benchmark.records.schema import RunRecord
 from superbit.benchmark.tasks.catalog import TASKS
-from superbit.benchmark.tasks.resampling import Item
+from superbit.benchmark.tasks.resampling import Item, Resampling
 from superbit.upstreams.errors import InputError
 
 ReadItems = Callable[[RunRecord], Sequence[Item]]
@@ -72,10 +72,19 @@ class ItemsOfRuns:
             self._known[run.key] = self._arrays(run)
         return self._known[run.key]
 
-    def _arrays(self, run: RunRecord) -> RunItems:
+    def resampling(self, run: RunRecord) -> Resampling:
+        """Return how a run's items are resampled.
+
+        Raises:
+            InputError: its task does not say.
+        """
         task = TASKS[run.identity.task]
         if task.resampling is None:
             raise InputError(f"{task.name} does not say how its items are resampled.")
+        return task.resampling
+
+    def _arrays(self, run: RunRecord) -> RunItems:
+        task, resampling = TASKS[run.identity.task], self.resampling(run)
         folds: dict[int, Sequence[Item]] = {}
         for record in self._folds_of(run):
             folds[record.identity.fold or 0] = self._read(record)
@@ -85,14 +94,14 @@ class ItemsOfRuns:
         seen: Counter[str] = Counter()
         names = []
         for item in items:
-            name = task.resampling.identify(item)
+            name = resampling.identify(item)
             # the same trial twice is two items
             names.append(f"{name} #{seen[name]}" if seen[name] else name)
             seen[name] += 1
-        measures = task.resampling.measures
+        measures = resampling.measures
         return RunItems(
             names=tuple(names),
-            speakers=tuple(task.resampling.speakers(item) for item in items),
+            speakers=tuple(resampling.speakers(item) for item in items),
             tops=np.array([[m.top(item) for item in items] for m in measures], dtype=np.float64),
             bottoms=np.array(
                 [[m.bottom(item) for item in items] for m in measures], dtype=np.float64

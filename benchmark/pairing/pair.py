@@ -27,7 +27,7 @@ from superbit.benchmark.pairing.resamples import (
 )
 from superbit.benchmark.records.schema import RunRecord
 from superbit.benchmark.tasks.catalog import TASKS
-from superbit.benchmark.tasks.resampling import Measure
+from superbit.benchmark.tasks.resampling import Resampling
 from superbit.benchmark.tasks.task import Task
 from superbit.upstreams.errors import InputError
 
@@ -104,20 +104,25 @@ def pair(
     Raises:
         InputError: the items are not there, or none is common to all runs.
     """
-    task = TASKS[first[0].identity.task]
+    task, resampling = TASKS[first[0].identity.task], items.resampling(first[0])
     laid = in_common([items.of(run) for run in (*first, *second)])
-    if not laid[0].names or task.resampling is None:
+    if not laid[0].names:
         raise InputError(f"{task.name}: no test item is common to all runs.")
     seeds = [[run.identity.seed for run in runs] for runs in (first, second)]
     return tuple(
-        _of_measure(task, number, measure, laid, seeds)
-        for number, measure in enumerate(task.resampling.measures)
+        _of_measure(task, resampling, number, laid, seeds)
+        for number in range(len(resampling.measures))
     )
 
 
 def _of_measure(
-    task: Task, number: int, measure: Measure, laid: Sequence[RunItems], seeds: list[list[int]]
+    task: Task,
+    resampling: Resampling,
+    number: int,
+    laid: Sequence[RunItems],
+    seeds: list[list[int]],
 ) -> Paired:
+    measure = resampling.measures[number]
     tops = np.stack([each.tops[number] for each in laid])
     bottoms = np.stack([each.bottoms[number] for each in laid])
     flags = tops > 0.5 if measure.right_or_wrong else None
@@ -136,7 +141,7 @@ def _of_measure(
     told = difference(
         *sides,
         units=units.count,
-        unit=words.partition(" ")[2] or task.resampling.item,
+        unit=words.partition(" ")[2] or resampling.item,
         unbiased=not units.in_pairs,
         right=None if flags is None else (flags[:cut], flags[cut:]),
         items=count,
@@ -152,7 +157,7 @@ def _of_measure(
         decimals=task.decimals if measure.decimals is None else measure.decimals,
         found=told,
         items=count,
-        item=task.resampling.item,
+        item=resampling.item,
         units=words,
         mcnemar=() if flags is None else _mcnemar(flags, seeds),
     )

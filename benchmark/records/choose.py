@@ -294,9 +294,8 @@ def merge_folds(records: Iterable[RunRecord]) -> tuple[list[RunRecord], list[str
 
 def _mean_record(folds: Sequence[RunRecord]) -> RunRecord:
     first = folds[0]
-    value, interval = mean_of_folds([fold.value or 0.0 for fold in folds])
-    if interval.low == interval.high:
-        interval = _of_items(folds)
+    value, over_folds = mean_of_folds([fold.value or 0.0 for fold in folds])
+    interval = _of_items(folds) if over_folds.low == over_folds.high else over_folds
     identity = first.identity.model_copy(update={"fold": None})
     counts = [fold.items.count for fold in folds if fold.items]
     items = first.items and Items(
