@@ -21,6 +21,7 @@ from superbit.benchmark.cli import (
     curves,
     distil,
     error_flow,
+    figure,
     import_,
     list_,
     manifest,
@@ -28,6 +29,7 @@ from superbit.benchmark.cli import (
     pack,
     pretrain,
     profile,
+    report,
     results,
     status,
     sweep,
@@ -43,7 +45,7 @@ from superbit.upstreams.extras import how_to_install
 VERBS = (
     *(list_, check, import_, corpus, sweep, status, cache),
     *(manifest, units, pretrain, distil, nano, curves, pack),
-    *(profile, table, compare, claims, error_flow, results),
+    *(profile, table, compare, report, figure, claims, error_flow, results),
 )
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 

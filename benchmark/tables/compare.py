@@ -171,7 +171,9 @@ def compare(
             ]
             which = _setting_in_words(pair[0][0], [side[s][0] for side in ours for s in side])
             compared = _compared(TASKS[name], *pair, setting=which)
-            comparisons.append(_with_items(compared, pair[0], pair[1], items) if items else compared)
+            comparisons.append(
+                _with_items(compared, pair[0], pair[1], items) if items else compared
+            )
         left_out += _left_out(name, ours, shared, called)
     if not comparisons:
         raise InputError(" ".join(left_out))
