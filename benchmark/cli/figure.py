@@ -57,25 +57,25 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _chart(arguments: argparse.Namespace) -> Chart:
-    from superbit.benchmark.report import figures
+    from superbit.benchmark.report import inside, quality, training, twins
     from superbit.benchmark.tasks.catalog import find_task
     from superbit.upstreams.errors import InputError, require_one_of
 
     task = find_task(arguments.task)
-    require_one_of("cost", arguments.cost, [each.name for each in figures.COSTS])
+    require_one_of("cost", arguments.cost, [each.name for each in quality.COSTS])
     study = study_of(arguments)
     if arguments.name == "pareto":
         if task not in study.tasks:
             raise InputError(f"--task {task.name}: none of the runs is of it.")
-        known = {cost.name: cost for cost in figures.costs_known(study)}
+        known = {cost.name: cost for cost in quality.costs_known(study)}
         require_one_of("cost of these upstreams", arguments.cost, list(known))
-        return figures.pareto(study, task, known[arguments.cost])
+        return quality.pareto(study, task, known[arguments.cost])
     make = {
-        "delta": figures.delta,
-        "curves": figures.curves,
-        "layers": figures.layers,
-        "rates": figures.rates,
-        "error-flow": figures.flow,
+        "delta": twins.delta,
+        "curves": training.curves,
+        "layers": inside.layers,
+        "rates": training.rates,
+        "error-flow": inside.flow,
     }[arguments.name]
     chart = make(study)
     if chart is None or not chart.panels:

@@ -16,6 +16,7 @@ from typing import Literal
 
 # Indexes into the palette; the rest are named.
 Colour = int | Literal["ink", "muted", "good", "bad"]
+Anchor = Literal["start", "middle", "end"]
 Shape = Literal["filled", "hollow", "square", "cross"]
 
 
@@ -70,10 +71,11 @@ def nice_step(rough: float) -> float:
 
 def _decades(low: float, high: float) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for steps in ((1,), (1, 3), (1, 2, 5)):
+    found: list[float] = []
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 4, 6, 8)):
         found = [s * 10.0**p for p in powers for s in steps if low <= s * 10.0**p <= high]
         if len(found) >= 3:
-            return found
+            break
     return found
 
 
@@ -144,12 +146,13 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """A line over the whole panel at one value."""
+    """A line over the whole panel at one value; its words at the right end, or the left."""
 
     at: float
     across: bool
     text: str = ""
     dashed: bool = True
+    left: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +164,7 @@ class Text:
     text: str
     colour: Colour = "ink"
     moved: tuple[float, float] = (0.0, 0.0)
-    anchor: Literal["start", "middle", "end"] = "start"
+    anchor: Anchor = "start"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,39 +6,27 @@ colours are missing. Where it says a number, it says where from.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from superbit.benchmark.claims.check import VERDICTS, check_claims
 from superbit.benchmark.paper import TABLE1_FIGURES, TABLE1_SPECS, printed_rows
-from superbit.benchmark.records import packed
 from superbit.benchmark.records.schema import RunRecord
-from superbit.benchmark.report import figures, svg
+from superbit.benchmark.report import inside, quality, svg, training, twins
+from superbit.benchmark.report.cells import Cells, p_text, signed
 from superbit.benchmark.report.costs import as_claims_have_them
+from superbit.benchmark.report.keys import metric
 from superbit.benchmark.report.study import (
     Study,
-    deviation_of,
-    family,
-    in_families,
     is_twin,
-    value_of,
 )
 from superbit.benchmark.scoring.chance import MARK
 from superbit.benchmark.tables.table2_rendering import (
     CHOSEN_ON_TEST,
-    Cell,
-    Row,
-    difference_text,
 )
-from superbit.benchmark.tables.twins import CHANCE, runs_of
-from superbit.benchmark.tasks.catalog import TASKS
-from superbit.benchmark.tasks.task import Task
+from superbit.benchmark.tables.twins import runs_of
 from superbit.upstreams.spec import UpstreamSpec
 
 KEY_DIGITS = 12
@@ -65,7 +53,8 @@ def page(study: Study, *, out: Path, title: str = "") -> str:
     environment.globals.update(
         panel_svg=lambda panel: Markup(svg.panel_svg(panel)),
         key_mark=lambda key: Markup(svg.key_mark(key)),
-        metric=figures.metric,
+        metric=metric,
+        breakable=lambda name: Markup("_<wbr>").join(name.split("_")),
     )
     content = _content(study, out) | {"title": title or _title(study)}
     content["style"] = Markup(_style(content))
@@ -91,22 +80,23 @@ def _style(content: dict[str, Any]) -> str:
 
 
 def _title(study: Study) -> str:
-    count = len(study.measured)
-    return f"{count} upstream{'s' if count != 1 else ''} on {len(study.tasks)} tasks of SUPERB"
+    scales = sorted({row.scale for row in study.measured if row.scale not in (None, "superb")})
+    scale = f", {' and '.join(scales)} scale" if scales else ""
+    return f"SUPERB: {len(study.measured)} upstreams, {len(study.tasks)} tasks{scale}"
 
 
 def _content(study: Study, out: Path) -> dict[str, Any]:
-    cells = _Cells(study=study, out=out)
+    cells = Cells(study=study, out=out)
     groups = cells.groups()
-    delta, rates, curves = figures.delta(study), figures.rates(study), figures.curves(study)
-    layers, flow = figures.layers(study), figures.flow(study)
-    costs = figures.costs_known(study)
-    quality = [
+    delta, rates, curves = twins.delta(study), training.rates(study), training.curves(study)
+    layers, flow = inside.layers(study), inside.flow(study)
+    costs = quality.costs_known(study)
+    charts = [
         {
             "task": task.name,
             "cost": cost.name,
-            "measured": figures.pareto(study, task, cost),
-            "paper": figures.paper_pareto(study, task, cost) if cost.paper else None,
+            "measured": quality.pareto(study, task, cost),
+            "paper": quality.paper_pareto(study, task, cost) if cost.paper else None,
         }
         for task in study.tasks
         for cost in costs
@@ -133,7 +123,7 @@ def _content(study: Study, out: Path) -> dict[str, Any]:
         "delta_lead": _delta_lead(study),
         "delta_lines": _delta_lines(study),
         "costs": costs,
-        "quality": quality,
+        "quality": charts,
         "first_task": first,
         "cost_lines": [
             (row.model, [_short(study.cost(row, cost.key)) for cost in costs])
@@ -164,15 +154,19 @@ def _runs(study: Study) -> list[RunRecord]:
 def _lead(study: Study) -> str:
     scales = {row.scale for row in study.measured}
     rows = study.measured
-    twins = sum(map(is_twin, rows))
-    words = [f"{len(rows)} upstreams" + (f", {twins} of them 1-bit twins" if twins else "")]
-    text = f"{words[0]}, on {len(study.tasks)} tasks. "
-    if "embedded" in scales:
-        text += (
-            "Embedded scale: few training steps on small corpora. These figures compare among "
-            "each other, not with the paper's nor with any run of the full benchmark."
+    binarized = sum(map(is_twin, rows))
+    parts = []
+    if binarized:
+        parts.append(
+            f"What {len(rows)} speech encoders cost and what they give up, {binarized} of them "
+            "1-bit twins of others."
         )
-    return text
+    if "embedded" in scales:
+        parts.append(
+            "Few training steps on small corpora: figures compare among each other, not with the "
+            "paper's nor with any run of the full benchmark."
+        )
+    return " ".join(parts)
 
 
 def _facts(study: Study) -> list[tuple[str, str]]:
@@ -259,20 +253,16 @@ def _delta_lines(study: Study) -> list[dict[str, str]]:
                 {
                     "twin": row.model,
                     "task": f"{task.name} {task.arrow}",
-                    "value": f"{found.value:+.{digits}f}",
-                    "interval": f"{found.low:+.{digits}f} to {found.high:+.{digits}f}",
-                    "p": _p(found.p),
-                    "holm": _p(paired.adjusted or 0.0),
+                    "value": signed(found.value, digits),
+                    "interval": f"{signed(found.low, digits)} to {signed(found.high, digits)}",
+                    "p": p_text(found.p),
+                    "holm": p_text(paired.adjusted or 0.0),
                     "smallest": f"{found.smallest:.{digits}f}",
                     "verdict": paired.verdict or "",
                     "on": paired.sample,
                 }
             )
     return lines
-
-
-def _p(value: float) -> str:
-    return f"{value:.3f}" if value >= 0.001 else "<0.001"
 
 
 def _layers_note(study: Study) -> str:
@@ -292,186 +282,26 @@ def _footer(study: Study) -> str:
     return f"{made}: superbit report --results {folders or 'DIR'} --out report.html"
 
 
-# --- Table 2 -------------------------------------------------------------------------------------
-
-
-@dataclass(kw_only=True)
-class _Cells:
-    """Fills Table 2 and collects what its cells open."""
-
-    study: Study
-    out: Path
-
-    def __post_init__(self) -> None:
-        self.opened: list[dict[str, Any]] = []
-
-    def groups(self) -> list[dict[str, Any]]:
-        """The measured rows, a group a set of corpora, then the paper's."""
-        groups = []
-        rows = [row for row in self.study.table.rows if row.upstream]
-        for number in dict.fromkeys(row.group for row in rows):
-            own = [row for row in rows if row.group == number]
-            levels = [r for r in self.study.table.rows if r.model == CHANCE and r.group == number]
-            title = "Measured" + (
-                f": {own[0].source.removeprefix('measured; ')}" if own[0].source else ""
-            )
-            made = [self._row(row) for row in in_families(own)]
-            made += [self._plain(row, "chance", "an answer without listening") for row in levels]
-            groups.append({"title": title, "rows": made})
-        paper = [self._plain(row, "paper", f"{row.precision}, {row.source.removeprefix('paper; ')}")
-                 for row in self.study.paper]  # fmt: skip
-        groups.append({"title": "The paper: other data, other sizes; not comparable with the rows above",
-                       "rows": paper})  # fmt: skip
-        return groups
-
-    def _row(self, row: Row) -> dict[str, Any]:
-        sub = row.precision + (", random weights" if row.untrained else "")
-        return {
-            "model": row.model,
-            "sub": sub,
-            "kind": "twin" if is_twin(row) and _has_parent(row, self.study) else "",
-            "cells": [self._cell(row, task) for task in self.study.tasks],
-        }
-
-    def _plain(self, row: Row, kind: str, sub: str) -> dict[str, Any]:
-        cells = [row.cells.get(task.column) for task in self.study.tasks]
-        return {
-            "model": row.model,
-            "sub": sub,
-            "kind": kind,
-            "cells": [
-                c and {"text": c.text, "number": c.text, "id": "", "subs": []} for c in cells
-            ],
-        }
-
-    def _cell(self, row: Row, task: Task) -> dict[str, Any] | None:
-        cell = row.cells.get(task.column)
-        if cell is None or cell.record is None:
-            return None
-        name = f"cell-{len(self.opened) + 1}"
-        self.opened.append(self._opened(name, row, task, cell))
-        selection = cell.record.selection
-        mark = CHOSEN_ON_TEST if selection and selection.selected_on == "test" else ""
-        subs: list[tuple[str, str]] = []
-        spread = deviation_of(cell)
-        if spread is not None:
-            subs.append((f"±{spread:.{task.decimals}f}", ""))
-        elif cell.record.interval:
-            subs.append((_interval(cell.record, task), ""))
-        if cell.paired and cell.paired.found:
-            kind = {"better": "better", "worse": "worse"}.get(cell.paired.verdict or "", "")
-            subs.append((difference_text(cell.paired), kind))
-        if cell.at_chance:
-            subs.append((MARK, ""))
-        return {
-            "text": f"{cell.text}{mark}",
-            "number": f"{value_of(cell):.6g}",
-            "id": name,
-            "subs": subs,
-        }
-
-    def _opened(self, name: str, row: Row, task: Task, cell: Cell) -> dict[str, Any]:
-        """Where a cell comes from."""
-        runs = runs_of(cell)
-        lines = []
-        if cell.paired and cell.paired.found:
-            found, digits, paired = cell.paired.found, task.decimals, cell.paired
-            lines.append(
-                f"{found.value:+.{digits}f} from {self.study.names.of(family(row))}, "
-                f"[{found.low:+.{digits}f}, {found.high:+.{digits}f}]: {paired.verdict} "
-                f"(p {_p(found.p)}, Holm {_p(paired.adjusted or 0.0)}"
-                + (f", McNemar {_p(paired.mcnemar_p)}" if paired.mcnemar_p is not None else "")
-                + f"; {paired.sample}). Could have shown {found.smallest:.{digits}f}."
-            )
-        if runs[0].chance:
-            chance = runs[0].chance
-            lines.append(f"Chance: {chance.value:.{task.decimals}f} ({chance.method}).")
-        rules = dict.fromkeys(run.selection.rule for run in runs if run.selection)
-        started = sorted(r.provenance.started[:10] for r in runs if r.provenance.started)
-        corpus = runs[0].corpus
-        return {
-            "id": name,
-            "title": f"{task.name} of {row.model}",
-            "what": f"{task.title}: {figures.metric(task)}, {task.arrow} is better"
-            + (f"; {corpus.label or corpus.version or corpus.name}" if corpus else ""),
-            "lines": lines,
-            "runs": [self._run(run, task) for run in runs],
-            "rates": self._rates(runs),
-            "selection": f"Checkpoint: {'; '.join(rules)}."
-            + (f" Measured {started[0]}." if started else ""),
-        }
-
-    def _run(self, run: RunRecord, task: Task) -> dict[str, Any]:
-        items = run.items
-        whole = items is not None and items.expected in (None, items.count)
-        rate = run.identity.learning_rate
-        return {
-            "seed": run.identity.seed,
-            "value": f"{run.value:.{task.decimals + 1}f}",
-            "interval": _interval(run, task),
-            "rate": "" if rate is None else f"{rate:g}",
-            "n": ""
-            if items is None
-            else f"{items.count}" + ("" if whole else f" of {items.expected}"),
-            "records": [self._link(each) for each in self._folds(run)],
-            "commit": (run.provenance.commit or "")[:7],
-        }
-
-    def _folds(self, run: RunRecord) -> list[RunRecord]:
-        if run.key in self.study.folder_of:
-            return [run]
-        return figures.with_folds(self.study, [run])
-
-    def _link(self, run: RunRecord) -> tuple[str, str, str]:
-        """Where a record's file is from the page, its key, and the file's name."""
-        folder = self.study.folder_of[run.key]
-        task = run.identity.task
-        sidecar = run.items.file if run.items else ""
-        file = sidecar.replace(".items.jsonl.gz", ".json")
-        single = folder / task / file
-        target = single if file and single.is_file() else packed.records_file(folder, task)
-        href = Path(os.path.relpath(target, self.out.absolute().parent)).as_posix()
-        digits = KEY_DIGITS if run.identity.fold is None else 7
-        return href, run.key[:digits], f"{file} in {target.name}" if target != single else file
-
-    def _rates(self, runs: Sequence[RunRecord]) -> list[tuple[str, str, bool]]:
-        scores: dict[float, list[float]] = {}
-        for run in figures.with_folds(self.study, runs):
-            for tried in run.search.tried if run.search else ():
-                if tried.score is not None:
-                    scores.setdefault(tried.learning_rate, []).append(tried.score)
-        chosen = {run.identity.learning_rate for run in runs}
-        return [(f"{r:g}", f"{fmean(s):.4g}", r in chosen) for r, s in sorted(scores.items())]
-
-
-def _has_parent(row: Row, study: Study) -> bool:
-    return any(r.upstream == family(row) and r.group == row.group for r in study.table.rows)
-
-
-def _interval(run: RunRecord, task: Task) -> str:
-    if run.interval is None:
-        return ""
-    digits = task.decimals - (task.unit == "%")
-    return f"[{run.interval.low:.{digits}f}, {run.interval.high:.{digits}f}]"
-
-
 # --- Table 1 and claims --------------------------------------------------------------------------
 
-_TABLE1_HEADS = ("storage, MB", "GFLOP", "BOP, not quantized", "BOP, quantized", "time, 10⁻⁴ s")
+_TABLE1_HEADS = (
+    "storage, MB",
+    "GFLOP",
+    "BOP not quantized, 2³⁰",
+    "BOP quantized, 2³⁰",
+    "time, 10⁻⁴ s",
+)
 
 
 def _table1(study: Study) -> dict[str, Any]:
     rows = []
     for line, spec in zip(printed_rows(1), TABLE1_SPECS, strict=True):
         ours = study.costs.get(str(UpstreamSpec.parse(spec)), {})
-        texts = []
+        texts: list[tuple[str, str]] = []
         for column in TABLE1_FIGURES:
             value, ratio = ours.get(column), ours.get(f"{column}_ratio")
-            texts += [
-                line[column] or "—",
-                "—" if value is None else f"{value:,.2f}",
-                "—" if ratio is None else f"{ratio:.4f}",
-            ]
+            own = "" if value is None else f"{value:,.2f}"
+            texts.append((line[column], own if ratio is None else f"{own} · {ratio:.4f}"))
         rows.append({"model": line["model"], "precision": line["precision"], "figures": texts})
     return {"heads": _TABLE1_HEADS, "rows": rows}
 
@@ -482,8 +312,8 @@ def _claims(study: Study) -> dict[str, Any]:
     verdicts = Counter(figure.verdict for _, figure in checked)
     counts = ", ".join(f"{verdicts[v]} {v}" for v in VERDICTS if verdicts[v])
     return {
-        "claims_lead": f"{len(checked)} figures in {len(claims)} sentences of the paper, recomputed "
-        f"from its own tables: {counts}. Like for like is by superbit's models at one precision, "
+        "claims_lead": f"{len(checked)} figures in {len(claims)} sentences of the paper, "
+        f"recomputed from its own tables: {counts}. Like for like is by superbit's models at one precision, "
         "with one rule for feed-forward widths and attention that is really sparse.",
         "claims": [
             {
@@ -497,8 +327,3 @@ def _claims(study: Study) -> dict[str, Any]:
             for claim, figure in checked
         ],
     }
-
-
-def task_names() -> list[str]:
-    """Return the tasks' names, in the paper's order."""
-    return list(TASKS)

@@ -121,11 +121,12 @@ def _mark(axes: Any, mark: Mark) -> None:
 
 
 def _handle(key: Key) -> Any:
+    """A legend entry."""
     from matplotlib.lines import Line2D
 
     paint = _paint(key.colour)
     if key.shape in ("line", "dashed"):
-        style = "--" if key.shape == "dashed" else "-"
+        style: Any = "--" if key.shape == "dashed" else "-"
         return Line2D([], [], color=paint, linestyle=style, label=key.text)
     face = paint if key.shape != "hollow" else "white"
     return Line2D(

@@ -1,4 +1,4 @@
-"""Charts as SVG: in the page, where its style sheet colours them, and as files that bring theirs."""
+"""Charts as SVG: in the page, whose style sheet colours them, and as files that bring theirs."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ PALETTE = (
     ("#00795a", "#35c79a"),
     ("#a8478a", "#e393c4"),
     ("#8a6d00", "#e8c547"),
+    ("#4b3fa8", "#a79df5"),
     ("#5d6470", "#a9b1bd"),
-    ("#3d3d8f", "#9b9bf0"),
     ("#7a3b1d", "#d69b7b"),
 )
 NAMED = {
@@ -61,7 +61,7 @@ def panel_svg(panel: Panel, *, inside: str = "") -> str:
     label = escape(panel.title or panel.y.label or "chart", quote=True)
     parts = [f'<svg {inside or "class=chart"} {size} role="img" aria-label="{label}">']
     if panel.title:
-        parts.append(f'<text class="pt" x="{panel.box[0]:g}" y="15">{escape(panel.title)}</text>')
+        parts.append(f'<text class="pt" x="0" y="14">{escape(panel.title)}</text>')
     parts += _axes(panel)
     parts += [_mark(panel, mark) for mark in panel.marks]
     return "".join([*parts, "</svg>"])
@@ -122,7 +122,7 @@ STYLE = (
     ".n{font-size:11.5px;font-weight:500}.g{stroke:var(--grid);stroke-width:1}"
     ".r{stroke:var(--muted);stroke-width:1}.l{fill:none;stroke-width:1.6;stroke-linejoin:round}"
     ".b{stroke-width:2;stroke-linecap:butt}.t{font-variant-numeric:tabular-nums}"
-    ".halo{paint-order:stroke;stroke:var(--paper);stroke-width:3px;stroke-linejoin:round}"
+    ".halo{paint-order:stroke;stroke:var(--paper);stroke-width:4px;stroke-linejoin:round}"
 )
 
 
@@ -135,15 +135,15 @@ def _axes(panel: Panel) -> list[str]:
             parts.append(f'<path class="g" d="M{x:.1f} {top:g}V{bottom:g}"/>')
         parts.append(
             f'<text class="t" x="{x:.1f}" y="{bottom + 14:g}" text-anchor="middle">'
-            f"{escape(text)}</text>"
+            f"{_number(text)}</text>"
         )
-    for value, text in panel.y.marks(max(2, round((bottom - top) / 32))):
+    for value, text in panel.y.marks(max(3, round((bottom - top) / 30))):
         y = panel.place(panel.x.low, value)[1]
         if panel.grid in ("y", "both"):
             parts.append(f'<path class="g" d="M{left:g} {y:.1f}H{right:g}"/>')
         parts.append(
             f'<text class="t" x="{left - 6:g}" y="{y + 4:.1f}" text-anchor="end">'
-            f"{escape(text)}</text>"
+            f"{_number(text)}</text>"
         )
     if panel.x.label:
         middle = (left + right) / 2
@@ -158,6 +158,11 @@ def _axes(panel: Panel) -> list[str]:
             f"{escape(panel.y.label)}</text>"
         )
     return parts
+
+
+def _number(text: str) -> str:
+    """A tick's text, with a minus that is as wide as a plus."""
+    return escape(f"−{text[1:]}" if text[:1] == "-" and text[1:2].isdigit() else text)
 
 
 def _spread(axis: Axis, length: float) -> list[tuple[float, str]]:
@@ -186,7 +191,8 @@ def _mark(panel: Panel, mark: Mark) -> str:
             dashed = ' stroke-dasharray="5 3"' if mark.dashed else ""
             thick = ";stroke-width:2.4" if mark.thick else ""
             style = f'style="stroke:{_paint(mark.colour)}{thick}"'
-            return f'<polyline class="l" points="{points}" {style}{dashed}>{_title(mark.title)}</polyline>'
+            line = f'<polyline class="l" points="{points}" {style}{dashed}>'
+            return f"{line}{_title(mark.title)}</polyline>"
         case Dot():
             x, y = panel.place(mark.x, mark.y)
             return _shape(x, y, mark.shape, _paint(mark.colour), title=mark.title)
@@ -227,7 +233,8 @@ def _rule(panel: Panel, mark: Rule) -> str:
     if mark.across:
         y = panel.place(panel.x.low, mark.at)[1]
         line = f'<path class="r" d="M{left:g} {y:.1f}H{right:g}"{dashed}/>'
-        words = f'<text class="halo" x="{right:g}" y="{y - 4:.1f}" text-anchor="end">'
+        at, anchor = (left + 3, "start") if mark.left else (right, "end")
+        words = f'<text class="halo" x="{at:g}" y="{y - 4:.1f}" text-anchor="{anchor}">'
     else:
         x = panel.place(mark.at, panel.y.low)[0]
         line = f'<path class="r" d="M{x:.1f} {top:g}V{bottom:g}"{dashed}/>'
