@@ -71,12 +71,8 @@ class Cells:
             self._plain(row, "paper", f"{row.precision}, {row.source.removeprefix('paper; ')}")
             for row in self.study.paper
         ]
-        groups.append(
-            {
-                "title": "The paper: other data and sizes, not comparable with the rows above",
-                "rows": paper,
-            }
-        )
+        title = "The paper: other data and sizes, not comparable with the rows above"
+        groups.append({"title": title, "rows": paper})
         return groups
 
     def _row(self, row: Row) -> dict[str, Any]:

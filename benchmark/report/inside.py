@@ -131,7 +131,9 @@ def flow(study: Study) -> Chart | None:
     kinds = {"attention": 0, "feed-forward": 1, "convolution": 2, "other": 5}
     panels, rows, seen = [], [], set()
     highest = max(float(r["up_to_encoder_relative_error"]) for each in found.values() for r in each)
-    for name, blocks in found.items():
+    order = [row.model for row in study.measured]
+    for name in sorted(found, key=lambda n: (order.index(n) if n in order else len(order), n)):
+        blocks = found[name]
         ends = [(float(n), float(r["up_to_encoder_relative_error"])) for n, r in enumerate(blocks)]
         marks: list[Mark] = [Line(points=tuple(ends), colour="muted", thick=True)]
         for (x, y), block in zip(ends, blocks, strict=True):

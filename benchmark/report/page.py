@@ -54,12 +54,19 @@ def page(study: Study, *, out: Path, title: str = "") -> str:
         panel_svg=lambda panel: Markup(svg.panel_svg(panel)),
         key_mark=lambda key: Markup(svg.key_mark(key)),
         metric=metric,
-        breakable=lambda name: Markup("_<wbr>").join(name.split("_")),
+        breakable=_breakable,
     )
     content = _content(study, out) | {"title": title or _title(study)}
     content["style"] = Markup(_style(content))
     content["script"] = Markup(_packaged("script.js"))
-    return environment.get_template("report.html.j2").render(content)
+    return environment.get_template("report.html.j2").render(content) + "\n"
+
+
+def _breakable(name: str) -> Any:
+    """A name that may go on in the next line behind an underscore or before a plus."""
+    from markupsafe import Markup, escape
+
+    return Markup(escape(name).replace("_", Markup("_<wbr>")).replace("+", Markup("<wbr>+")))
 
 
 def _packaged(name: str) -> str:
@@ -136,7 +143,7 @@ def _content(study: Study, out: Path) -> dict[str, Any]:
         "flow": flow,
         "table1": _table1(study),
         **_claims(study),
-        "footer": _footer(study),
+        "footer": _footer(),
     }
 
 
@@ -274,12 +281,11 @@ def _layers_note(study: Study) -> str:
     )
 
 
-def _footer(study: Study) -> str:
+def _footer() -> str:
     import superbit
 
-    folders = ",".join(folder.as_posix() for folder in study.folders if not folder.is_absolute())
-    made = f"Made by superbit {superbit.__version__}"
-    return f"{made}: superbit report --results {folders or 'DIR'} --out report.html"
+    version = superbit.__version__
+    return f"Made by superbit {version}: superbit report --results DIR --out report.html"
 
 
 # --- Table 1 and claims --------------------------------------------------------------------------
@@ -313,8 +319,8 @@ def _claims(study: Study) -> dict[str, Any]:
     counts = ", ".join(f"{verdicts[v]} {v}" for v in VERDICTS if verdicts[v])
     return {
         "claims_lead": f"{len(checked)} figures in {len(claims)} sentences of the paper, "
-        f"recomputed from its own tables: {counts}. Like for like is by superbit's models at one precision, "
-        "with one rule for feed-forward widths and attention that is really sparse.",
+        f"recomputed from its own tables: {counts}. Like for like is by superbit's models at one "
+        "precision, with one rule for feed-forward widths and attention that is really sparse.",
         "claims": [
             {
                 "place": claim.place,

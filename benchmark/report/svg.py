@@ -169,7 +169,7 @@ def _spread(axis: Axis, length: float) -> list[tuple[float, str]]:
     """Ticks with texts that do not touch."""
     found, past = [], -1e9
     for value, text in sorted(
-        axis.marks(max(2, round(length / 60))), key=lambda t: axis.share(t[0])
+        axis.marks(max(4, round(length / 45))), key=lambda t: axis.share(t[0])
     ):
         at, half = axis.share(value) * length, 3.2 * len(text)
         if at - half > past:

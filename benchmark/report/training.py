@@ -26,7 +26,10 @@ from superbit.benchmark.tasks.task import Task
 
 
 def curves(study: Study) -> Chart:
-    """Return the metric on dev while training, the mean over seeds, a panel a task."""
+    """Return the metric on dev while training, the mean over seeds, a panel a task.
+
+    Tasks that are evaluated once have no panel, but are among the numbers.
+    """
     panels, rows = [], []
     for task in study.tasks:
         lines = []
@@ -39,7 +42,7 @@ def curves(study: Study) -> Chart:
             if points:
                 lines.append((row, points))
                 rows += [(row.model, task.name, step, score) for step, score in points]
-        if lines:
+        if max((len(points) for _, points in lines), default=0) > 1:
             panels.append(_lines_panel(study, task, lines, Axis))
     return Chart(
         name="curves",

@@ -72,6 +72,7 @@ def best_head_then_lowest_der(session: Session) -> TestedByName:
             ),
             selection=selection,
             curve=session.curve(candidate),
+            layer_weights=candidate.layer_weights(),
             chance=constant[0],
         )
 

@@ -192,7 +192,7 @@ class Tested:
     """A candidate's number and where it comes from; ``value`` is in the table's unit.
 
     ``curve`` is the metric that selects, by step on dev; ``chance`` the level that cannot be told
-    from the items.
+    from the items; ``layer_weights`` what the tested head takes of each hidden state.
     """
 
     value: float
@@ -202,6 +202,7 @@ class Tested:
     selection: Selection
     curve: tuple[Point, ...] = ()
     chance: Chance | None = None
+    layer_weights: tuple[float, ...] | None = None
 
 
 # By the candidates' names; one that was given up is absent.
