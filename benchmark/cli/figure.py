@@ -24,6 +24,12 @@ def add(verbs: Verbs) -> None:
     )
     verb.add_argument("--task", default="KS", help="of pareto (default: KS)")
     verb.add_argument("--cost", default="bytes", help="of pareto: bytes, macs, bop, ms or memory")
+    verb.add_argument(
+        "--theme",
+        choices=["auto", "light", "dark"],
+        default="auto",
+        help="of an svg (default: auto, as its viewer is)",
+    )
     add_study(verb)
     verb.set_defaults(verb=run)
 
@@ -46,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         if out.suffix == ".svg":
             from superbit.benchmark.report.svg import chart_svg
 
-            write_text(out, chart_svg(chart))
+            write_text(out, chart_svg(chart, theme=arguments.theme))
         else:
             from superbit.benchmark.report.pictures import picture
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from typing import Literal
 
 from superbit.benchmark.report.charts import (
     Arrow,
@@ -89,8 +90,19 @@ def key_mark(key: Key) -> str:
     return _shape(9, 0, key.shape, paint)
 
 
-def chart_svg(chart: Chart) -> str:
-    """Return a chart as a file of its own, in light or dark as its viewer is."""
+Theme = Literal["auto", "light", "dark"]
+
+
+def chart_svg(chart: Chart, *, theme: Theme = "auto") -> str:
+    """Return a chart as a file of its own.
+
+    Args:
+        chart: what to draw.
+        theme: its colours; ``"auto"`` is as its viewer is.
+    """
+    colours = f"svg{{{variables(theme == 'dark')}}}"
+    if theme == "auto":
+        colours += f"@media(prefers-color-scheme:dark){{svg{{{variables(True)}}}}}"
     columns = min(chart.columns, len(chart.panels))
     width = max(p.width for p in chart.panels)
     height = max(p.height for p in chart.panels)
@@ -101,8 +113,7 @@ def chart_svg(chart: Chart) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total} {high}" width="{total}" '
         f'height="{high}" role="img" aria-label="{escape(chart.title, quote=True)}">',
-        f"<style>svg{{{variables(False)}}}@media(prefers-color-scheme:dark)"
-        f"{{svg{{{variables(True)}}}}}{STYLE}.bg{{fill:var(--paper)}}</style>",
+        f"<style>{colours}{STYLE}.bg{{fill:var(--paper)}}</style>",
         f'<rect class="bg" width="{total}" height="{high}"/>',
         f'<text class="h" x="8" y="20">{escape(chart.title)}</text>',
         f'<g transform="translate(0,30)">{keys}</g>',

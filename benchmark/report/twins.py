@@ -76,7 +76,7 @@ def delta(study: Study) -> Chart:
                 x=Axis(low=low, high=high, flipped=not task.higher_is_better),
                 y=Axis(low=-0.6, high=len(told) - 0.4, ticks=tuple(enumerate(names))),
                 marks=tuple(marks),
-                left=8 + round(6.0 * max(map(len, names))),
+                left=14 + round(6.5 * max(map(len, names))),
                 width=300,
                 height=52 + 20 * len(told),
                 grid="x",

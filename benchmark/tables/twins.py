@@ -29,8 +29,8 @@ def parent_of(upstream: str) -> str | None:
 def beside_parents(rows: Sequence[Row], items: ItemsOfRuns) -> list[Row]:
     """Return the rows, each twin's cells with what they differ by from its parent's.
 
-    Each p is corrected over the twin's tasks (Holm). Where the parent has no such cell, or its runs
-    were not made alike, or items are not there, the cell stays as it is.
+    Each p is corrected over all measures of the twin's tasks (Holm). Where the parent has no such
+    cell, or its runs were not made alike, or items are not there, the cell stays as it is.
     """
     there = {(row.group, row.upstream): row for row in rows if row.upstream}
     found = []
@@ -42,16 +42,21 @@ def beside_parents(rows: Sequence[Row], items: ItemsOfRuns) -> list[Row]:
 
 
 def _beside(row: Row, parent: Row, items: ItemsOfRuns) -> Row:
-    told: dict[str, Paired] = {}
+    told: dict[str, tuple[Paired, ...]] = {}
     for column, cell in row.cells.items():
         other = parent.cells.get(column)
         if other is not None and _alike(runs_of(cell), runs_of(other)):
             try:
-                told[column] = pair(runs_of(cell), runs_of(other), items)[0]
+                told[column] = pair(runs_of(cell), runs_of(other), items)
             except InputError:
                 continue
-    corrected = dict(zip(told, adjusted(list(told.values())), strict=True))
-    cells = {c: replace(cell, paired=corrected.get(c)) for c, cell in row.cells.items()}
+    # all measures count, as `superbit compare` counts them, but a cell has the first
+    named = [(column, measure) for column, each in told.items() for measure in each]
+    corrected = adjusted([measure for _, measure in named])
+    first: dict[str, Paired] = {}
+    for (column, _), measure in zip(named, corrected, strict=True):
+        first.setdefault(column, measure)
+    cells = {c: replace(cell, paired=first.get(c)) for c, cell in row.cells.items()}
     return replace(row, cells=cells)
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "results" / "embedded" / "report.html").as_uri()
 AXE = ROOT / "build" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
@@ -168,30 +167,29 @@ def test_it_prints_on_a4(opened):
     page.emulate_media(media="print")
     assert page.locator("nav").is_hidden()
     assert page.locator(".pills:visible").count() == 0
-    width = page.locator("table.main").evaluate("e => e.scrollWidth")
-    page.set_viewport_size(
-        {"width": 703, "height": 1000}
-    )  # A4 less its margins, at 96 dots an inch
+    # A4 less its margins, at 96 dots an inch
+    page.set_viewport_size({"width": 703, "height": 1000})
     width = page.locator("table.main").evaluate("e => e.scrollWidth")
     assert width <= 703
     assert len(page.pdf(format="A4")) > 10_000
 
 
 @pytest.mark.skipif(
-    not AXE.is_file(), reason="axe-core is not there: npm install --prefix build/axe axe-core"
+    not AXE.is_file(), reason="no axe-core: npm install --prefix build/axe axe-core"
 )
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_serious_fault(opened, scheme):
     page = opened(color_scheme=scheme)
-    for summary in page.locator("summary").all():
-        summary.click()
+    page.locator("summary").first.click()
     page.locator("table.main td.cell button").first.click()
     page.evaluate(AXE.read_text())
-    found = page.evaluate("axe.run()")
+    # the two differ in nothing but colours
+    only = "{runOnly: ['color-contrast']}" if scheme == "dark" else "{}"
+    found = page.evaluate(f"axe.run(document, {only})")
     serious = [
         (each["id"], each["help"], [node["target"] for node in each["nodes"]][:3])
         for each in found["violations"]
         if each["impact"] in ("serious", "critical")
     ]
     assert serious == []
-    assert len(found["passes"]) > 20
+    assert "color-contrast" in {each["id"] for each in found["passes"]}

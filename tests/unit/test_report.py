@@ -65,6 +65,17 @@ def test_the_committed_page_is_what_the_records_give(text):
     assert text == (EMBEDDED / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_committed_figures_are_what_the_records_give(study, theme):
+    charts = {
+        "pareto": quality.pareto(study, TASKS["KS"], quality.COSTS[0]),
+        "delta": twins.delta(study),
+    }
+    for name, chart in charts.items():
+        file = EMBEDDED / "figures" / f"{name}-{theme}.svg"
+        assert file.read_text(encoding="utf-8") == chart_svg(chart, theme=theme)
+
+
 def test_it_holds_every_number_of_the_table(text, capsys):
     run_verb("table 2 --format json", results=EMBEDDED)
     rows = {row["model"]: row for row in json.loads(capsys.readouterr().out)}
@@ -175,13 +186,14 @@ def test_differences_are_those_of_compare(study, capsys):
     compared = {row["task"]: row for row in csv.DictReader(capsys.readouterr().out.splitlines())}
     rows = [r for r in twins.delta(study).rows if r[0] == "bq_conformer_nano"]
     assert len(rows) == 10
-    for _, parent, task, value, low, high, p, _, verdict, on in rows:
+    for _, parent, task, value, low, high, p, adjusted, verdict, on in rows:
         line, sign = compared[task], 1 if TASKS[task].higher_is_better else -1
         assert parent == "conformer_nano"
         assert value == pytest.approx(-sign * float(line["gain"]), abs=1e-3)
         bounds = sorted((-sign * float(line["low"]), -sign * float(line["high"])))
         assert [low, high] == pytest.approx(bounds, abs=1e-3)
         assert p == pytest.approx(float(line["p"]), rel=1e-3)
+        assert adjusted == pytest.approx(float(line["p_holm"]), rel=1e-3)
         assert (verdict, on) == (line["verdict"], line["on"])
 
 
