@@ -130,11 +130,11 @@ def _content(study: Study, out: Path) -> dict[str, Any]:
         "delta_lead": _delta_lead(study),
         "delta_lines": _delta_lines(study),
         "costs": costs,
+        "measured_on": _measured_on(study),
         "quality": charts,
         "first_task": first,
         "cost_lines": [
-            (row.model, [_short(study.cost(row, cost.key)) for cost in costs])
-            for row in study.measured
+            (row.model, [_short(cost.of(study, row)) for cost in costs]) for row in study.measured
         ],
         "rates": rates,
         "curves": curves,
@@ -145,6 +145,17 @@ def _content(study: Study, out: Path) -> dict[str, Any]:
         **_claims(study),
         "footer": _footer(),
     }
+
+
+def _measured_on(study: Study) -> str:
+    """Where times and memory were measured; nothing where none were."""
+    rows = [study.costs.get(row.upstream, {}) for row in study.measured]
+    found = dict.fromkeys(
+        f"{row['machine']}, {row.get('threads')} threads, torch {row.get('torch')}"
+        for row in rows
+        if row.get("machine")
+    )
+    return "; ".join(found)
 
 
 def _short(value: float | None) -> str:

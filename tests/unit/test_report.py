@@ -331,11 +331,33 @@ def test_costs_are_those_of_all_models():
     assert {str(UpstreamSpec.parse(each)) for each in encoders()} == set(read_costs())
 
 
+def test_measured_costs_are_an_axis_of_their_own(study, tmp_path):
+    """What `profile --measure` prints of an encoder and of its twin, measured here and now."""
+    from dataclasses import replace
+
+    import superbit
+
+    names = ["vanilla_nano", "bq_vanilla_nano"]
+    rows = superbit.profile(names, seconds=1, measure=True, threads=1).rows
+    file = tmp_path / "measured.json"
+    file.write_text(json.dumps([dict(row) for row in rows]))
+    with_times = replace(study, costs=read_costs([file]))
+    known = {cost.name: cost for cost in quality.costs_known(with_times)}
+    assert {"ms", "memory"} < set(known)
+    found = {row[0]: row[4] for row in quality.pareto(with_times, TASKS["KS"], known["ms"]).rows}
+    assert found["bq_vanilla_nano"] == rows[1]["latency_ms_bits"] > 0
+    assert found["vanilla_nano"] == rows[0]["latency_ms_onednn"] > 0
+    assert {found[name] for name in found if name not in names} == {None}
+    text = page(with_times, out=tmp_path / "page.html")
+    assert str(rows[0]["machine"]) in text
+    assert "measured time, ms" in text
+
+
 def test_further_costs_come_first_and_bad_files_are_named(tmp_path):
     file = tmp_path / "mine.json"
-    file.write_text(json.dumps([{"spec": "bq_vanilla_nano", "ms_bits": 3.5}]))
+    file.write_text(json.dumps([{"spec": "bq_vanilla_nano", "latency_ms_bits": 3.5}]))
     row = read_costs([file])["vanilla_nano+policy=w1a1"]
-    assert row["ms_bits"] == 3.5
+    assert row["latency_ms_bits"] == 3.5
     assert row["honest_storage_mb"] == pytest.approx(1.73696)
     for content, says in (("{}", "no list of rows"), ('[{"model": "x"}]', "no spec"), ("[", "")):
         file.write_text(content)
