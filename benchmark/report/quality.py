@@ -30,6 +30,7 @@ from superbit.benchmark.report.study import (
     is_twin,
     value_of,
 )
+from superbit.benchmark.tables.table2_rendering import Row
 from superbit.benchmark.tasks.task import Task
 
 
