@@ -13,6 +13,7 @@ import argparse
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from statistics import NormalDist
 
 import numpy as np
@@ -170,12 +171,17 @@ def coverage(scenario: Scenario, *, trials: int, resamples: int = RESAMPLES) -> 
 
 def main() -> None:
     """Print one line a scenario."""
+    from superbit.upstreams.machine import cpu_model
+
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, default=2000)
     count = parser.parse_args().trials
     for name, scenario in SCENARIOS.items():
         share = coverage(scenario, trials=count)
-        print(json.dumps({"scenario": name, "trials": count, "coverage": round(share, 4)}))
+        line = {"bench": "coverage", "scenario": name, "trials": count, "coverage": round(share, 4)}
+        line |= {"resamples": RESAMPLES, "machine": cpu_model(), "date": f"{date.today()}"}
+        command = f"python -m superbit.benchmark.bench.coverage --trials {count}"
+        print(json.dumps(line | {"command": command}), flush=True)
 
 
 if __name__ == "__main__":
