@@ -46,7 +46,10 @@ def picture(chart: Chart, format: Literal["pdf", "png"]) -> bytes:
         figure.suptitle(chart.title, fontsize=10, x=0.01, ha="left")
         if chart.keys:
             handles = [_handle(key) for key in chart.keys]
-            figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False)
+            figure.legend(
+                handles=handles, loc="outside lower left", ncols=min(4, 1 + int(width // 2.2)),
+                frameon=False,
+            )  # fmt: skip
         out = io.BytesIO()
         stamp: dict[str, Any] = {"Software": None} if format == "png" else {"CreationDate": None}
         figure.savefig(out, format=format, dpi=200, metadata=stamp)
@@ -79,9 +82,10 @@ def _mark(axes: Any, mark: Mark) -> None:
             line = axes.axhline if mark.across else axes.axvline
             line(mark.at, color=NAMED["muted"][0], linewidth=0.7, linestyle=":")
             if mark.text and mark.across:
+                at, side = (0.01, "left") if mark.left else (1.0, "right")
                 axes.annotate(
-                    mark.text, (1, mark.at), xycoords=("axes fraction", "data"),
-                    ha="right", va="bottom", color=NAMED["muted"][0], fontsize=7,
+                    mark.text, (at, mark.at), xycoords=("axes fraction", "data"),
+                    ha=side, va="bottom", color=NAMED["muted"][0], fontsize=7,
                 )  # fmt: skip
         case Line():
             x, y = zip(*mark.points, strict=True)
@@ -113,10 +117,13 @@ def _mark(axes: Any, mark: Mark) -> None:
             ink = "white" if mark.share > 0.55 else NAMED["ink"][0]
             axes.annotate(mark.text, (mark.x, mark.y), ha="center", va="center", color=ink, size=7)
         case Text():
+            from matplotlib.patheffects import withStroke
+
             axes.annotate(
                 mark.text, (mark.x, mark.y), (mark.moved[0] * _POINTS, -mark.moved[1] * _POINTS),
                 textcoords="offset points", color=_paint(mark.colour), fontsize=7,
                 ha={"start": "left", "middle": "center", "end": "right"}[mark.anchor],
+                path_effects=[withStroke(linewidth=2, foreground="white")],
             )  # fmt: skip
 
 
