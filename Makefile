@@ -21,7 +21,7 @@ DEMO_UPSTREAMS ?= fbank,fbank_no_cmvn,$(NANOS),$(TWINS),vanilla_nano+untrained
 DEMO_TASKS := KS,PR,ASR,SID,IC,ER,SF,SD,ASV,QbE
 EMBEDDED := results/embedded
 
-.PHONY: help venv demo nano embedded embedded-tables bench-corpus bench-kernels bench-sweep test test-slow lint type format wheel-test clean
+.PHONY: help venv demo nano embedded embedded-tables costs bench-corpus bench-kernels bench-sweep test test-slow lint type format wheel-test clean
 
 help:
 	@echo "make demo       synthesize corpora, run ten tasks over thirteen upstreams, print Table 2"
@@ -45,7 +45,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): about two minutes and 2 GB."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) \
-	  -c constraints.txt -e ".[run,embedded,figures,test,dev]"
+	  -c constraints.txt -e ".[run,embedded,report,figures,test,dev]"
 	@touch $@
 
 demo: $(INSTALLED)
@@ -73,6 +73,19 @@ embedded: $(INSTALLED)
 embedded-tables: $(INSTALLED)
 	@grep -v '^#' $(EMBEDDED)/tables.txt | while read -r file arguments; do \
 	  $(BIN)/superbit $$arguments --results $(EMBEDDED) > $(EMBEDDED)/$$file || exit 1; done
+	$(BIN)/superbit report --results $(EMBEDDED) --out $(EMBEDDED)/report.html
+	@for theme in light dark; do \
+	  $(BIN)/superbit figure pareto --results $(EMBEDDED) --theme $$theme \
+	    --out $(EMBEDDED)/figures/pareto-$$theme.svg && \
+	  $(BIN)/superbit figure delta --results $(EMBEDDED) --theme $$theme \
+	    --out $(EMBEDDED)/figures/delta-$$theme.svg || exit 1; done
+
+# What the embedded scale's page shows of encoders without building them; made anew where they change.
+costs: $(INSTALLED)
+	$(BIN)/python -m superbit.benchmark.report.costs > build/costs.json
+	mv build/costs.json results/costs.json
+	@for twin in $$(echo $(TWINS) | tr , ' '); do $(BIN)/superbit error-flow $$twin --format csv \
+	  --out $(EMBEDDED)/error_flow/$$twin.csv || exit 1; done
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile

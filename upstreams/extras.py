@@ -11,6 +11,7 @@ MODULES = {
         "numba", "editdistance", "joblib", "pyannote", "sklearn", "h5py", "dtw", "lxml", "librosa",
         "tensorboardX", "huggingface_hub",
     ),
+    "report": ("jinja2",),
     "figures": ("matplotlib",),
     "embedded": ("espeakng_loader",),
 }  # fmt: skip

@@ -92,7 +92,8 @@ class Results:
         where: Sequence[str] = (),
         label: Sequence[str] = (),
         show_lr: bool = False,
-        mean_over_seeds: bool = False,
+        mean_over_seeds: bool = True,
+        paired: bool = False,
     ) -> Printed:
         """Return Table 2, these runs beneath the paper's rows.
 
@@ -103,6 +104,8 @@ class Results:
             label: what to call upstreams, each ``"NAME=SPEC"``.
             show_lr: print each run's learning rate.
             mean_over_seeds: of runs that differ in the seed, the mean and the standard deviation.
+            paired: of each twin what it differs by from its FP32 parent, on the same test items,
+                and a row of what chance gives.
 
         Raises:
             InputError: a cell that several runs could fill (the message says what tells them
@@ -110,7 +113,7 @@ class Results:
 
         >>> import superbit
         >>> results = superbit.load_results("results/embedded")
-        >>> table = results.table2(source="runs", upstreams=["fbank"], mean_over_seeds=True)
+        >>> table = results.table2(source="runs", upstreams=["fbank"])
         >>> print(table)  # doctest: +ELLIPSIS
         **Table 2. Evaluation on the SUPERB tasks**
         ...
@@ -128,17 +131,28 @@ class Results:
                 label=_several(label),
                 show_lr=show_lr,
                 mean_over_seeds=mean_over_seeds,
+                paired=paired,
             )
         return Printed(render=partial(render_table2, table))
 
     def compare(
-        self, first: str, second: str, *, where: Sequence[str] = (), label: Sequence[str] = ()
+        self,
+        first: str,
+        second: str,
+        *,
+        against: str | Sequence[str] = (),
+        where: Sequence[str] = (),
+        label: Sequence[str] = (),
     ) -> Printed:
-        """Return how two upstreams compare, task by task, beside the spread over seeds.
+        """Return what two upstreams differ by, task by task, and whether that is more than luck.
+
+        Over the test items that both were scored on, resampled by speaker where the corpus tells
+        speakers, and over the seeds of either; p is corrected over the tasks.
 
         Args:
             first: spec of an upstream that has runs here.
             second: likewise.
+            against: further ones to compare ``first`` with.
             where: conditions ``"FIELD=VALUE"`` on runs.
             label: what to call upstreams, each ``"NAME=SPEC"``.
 
@@ -151,19 +165,30 @@ class Results:
         **vanilla_nano and bq_vanilla_nano**
         ...
         """
-        from superbit.benchmark.tables.compare import compare_runs, render_comparison
+        from superbit.benchmark.tables.compare import compare_runs
+        from superbit.benchmark.tables.compare_rendering import render_comparisons
         from superbit.messages import in_python
 
         with in_python():
-            comparison = compare_runs(
-                self._runs(), first, second, where=_several(where), label=_several(label)
+            comparisons = compare_runs(
+                self._runs(),
+                first,
+                second,
+                *_several(against),
+                where=_several(where),
+                label=_several(label),
             )
-        return Printed(render=partial(render_comparison, comparison))
+        return Printed(render=partial(render_comparisons, comparisons))
 
     def _runs(self) -> Runs:
+        from superbit.benchmark.records.store import ResultStore
         from superbit.benchmark.tables.runs import Runs
 
-        return Runs(records=self.records, searches=self.searches)
+        return Runs(
+            records=self.records,
+            searches=self.searches,
+            read_items=ResultStore(self.folder).read_items,
+        )
 
 
 def load_results(path: str | Path) -> Results:

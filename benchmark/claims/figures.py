@@ -95,7 +95,7 @@ def our_figures(
     return {
         name: {
             **table1_rows(accounting="honest", specs=[name])[0],
-            "positional_parameters": _positional_parameters(name),
+            "positional_parameters": positional_parameters(name),
         }
         for name in each(names)
     }
@@ -130,7 +130,8 @@ def machine_of(measured: Mapping[str, Mapping[str, object]] | None) -> str:
     )
 
 
-def _positional_parameters(spec: str) -> int:
+def positional_parameters(spec: str) -> int:
+    """Return how many parameters the positional convolution of one of our encoders has."""
     from superbit.benchmark.profiling.counting import meta_model
     from superbit.upstreams.spec import UpstreamSpec
     from superbit.upstreams.variant import size_of

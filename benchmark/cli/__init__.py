@@ -22,6 +22,7 @@ from superbit.benchmark.cli import (
     curves,
     distil,
     error_flow,
+    figure,
     import_,
     list_,
     manifest,
@@ -29,6 +30,7 @@ from superbit.benchmark.cli import (
     pack,
     pretrain,
     profile,
+    report,
     results,
     status,
     sweep,
@@ -47,7 +49,7 @@ from superbit.upstreams.trusting import trusting
 VERBS = (
     *(list_, check, import_, corpus, sweep, status, cache),
     *(manifest, units, pretrain, distil, nano, curves, pack),
-    *(profile, table, compare, claims, error_flow, results),
+    *(profile, table, compare, report, figure, claims, error_flow, results),
 )
 EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, stopping.STATUS
 

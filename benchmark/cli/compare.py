@@ -1,4 +1,4 @@
-"""``superbit compare``: two upstreams, beside the spread over seeds."""
+"""``superbit compare``: what two upstreams differ by, and whether that is more than luck."""
 
 from __future__ import annotations
 
@@ -12,24 +12,33 @@ if TYPE_CHECKING:
 
 
 def add(verbs: Verbs) -> None:
-    verb = verbs.add_parser("compare", help="two upstreams, beside the spread over seeds")
+    verb = verbs.add_parser(
+        "compare", help="two upstreams on the same test items: better, worse or not told apart"
+    )
     verb.add_argument("first", metavar="SPEC")
     verb.add_argument("second", metavar="SPEC")
+    verb.add_argument(
+        "--against", metavar="SPEC,…", help="further upstreams to compare the first with"
+    )
     add_table_options(verb)
     verb.set_defaults(verb=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     from superbit.benchmark.progress import Reporter
-    from superbit.benchmark.tables.compare import compare_runs, render_comparison
+    from superbit.benchmark.records.store import without_garbage_collection
+    from superbit.benchmark.tables.compare import compare_runs
+    from superbit.benchmark.tables.compare_rendering import render_comparisons
     from superbit.benchmark.tables.runs import read_runs
 
-    comparison = compare_runs(
-        read_runs(arguments.results, counting=Reporter().counting),
-        arguments.first,
-        arguments.second,
-        where=arguments.where,
-        label=arguments.label,
-    )
-    print(render_comparison(comparison, arguments.format), end="")
+    with without_garbage_collection():
+        comparisons = compare_runs(
+            read_runs(arguments.results, counting=Reporter().counting),
+            arguments.first,
+            arguments.second,
+            *(each.strip() for each in (arguments.against or "").split(",") if each.strip()),
+            where=arguments.where,
+            label=arguments.label,
+        )
+        print(render_comparisons(comparisons, arguments.format), end="")
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from typing import TYPE_CHECKING
 
 from superbit.benchmark.cli import profile
@@ -27,8 +26,14 @@ def add(verbs: Verbs) -> None:
     verb.add_argument("--show-lr", action="store_true", help="print each run's learning rate")
     verb.add_argument(
         "--mean-over-seeds",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="of runs that differ in the seed, the mean and the standard deviation (default: yes)",
+    )
+    verb.add_argument(
+        "--paired",
         action="store_true",
-        help="of runs that differ in the seed, print the mean and the standard deviation",
+        help="each twin's difference from its FP32 parent, on the same test items, and chance",
     )
     add_table_options(verb)
     verb.set_defaults(verb=run)
@@ -39,30 +44,27 @@ def run(arguments: argparse.Namespace) -> int:
     from superbit.benchmark.progress import Reporter
     from superbit.benchmark.records.store import without_garbage_collection
     from superbit.benchmark.tables.runs import Runs, read_runs
-    from superbit.benchmark.tables.table2 import SeveralSeeds, table2_of_runs
+    from superbit.benchmark.tables.table2 import table2_of_runs
     from superbit.benchmark.tables.table2_rendering import render_table2
     from superbit.upstreams.errors import InputError
 
     asked, of_paper = arguments, arguments.source == "paper"
-    if of_paper and (asked.where or asked.show_lr or asked.mean_over_seeds):
+    if of_paper and (asked.where or asked.show_lr or asked.paired):
         raise InputError(
-            "--source paper prints no runs: leave out --where, --show-lr and --mean-over-seeds."
+            "--source paper prints no runs: leave out --where, --show-lr and --paired."
         )
     with without_garbage_collection():
         runs = Runs() if of_paper else read_runs(asked.results, counting=Reporter().counting)
-        try:
-            table = table2_of_runs(
-                runs,
-                source=asked.source,
-                where=asked.where,
-                upstreams=_upstreams(asked.upstreams),
-                label=asked.label,
-                show_lr=asked.show_lr,
-                mean_over_seeds=asked.mean_over_seeds,
-            )
-        except SeveralSeeds as error:
-            line = _with_mean_over_seeds(asked)
-            raise InputError(f"{error} For the mean over seeds: {line}") from error
+        table = table2_of_runs(
+            runs,
+            source=asked.source,
+            where=asked.where,
+            upstreams=_upstreams(asked.upstreams),
+            label=asked.label,
+            show_lr=asked.show_lr,
+            mean_over_seeds=asked.mean_over_seeds,
+            paired=asked.paired,
+        )
         print(render_table2(table, asked.format), end="")
     return 0
 
@@ -76,14 +78,3 @@ def _upstreams(text: str | None) -> list[str] | None:
     if not upstreams:
         raise InputError("--upstreams: name at least one.")
     return upstreams
-
-
-def _with_mean_over_seeds(asked: argparse.Namespace) -> str:
-    """The command line that was given, with ``--mean-over-seeds``."""
-    words = ["superbit", "table", "2", "--results", str(asked.results), "--mean-over-seeds"]
-    words += [word for text in asked.where for word in ("--where", text)]
-    words += [word for text in asked.label for word in ("--label", text)]
-    words += ["--upstreams", asked.upstreams] if asked.upstreams else []
-    words += ["--show-lr"] if asked.show_lr else []
-    words += ["--format", asked.format] if asked.format != "md" else []
-    return shlex.join(words)

@@ -26,6 +26,7 @@ from superbit.benchmark.records.schema import (
     RunRecord,
 )
 from superbit.benchmark.scoring.chance import mean_chance
+from superbit.benchmark.scoring.closed_forms import wilson_interval
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.errors import InputError, did_you_mean
 from superbit.upstreams.spec import UpstreamSpec, typed
@@ -293,7 +294,8 @@ def merge_folds(records: Iterable[RunRecord]) -> tuple[list[RunRecord], list[str
 
 def _mean_record(folds: Sequence[RunRecord]) -> RunRecord:
     first = folds[0]
-    value, interval = mean_of_folds([fold.value or 0.0 for fold in folds])
+    value, over_folds = mean_of_folds([fold.value or 0.0 for fold in folds])
+    interval = _of_items(folds) if over_folds.low == over_folds.high else over_folds
     identity = first.identity.model_copy(update={"fold": None})
     counts = [fold.items.count for fold in folds if fold.items]
     items = first.items and Items(
@@ -313,6 +315,15 @@ def _mean_record(folds: Sequence[RunRecord]) -> RunRecord:
             "selection": selection,
         }
     )
+
+
+def _of_items(folds: Sequence[RunRecord]) -> Interval | None:
+    """The interval of the folds' test items together, for folds that are all alike."""
+    counts = [fold.items.count for fold in folds if fold.items]
+    if len(counts) < len(folds) or TASKS[folds[0].identity.task].unit != "%":
+        return None
+    correct = sum(c * (fold.value or 0.0) / 100 for c, fold in zip(counts, folds, strict=True))
+    return wilson_interval(round(correct), sum(counts))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -274,6 +274,8 @@ class RunRecord(Frozen):
     selection: Selection | None = None
     # the metric that selects, at each evaluation on dev
     curve: list[Point] = Field(default_factory=list)
+    # what the head takes of each hidden state, in sum 1; None: not kept, or there is one state
+    layer_weights: list[float] | None = None
     # the step since which every loss or gradient was NaN or infinite; None: it did not diverge
     diverged: int | None = None
     # the learning rates that were tried side by side with this run's; None for a run alone

@@ -155,6 +155,13 @@ class Candidate:
             for part, module in (("featurizer", self.featurizer), ("head", self.head))
         }
 
+    def layer_weights(self) -> tuple[float, ...] | None:
+        """Return what is taken of each hidden state, in sum 1; None where there is one state."""
+        weights = getattr(self.featurizer, "weights", None)
+        if weights is None or len(weights) < 2:
+            return None
+        return tuple(weights.detach().double().softmax(dim=-1).tolist())
+
     def load_weights(self, weights: dict[str, Any]) -> None:
         """Put featurizer and head back to what :meth:`weights` returned."""
         self.featurizer.load_state_dict(weights["featurizer"])

@@ -212,6 +212,7 @@ def _done(
         chance=tested.chance or chance.of_items(TASKS[identity.task], tested.items),
         selection=tested.selection,
         curve=list(tested.curve),
+        layer_weights=None if tested.layer_weights is None else list(tested.layer_weights),
         diverged=diverged,
         provenance=made,
     )

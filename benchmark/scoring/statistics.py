@@ -5,6 +5,9 @@ over answers (accuracy), edit errors over reference length (WER, PER). That is a
 needs. Metrics of another kind (EER, MTWV) are computed anew for every resample. An interval speaks
 for other test items from the same source; it says nothing of other seeds or other corpora.
 
+Where all items agree, resamples do too, and a bootstrap would give a point. That is no certainty:
+`closed_forms.agreeing_interval` says how far other items may be.
+
 scipy is imported where it is used, so that results can be read without it.
 """
 
@@ -16,8 +19,8 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 
 from superbit.benchmark.records.measured import Interval
+from superbit.benchmark.scoring.closed_forms import LEVEL, agreeing_interval, wilson_interval
 
-LEVEL = 0.95
 RESAMPLES = 9999
 # of a metric that has to be computed anew for each, which takes milliseconds at full scale
 STATISTIC_RESAMPLES = 1999
@@ -53,15 +56,7 @@ def accuracy_interval(
         clustered = ratio_interval(flags, np.ones_like(flags), speakers=speakers, level=level)
         if clustered is not None:
             return clustered
-    from scipy.stats import binomtest
-
-    bounds = binomtest(int(flags.sum()), flags.size).proportion_ci(level, method="wilson")
-    return Interval(
-        low=100 * float(bounds.low),
-        high=100 * float(bounds.high),
-        level=level,
-        method="Wilson score",
-    )
+    return wilson_interval(int(flags.sum()), flags.size, level=level)
 
 
 def error_rate_interval(
@@ -97,6 +92,7 @@ def bootstrap_interval(
     strata: Sequence[Hashable] | np.ndarray | None = None,
     level: float = LEVEL,
     resamples: int = STATISTIC_RESAMPLES,
+    highest: float = 100.0,
 ) -> Interval | None:
     """Return the percentile bootstrap interval of any statistic of weighted items.
 
@@ -110,6 +106,7 @@ def bootstrap_interval(
         strata: each item's stratum; given, every stratum keeps its size.
         level: confidence level as a fraction.
         resamples: how many.
+        highest: the statistic's highest value; its lowest is 0.
 
     Returns:
         The interval, or None where there is none: a single item, or a metric undefined for more
@@ -138,6 +135,8 @@ def bootstrap_interval(
     if resamples - defined.size > tail * resamples:
         return None
     low, high = np.quantile(defined, [tail, 1 - tail])
+    if defined.min() == defined.max():
+        return agreeing_interval(float(low), count, highest=highest, level=level)
     return Interval(
         low=float(low),
         high=float(high),
@@ -158,8 +157,7 @@ def ratio_interval(
     """Return the bootstrap interval of ``scale * sum(numerators) / sum(denominators)``.
 
     Items are resampled in pairs with a fixed seed, so the same counts give the same interval.
-    Bias-corrected and accelerated (BCa, Efron 1987), or percentile where BCa is undefined. Items
-    that all have one and the same ratio give a point.
+    Bias-corrected and accelerated (BCa, Efron 1987), or percentile where BCa is undefined.
 
     Args:
         numerators: one count an item.
@@ -195,8 +193,7 @@ def ratio_interval(
 
     value = top.sum() / bottom.sum()
     if np.allclose(top, value * bottom, rtol=1e-12, atol=0.0):
-        point = scale * float(value)
-        return Interval(low=point, high=point, level=level, method=f"all {over} alike")
+        return agreeing_interval(scale * float(value), top.size, highest=scale, level=level)
     for method in ("BCa", "percentile"):
         low, high = _bootstrap(top, bottom, method=method, level=level)
         if np.isfinite(low) and np.isfinite(high):

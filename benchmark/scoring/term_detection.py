@@ -182,7 +182,9 @@ def mtwv_interval(
         values = np.cumsum(pooled.gains * weights[pooled.query])[pooled.ends]
         return scale * max(0.0, float(values.max())) / weights.sum()
 
-    return bootstrap_interval(value, len(trials.queries), over="queries", level=level)
+    return bootstrap_interval(
+        value, len(trials.queries), over="queries", level=level, highest=scale
+    )
 
 
 def query_items(

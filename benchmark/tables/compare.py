@@ -1,16 +1,17 @@
-"""Two upstreams, task by task, beside the spread over seeds.
+"""Two upstreams, task by task: what they differ by, and whether that is more than luck.
 
 Runs are compared where they were made alike: on the same corpus, with the same config, which holds
-scale and limit. Only the learning rate may differ, which is each upstream's own.
+scale and limit. Only the learning rate may differ, which is each upstream's own. Verdicts are of
+`superbit.benchmark.pairing`, over the test items that both were scored on.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from statistics import fmean, stdev
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import TYPE_CHECKING, Literal
 
 from superbit.benchmark.records.canonical import canonical_json
 from superbit.benchmark.records.choose import (
@@ -30,19 +31,16 @@ from superbit.benchmark.records.naming import (
     upstreams_in_order,
 )
 from superbit.benchmark.records.schema import RunRecord
-from superbit.benchmark.rendering import (
-    Format,
-    TextTable,
-    csv_text,
-    json_text,
-    render_text,
-)
-from superbit.benchmark.scoring.chance import MARK, all_at_chance
+from superbit.benchmark.scoring.chance import all_at_chance
 from superbit.benchmark.tables.runs import Runs
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.task import Task
-from superbit.upstreams.errors import InputError, require_one_of
+from superbit.upstreams.errors import InputError
 from superbit.upstreams.spec import typed
+
+if TYPE_CHECKING:
+    from superbit.benchmark.pairing.items import ItemsOfRuns
+    from superbit.benchmark.pairing.pair import Paired
 
 # In what runs of one upstream, task and setting may differ.
 _OF_A_SEED = ("seed", "learning_rate", "config.optimizer.lr")
@@ -61,6 +59,9 @@ class TaskComparison:
         setting: what tells it from other comparisons of that task; empty where there is one.
         first_at_chance: none of its seeds is better than chance; ``None`` where not known.
         second_at_chance: likewise.
+        paired: what they differ by on the items that both were scored on, one entry a measure of
+            the task, the table's own first; empty where that is not known.
+        unpaired: why not, in a sentence.
     """
 
     task: str
@@ -70,6 +71,8 @@ class TaskComparison:
     setting: str = ""
     first_at_chance: bool | None = None
     second_at_chance: bool | None = None
+    paired: tuple[Paired, ...] = ()
+    unpaired: str = ""
 
     @property
     def gain(self) -> float:
@@ -98,14 +101,18 @@ class Comparison:
 
 
 def compare_runs(
-    runs: Runs, first: str, second: str, *, where: Sequence[str] = (), label: Sequence[str] = ()
-) -> Comparison:
-    """Compare two upstreams, named as people type them, on those runs that count.
+    runs: Runs,
+    first: str,
+    *others: str,
+    where: Sequence[str] = (),
+    label: Sequence[str] = (),
+) -> list[Comparison]:
+    """Compare an upstream with each of others, named as people type them, on the runs that count.
 
     Args:
-        runs: those of these upstreams and others.
+        runs: those of these upstreams and more.
         first: an upstream.
-        second: another one.
+        others: those it is compared with.
         where: conditions ``FIELD=VALUE`` on runs.
         label: what to call upstreams, each ``NAME=SPEC``.
 
@@ -114,15 +121,24 @@ def compare_runs(
     """
     known = upstreams_in_order(runs.records)
     names = read_labels(label, known)
-    one, other = (find_upstream(text, known, option="compare") for text in (first, second))
-    if one == other:
-        raise InputError(f"compare: {first!r} and {second!r} are the same upstream: name two.")
+    one, *rest = (find_upstream(text, known, option="compare") for text in (first, *others))
+    for text, other in zip(others, rest, strict=True):
+        if other == one:
+            raise InputError(f"compare: {first!r} and {text!r} are the same upstream: name two.")
+    if len(set(rest)) < len(rest):
+        raise InputError("compare: an upstream is named twice to compare with: name it once.")
     usable = usable_runs(runs.records, where=parse_where(where), searches=runs.searches).runs
-    return compare(usable, one, other, names=names)
+    items = runs.items()
+    return [compare(usable, one, other, names=names, items=items) for other in rest]
 
 
 def compare(
-    runs: Sequence[RunRecord], first: str, second: str, *, names: UpstreamNames | None = None
+    runs: Sequence[RunRecord],
+    first: str,
+    second: str,
+    *,
+    names: UpstreamNames | None = None,
+    items: ItemsOfRuns | None = None,
 ) -> Comparison:
     """Compare two upstreams on every task for which both have runs that were made alike.
 
@@ -131,6 +147,7 @@ def compare(
         first: canonical spec.
         second: likewise.
         names: what to call them.
+        items: where the runs' test items are; without, nothing is said of single items.
 
     Raises:
         InputError: an upstream without runs; no task in common; no runs made alike; or runs of one
@@ -153,7 +170,10 @@ def compare(
                 for side, who in zip(ours, called, strict=True)
             ]
             which = _setting_in_words(pair[0][0], [side[s][0] for side in ours for s in side])
-            comparisons.append(_compared(TASKS[name], *pair, setting=which))
+            compared = _compared(TASKS[name], *pair, setting=which)
+            comparisons.append(
+                _with_items(compared, pair[0], pair[1], items) if items else compared
+            )
         left_out += _left_out(name, ours, shared, called)
     if not comparisons:
         raise InputError(" ".join(left_out))
@@ -161,7 +181,7 @@ def compare(
         first=first,
         second=second,
         called=called,
-        tasks=tuple(comparisons),
+        tasks=tuple(_adjusted(comparisons)),
         left_out=tuple(left_out),
     )
 
@@ -238,6 +258,30 @@ def _compared(
     )
 
 
+def _with_items(
+    compared: TaskComparison,
+    first: Sequence[RunRecord],
+    second: Sequence[RunRecord],
+    items: ItemsOfRuns,
+) -> TaskComparison:
+    from superbit.benchmark.pairing.pair import pair
+
+    try:
+        return replace(compared, paired=pair(first, second, items))
+    except InputError as error:
+        return replace(compared, unpaired=str(error))
+
+
+def _adjusted(comparisons: Sequence[TaskComparison]) -> list[TaskComparison]:
+    """With each p corrected over all of them."""
+    if not any(each.paired for each in comparisons):
+        return list(comparisons)
+    from superbit.benchmark.pairing.pair import adjusted
+
+    told = iter(adjusted([pair for each in comparisons for pair in each.paired]))
+    return [replace(each, paired=tuple(next(told) for _ in each.paired)) for each in comparisons]
+
+
 def _setting_in_words(run: RunRecord, every: Sequence[RunRecord]) -> str:
     """In words, the fields by which this run's setting is known among all of a task's."""
     return ", ".join(
@@ -292,95 +336,3 @@ def _settings_in_words(side: _BySetting, apart: Sequence[str]) -> list[str]:
         for runs in side.values()
     ]
     return list(dict.fromkeys(texts))
-
-
-def render_comparison(comparison: Comparison, format: Format = "md") -> str:
-    """Return a comparison as text that ends with a newline.
-
-    CSV holds numbers alone, each in a column of its own; the upstreams' names stand in its header.
-
-    Raises:
-        InputError: an unknown format.
-    """
-    require_one_of("format", format, get_args(Format))
-    if format == "json":
-        tasks: list[dict[str, Any]] = [asdict(e) | {"gain": e.gain} for e in comparison.tasks]
-        return json_text(
-            {
-                "first": comparison.called[0],
-                "second": comparison.called[1],
-                "upstreams": [comparison.first, comparison.second],
-                "tasks": tasks,
-                "not_compared": list(comparison.left_out),
-            }
-        )
-    if format == "csv":
-        one, other = comparison.called
-        details = ("", "_sd", "_n", "_at_chance")
-        columns = [f"{name}{end}" for name in (one, other) for end in details]
-        header = ["task", "setting", *columns, "gain", "beyond_the_seeds"]
-        return csv_text(header, [_csv_line(each, comparison.called) for each in comparison.tasks])
-    return render_text(_as_text(comparison), format)
-
-
-def _as_text(comparison: Comparison) -> TextTable:
-    called, rows = comparison.called, comparison.tasks
-    header = ["task", *called, "gain", "beyond the seeds"]
-    lines = [
-        [
-            f"{each.task}{TASKS[each.task].arrow}",
-            _figure(each.first, each.task, each.first_at_chance),
-            _figure(each.second, each.task, each.second_at_chance),
-            f"{each.gain:+.{TASKS[each.task].decimals}f}",
-            _verdict(each, called),
-        ]
-        for each in rows
-    ]
-    has_settings = any(each.setting for each in rows)
-    if has_settings:
-        header.insert(1, "of")
-        for line, each in zip(lines, rows, strict=True):
-            line.insert(1, each.setting)
-    wins = [sum(each.better == side for each in rows) for side in ("first", "second")]
-    what = "tasks" if len({each.task for each in rows}) == len(rows) else "comparisons"
-    notes = [
-        f"Mean ± standard deviation over seeds of the head. gain: above 0 where {called[0]} is "
-        "better.",
-        "beyond the seeds: the upstream each of whose seeds is better than each of the other's.",
-        f"{called[0]} on {wins[0]} of {len(rows)} {what}, {called[1]} on {wins[1]}.",
-    ]
-    if any(each.first_at_chance or each.second_at_chance for each in rows):
-        notes.append(f"{MARK}: no seed is better than an answer without listening.")
-    return TextTable(
-        title=f"{called[0]} and {called[1]}",
-        header=header,
-        groups=[lines],
-        notes=[*notes, *comparison.left_out],
-        text_columns=2 if has_settings else 1,
-        name_columns=(0, len(header) - 1),
-    )
-
-
-def _csv_line(each: TaskComparison, called: Sequence[str]) -> list[str]:
-    decimals = 1 + TASKS[each.task].decimals
-    line = [each.task, each.setting]
-    for values, at_chance in (
-        (each.first, each.first_at_chance),
-        (each.second, each.second_at_chance),
-    ):
-        line.append(f"{fmean(values):.{decimals}f}")
-        line.append(f"{stdev(values):.{decimals}f}" if len(values) > 1 else "")
-        line += [str(len(values)), {None: "", True: "yes", False: "no"}[at_chance]]
-    return [*line, f"{each.gain:.{decimals}f}", _verdict(each, called)]
-
-
-def _verdict(each: TaskComparison, called: Sequence[str]) -> str:
-    if min(len(each.first), len(each.second)) == 1:
-        return "one seed"
-    return {"first": called[0], "second": called[1], None: "no"}[each.better]
-
-
-def _figure(values: Sequence[float], task: str, at_chance: bool | None) -> str:
-    decimals = TASKS[task].decimals
-    spread = f" ±{stdev(values):.{decimals}f}" if len(values) > 1 else ""
-    return f"{fmean(values):.{decimals}f}{spread}{f' {MARK}' if at_chance else ''}"

@@ -130,6 +130,17 @@ def on_chance(rows: Sequence[Row]) -> Iterable[str]:
         )
 
 
+def on_parents(rows: Sequence[Row]) -> Iterable[str]:
+    """What stands in brackets behind a twin's figure."""
+    cells = [cell for row in rows for cell in row.cells.values()]
+    if any(cell.paired for cell in cells):
+        yield (
+            "(difference): from the FP32 parent, on the same test items, speakers and seeds "
+            "resampled. ▲: better; ▼: worse; ≈: not told apart (p, corrected by Holm over the "
+            "twin's tasks, is not below 0.05). superbit compare has intervals."
+        )
+
+
 def on_settings(runs: Sequence[RunRecord], sets: CorpusSets) -> Iterable[str]:
     """Where figures of one column and one group of rows were not made alike, and how."""
     columns: dict[tuple[int, str], list[RunRecord]] = {}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from superbit.benchmark.paper import printed_rows
 from superbit.benchmark.records.choose import (
@@ -45,11 +45,10 @@ from superbit.benchmark.tasks.task import Task
 from superbit.upstreams.errors import InputError, require_one_of
 from superbit.upstreams.spec import UpstreamSpec
 
+if TYPE_CHECKING:
+    from superbit.benchmark.pairing.items import ItemsOfRuns
+
 Source = Literal["both", "paper", "runs"]
-
-
-class SeveralSeeds(InputError):
-    """A cell that several runs could fill, whose mean over seeds would."""
 
 
 _PAPER_SOURCES = {"reported": "paper; reported", "our setup": "paper; own setup"}
@@ -63,7 +62,8 @@ def table2_of_runs(
     upstreams: Sequence[str] | None = None,
     label: Sequence[str] = (),
     show_lr: bool = False,
-    mean_over_seeds: bool = False,
+    mean_over_seeds: bool = True,
+    paired: bool = False,
 ) -> Table:
     """Return Table 2 as people ask for it; see :func:`table2`.
 
@@ -75,6 +75,7 @@ def table2_of_runs(
         label: what to call upstreams, each ``NAME=SPEC``.
         show_lr: print each run's learning rate beside its value.
         mean_over_seeds: of runs that differ in the seed, take the mean and the standard deviation.
+        paired: say of each twin what it differs by from its FP32 parent, and what chance gives.
 
     Raises:
         InputError: see :func:`table2`; a condition or a label that cannot be read, an upstream
@@ -93,6 +94,7 @@ def table2_of_runs(
         over_seeds=mean_over_seeds,
         upstreams=wanted,
         names=read_labels(label, known),
+        items=runs.items() if paired else None,
     )
 
 
@@ -103,9 +105,10 @@ def table2(
     where: Mapping[str, Any] | None = None,
     searches: Iterable[DeclaredSearch] = (),
     show_rates: bool = False,
-    over_seeds: bool = False,
+    over_seeds: bool = True,
     upstreams: Sequence[str] | None = None,
     names: UpstreamNames | None = None,
+    items: ItemsOfRuns | None = None,
 ) -> Table:
     """Return Table 2.
 
@@ -122,6 +125,8 @@ def table2(
         upstreams: canonical specs of those that get rows, in that order; without it all, in the
             order of the sweeps that made them.
         names: what to call upstreams.
+        items: the runs' test items; given, each twin's cells say what it differs by from its FP32
+            parent, and a row says what chance gives.
 
     Raises:
         InputError: an unknown source; a cell that several runs could fill; a row whose runs are
@@ -146,6 +151,12 @@ def table2(
     sets = corpus_sets(single)
     rows_of = _Rows(names=names, order=order, sets=sets, seeds=seeds, searched=searched)
     measured = rows_of.make(chosen)
+    levels: list[Row] = []
+    if items is not None:
+        from superbit.benchmark.tables.twins import beside_parents, chance_rows
+
+        measured = beside_parents(measured, items)
+        levels = chance_rows(measured)
     rows = (*printed, *measured)
     notes = [
         *footnotes.on_columns(rows),
@@ -156,13 +167,21 @@ def table2(
         *footnotes.on_settings(single, sets),
         *footnotes.on_runs(single, searched=searched, picked=concerns_rates(where or {})),
     ]
+    if items is not None:
+        notes += footnotes.on_parents(measured)
     notes += [
         *footnotes.on_seeds(seeds, chosen, names),
         *footnotes.on_searches(valid.searches, single),
     ]
     notes += valid.notes
     notes += footnotes.on_absent(records, measured)
-    return Table(title=title, rows=rows, notes=tuple(notes), show_rates=show_rates)
+    return Table(
+        title=title,
+        rows=tuple(sorted((*rows, *levels), key=lambda row: row.group)),
+        notes=tuple(notes),
+        show_rates=show_rates,
+        paired=items is not None,
+    )
 
 
 def paper_rows() -> list[Row]:
@@ -247,11 +266,11 @@ def _require_one_each(by_task: Mapping[str, Sequence[RunRecord]], row: str) -> N
         if len(several) > 1:
             problem = f"{task} of {row} could be filled by {len(several)} runs"
             # of each seed one: what a mean over seeds would take
-            kind = SeveralSeeds if len(merge_seeds(several)[0]) == 1 else InputError
-            hint = " (--mean-over-seeds takes their mean)" if kind is SeveralSeeds else ""
+            of_seeds = len(merge_seeds(several)[0]) == 1
+            hint = " (--mean-over-seeds takes their mean)" if of_seeds else ""
             # of runs that differ in the seed, the seed is what to choose by
             apart = sorted(differing_fields(several), key=lambda field: field != "seed")
-            raise kind(_undecided(problem + hint, several, apart))
+            raise InputError(_undecided(problem + hint, several, apart))
     # the spec alone does not say which weights and which code: a checkpoint may have changed
     runs = [run for several in by_task.values() for run in several]
     # None is a value too: what such a record stands for is known, and a hash says it is another now

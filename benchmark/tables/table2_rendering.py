@@ -6,7 +6,8 @@
   a measured row, behind them ``upstream``, ``corpora`` and of each task ``…_low``, ``…_high`` (the
   interval), ``…_sd`` (the ± of a mean over seeds), ``…_chance`` (the chance level) and
   ``…_at_chance`` (``yes``: not better than chance; empty: not known), and with learning rates shown
-  ``…_lr``.
+  ``…_lr``, and beside FP32 parents ``…_difference`` (twin − parent), its ``…_difference_low`` and
+  ``…_difference_high``, ``…_difference_holm`` (p) and ``…_difference_verdict``.
 - ``latex``: a ``table*`` for booktabs; ``html``: a page; both with the marks and notes of ``md``.
 - ``json``: a list of objects with the CSV's keys, values as numbers, null where there is none.
   Measured rows also have ``upstream`` (the spec as records hold it), ``scale``, ``untrained``,
@@ -15,6 +16,7 @@
   selected_on, checkpoint, step, corpus, key}``, where ``low`` to ``method`` are the interval,
   ``n`` of ``expected`` test items were scored, and ``key`` is the record the cell comes from. Of a
   mean over seeds it is ``{value, deviation, at_chance, seeds}`` with such an object for each seed.
+  Beside FP32 parents there is ``difference`` too, everything that was found.
 
 This module imports neither torch nor s3prl.
 """
@@ -22,8 +24,8 @@ This module imports neither torch nor s3prl.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, get_args
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, get_args
 
 from superbit.benchmark.records.choose import SeedRuns
 from superbit.benchmark.records.schema import RunRecord
@@ -39,6 +41,9 @@ from superbit.benchmark.scoring.chance import MARK, at_chance
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.task import Task
 from superbit.upstreams.errors import require_one_of
+
+if TYPE_CHECKING:
+    from superbit.benchmark.pairing.pair import Paired
 
 COLUMNS = tuple(task.column for task in TASKS.values())
 HEADER = ("model", "source", "precision", *COLUMNS)
@@ -56,6 +61,7 @@ class Cell:
         seeds: the runs that it is the mean of, where it is one; ``record`` then stands for them.
         at_chance: it is not better than chance, see `chance.at_chance`; None where not known.
         searched: its learning rate is the choice of a search.
+        paired: of a twin's, what it differs by from its FP32 parent; the twin is the first.
     """
 
     text: str
@@ -63,6 +69,7 @@ class Cell:
     seeds: SeedRuns | None = None
     at_chance: bool | None = None
     searched: bool = False
+    paired: Paired | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +105,15 @@ class Row:
 class Table:
     """A table: its rows in order, and the notes that stand under it in Markdown.
 
-    ``show_rates`` prints each measured figure's learning rate beside it.
+    ``show_rates`` prints each measured figure's learning rate beside it; ``paired`` says that twins
+    stand beside their parents.
     """
 
     title: str
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     show_rates: bool = False
+    paired: bool = False
 
 
 def render_table2(table: Table, format: Format = "md") -> str:
@@ -158,14 +167,29 @@ def _column(table: Table, column: str) -> list[str]:
             text += CHOSEN_ON_TEST
         if cell and cell.at_chance:
             text += f" {MARK}"
+        if cell and cell.paired and cell.paired.found:
+            text += f" ({difference_text(cell.paired)})"
         if table.show_rates and (rate := _rate(row, column)):
             text += f" lr {rate}"
         texts.append(text if figure else "")
     return texts
 
 
+# Of a twin beside its parent.
+VERDICT_MARKS = {"better": "▲", "worse": "▼", "not told apart": "≈", None: ""}
+
+
+def difference_text(paired: Paired) -> str:
+    """``+1.66 ≈``: the first minus the second, and the verdict's mark."""
+    if paired.found is None:
+        return ""
+    return f"{paired.found.value:+.{paired.decimals}f} {VERDICT_MARKS[paired.verdict]}"
+
+
 # Behind a task's column name in CSV, for measured rows.
 _DETAILS = ("low", "high", "sd", "chance", "at_chance")
+# Likewise, of twins beside their parents.
+_BESIDE_PARENT = tuple(f"difference{each}" for each in ("", "_low", "_high", "_holm", "_verdict"))
 
 
 def _csv(table: Table) -> str:
@@ -174,6 +198,8 @@ def _csv(table: Table) -> str:
         columns += ["upstream", "corpora"]
         columns += [f"{column}_{each}" for column in COLUMNS for each in _DETAILS]
     columns += [f"{column}_lr" for column in COLUMNS] if table.show_rates else []
+    if table.paired:
+        columns += [f"{column}_{each}" for column in COLUMNS for each in _BESIDE_PARENT]
     lines = []
     for row in table.rows:
         line = {"model": row.model, "source": row.source, "precision": row.precision}
@@ -183,6 +209,8 @@ def _csv(table: Table) -> str:
             details = zip(_DETAILS, _csv_details(cell, column), strict=True)
             line |= {f"{column}_{name}": text for name, text in details}
             line[f"{column}_lr"] = _rate(row, column)
+            beside = zip(_BESIDE_PARENT, _csv_paired(cell), strict=True)
+            line |= {f"{column}_{name}": text for name, text in beside}
         lines.append([line.get(column, "") for column in columns])
     return csv_text(columns, lines)
 
@@ -202,6 +230,16 @@ def _csv_details(cell: Cell, column: str) -> list[str]:
     decimals = 1 + _TASK_OF_COLUMN[column].decimals
     verdict = {None: "", True: "yes", False: "no"}[cell.at_chance]
     return [*("" if each is None else f"{each:.{decimals}f}" for each in figures), verdict]
+
+
+def _csv_paired(cell: Cell) -> list[str]:
+    """What ``_BESIDE_PARENT`` names."""
+    paired = cell.paired
+    if paired is None or paired.found is None:
+        return [""] * len(_BESIDE_PARENT)
+    figures = (paired.found.value, paired.found.low, paired.found.high)
+    texts = [f"{each:.{1 + paired.decimals}f}" for each in figures]
+    return [*texts, f"{paired.adjusted:.4g}", paired.verdict or ""]
 
 
 def _rate(row: Row, column: str) -> str:
@@ -235,6 +273,9 @@ def _json_row(row: Row) -> dict[str, Any]:
 
 
 def _json_cell(cell: Cell, record: RunRecord) -> dict[str, Any]:
+    if cell.paired is not None:
+        held = _json_cell(replace(cell, paired=None), record)
+        return held | {"difference": asdict(cell.paired) | {"verdict": cell.paired.verdict}}
     if cell.seeds is not None:
         each = [
             _json_cell(Cell(text="", at_chance=at_chance(run), searched=cell.searched), run)

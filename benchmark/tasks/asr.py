@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from superbit.benchmark.tasks import transcription
+from superbit.benchmark.tasks import resampling, transcription
 from superbit.benchmark.tasks.task import (
     AudioUse,
     Binding,
@@ -64,6 +64,9 @@ TASK = Task(
     ),
     procedure=transcription.best_error_rate(_items),
     chance="transcript",
+    resampling=resampling.Resampling(
+        measures=(resampling.EDIT_ERRORS,), speakers=resampling.in_librispeech
+    ),
     audio=AudioUse(
         splits={"train": (28_539, 100.6), "dev-clean": (2_703, 5.4), "test-clean": (2_620, 5.4)},
         shared="LibriSpeech",

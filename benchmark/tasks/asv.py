@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from superbit.benchmark.records.measured import Selection
+from superbit.benchmark.tasks import resampling
 from superbit.benchmark.tasks.best_on_dev import require_equal
 from superbit.benchmark.tasks.task import (
     ABOVE_EIGHT_SECONDS,
@@ -88,13 +89,17 @@ def _counted(dataset: ModuleType, on_progress: OnProgress) -> Iterator[None]:
         vars(dataset)["tqdm"] = drawn
 
 
+# of one checkpoint: test items, EER, what the head takes of each hidden state
+_Scored = tuple[Items, float, tuple[float, ...] | None]
+
+
 def lowest_eer_of_checkpoints(session: Session) -> TestedByName:
     """Train, then test every saved checkpoint; the lowest EER counts."""
     from superbit.benchmark.scoring import verification
 
     session.train()
     experiment = session.experiment
-    found: dict[str, dict[int, tuple[Items, float]]] = defaultdict(dict)
+    found: dict[str, dict[int, _Scored]] = defaultdict(dict)
     for step in session.each_snapshot():
         # Scores of a head that diverged have no order.
         sound = [c for c in experiment.candidates if c.active and c.is_finite()]
@@ -112,7 +117,7 @@ def lowest_eer_of_checkpoints(session: Session) -> TestedByName:
             require_equal(value, 100.0 * evaluation.metrics["EER"], "EER")
             pairs = [(_utterance(first), _utterance(second)) for _, first, second in table]
             items = verification.trial_items(pairs, labels, scores)
-            found[candidate.name][step] = items, value
+            found[candidate.name][step] = items, value, candidate.layer_weights()
 
         experiment.each(score, among=sound)
     return experiment.each(lambda c: _lowest(c, found[c.name]))
@@ -130,7 +135,7 @@ def lowest_test_eer(eers: Mapping[int, float]) -> Selection:
     )
 
 
-def _lowest(candidate: Candidate, tested: dict[int, tuple[Items, float]]) -> Tested:
+def _lowest(candidate: Candidate, tested: dict[int, _Scored]) -> Tested:
     from superbit.benchmark.scoring import verification
 
     if not tested:
@@ -138,12 +143,12 @@ def _lowest(candidate: Candidate, tested: dict[int, tuple[Items, float]]) -> Tes
             f"the training diverged at step {candidate.training.diverged}: no saved checkpoint has "
             "finite weights; take a lower learning rate."
         )
-    selection = lowest_test_eer({step: value for step, (_, value) in tested.items()})
-    items, value = tested[selection.step or 0]
+    selection = lowest_test_eer({step: value for step, (_, value, _) in tested.items()})
+    items, value, weights = tested[selection.step or 0]
     return Tested(
         value=value,
         items=items,
-        metrics={f"test-EER-{step}": value for step, (_, value) in tested.items()},
+        metrics={f"test-EER-{step}": value for step, (_, value, _) in tested.items()},
         interval=verification.eer_interval(
             [item["same_speaker"] for item in items],
             [item["score"] for item in items],
@@ -152,6 +157,7 @@ def _lowest(candidate: Candidate, tested: dict[int, tuple[Items, float]]) -> Tes
             ],
         ),
         selection=selection,
+        layer_weights=weights,
     )
 
 
@@ -192,6 +198,18 @@ TASK = Task(
     # part is trained on.
     rates=RateRule(description="lowest test EER", split="test"),
     chance="score",
+    resampling=resampling.Resampling(
+        item="trials",
+        identify=lambda item: f"{item['enrolment']} {item['test']}",
+        measures=(
+            resampling.Measure(
+                kind="eer",
+                top=lambda item: item["score"],
+                bottom=lambda item: float(item["same_speaker"]),
+            ),
+        ),
+        speakers=resampling.in_voxceleb1_trials,
+    ),
     # about a tenth of the audio is silence that the task trims
     audio=AudioUse(
         splits={"train": (148_642, 306.0), "test": (4_708, 9.7)}, crops=ABOVE_EIGHT_SECONDS

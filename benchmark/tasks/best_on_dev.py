@@ -51,6 +51,7 @@ class BestOnDev:
                 interval=self.interval(items),
                 selection=selections[candidate.name],
                 curve=session.curve(candidate),
+                layer_weights=candidate.layer_weights(),
             )
 
         return session.experiment.each(tested)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from superbit.benchmark.tasks import classification
+from superbit.benchmark.tasks import classification, resampling
 from superbit.benchmark.tasks.task import AudioUse, DerivedFiles, RateRule, RunPlaces, Section, Task
 from superbit.upstreams.files import read_json
 
@@ -43,6 +43,7 @@ TASK = Task(
     procedure=classification.best_accuracy(),
     folds=5,
     rates=RateRule(description="one rate for all folds, best mean on dev"),
+    resampling=resampling.Resampling(measures=(resampling.ACCURACY,)),
     # about 4.5 s an utterance, all five sessions
     audio=AudioUse(
         splits={"train": (3_548, 4.4), "dev": (887, 1.1), "test": (1_106, 1.4)},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from superbit.benchmark.tasks import classification
+from superbit.benchmark.tasks import classification, resampling
 from superbit.benchmark.tasks.task import AudioUse, Items, Records, RunPlaces, Section, Task
 
 
@@ -31,6 +31,7 @@ TASK = Task(
     downstream="fluent_commands",
     binding=classification.binding(_bind),
     procedure=classification.best_accuracy(items=_items),
+    resampling=resampling.Resampling(measures=(resampling.ACCURACY,)),
     audio=AudioUse(
         splits={"train": (23_132, 14.7), "dev": (3_118, 1.9), "test": (3_793, 2.4)},
         head_may_average=True,

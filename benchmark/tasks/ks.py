@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from superbit.benchmark.tasks import classification
+from superbit.benchmark.tasks import classification, resampling
 from superbit.benchmark.tasks.task import AudioUse, RandomCrops, RunPlaces, Section, Task
 
 
@@ -22,6 +22,9 @@ TASK = Task(
     downstream="speech_commands",
     binding=classification.binding(_bind, batch="batch_size"),
     procedure=classification.best_accuracy(),
+    resampling=resampling.Resampling(
+        measures=(resampling.ACCURACY,), speakers=resampling.in_speech_commands
+    ),
     audio=AudioUse(
         splits={"train": (51_094, 14.2), "dev": (6_798, 1.9), "test": (3_081, 0.86)},
         # silence is a second of one of six recordings of noise; classes are drawn evenly

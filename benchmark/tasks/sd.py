@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from superbit.benchmark.corpora.rttm import read_rttm
 from superbit.benchmark.records.measured import Chance, Selection
+from superbit.benchmark.tasks import resampling
 from superbit.benchmark.tasks.best_on_dev import select_on_dev
 from superbit.benchmark.tasks.task import (
     AudioUse,
@@ -71,6 +72,7 @@ def best_head_then_lowest_der(session: Session) -> TestedByName:
             ),
             selection=selection,
             curve=session.curve(candidate),
+            layer_weights=candidate.layer_weights(),
             chance=constant[0],
         )
 
@@ -131,6 +133,18 @@ TASK = Task(
     procedure=best_head_then_lowest_der,
     rates=RateRule(description="best frame accuracy on dev", higher_is_better=True),
     chance="activity",
+    resampling=resampling.Resampling(
+        item="recordings",
+        measures=(
+            resampling.Measure(
+                top=lambda item: (
+                    item["missed_seconds"] + item["false_alarm_seconds"] + item["confusion_seconds"]
+                ),
+                bottom=lambda item: item["reference_seconds"],
+            ),
+        ),
+        speakers=resampling.in_libri2mix,
+    ),
     # about 15 s a mixture (16 kHz max), read in chunks of a number of frames
     audio=AudioUse(
         splits={"train": (13_900, 58.0), "dev": (3_000, 11.0), "test": (3_000, 11.0)},

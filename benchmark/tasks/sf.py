@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from superbit.benchmark.records.measured import Interval
-from superbit.benchmark.tasks import transcription
+from superbit.benchmark.tasks import resampling, transcription
 from superbit.benchmark.tasks.best_on_dev import BestOnDev
 from superbit.benchmark.tasks.task import (
     AudioUse,
@@ -53,6 +53,20 @@ TASK = Task(
     binding=Binding(metric="slot_type_f1", batch=("corpus", "batch_size"), bind=_bind),
     procedure=BestOnDev(items=_items, score=_f1, interval=_interval),
     chance="slots",
+    resampling=resampling.Resampling(
+        measures=(
+            resampling.Measure(
+                top=lambda item: item["slot_type_f1"], bottom=resampling.one, scale=1.0
+            ),
+            resampling.Measure(
+                name="CER",
+                top=lambda item: item["value_errors"],
+                bottom=lambda item: item["value_reference_length"],
+                higher_is_better=False,
+            ),
+        ),
+        speakers=resampling.in_audio_snips,
+    ),
     # about 3 s an utterance
     audio=AudioUse(
         splits={"train": (104_672, 87.0), "dev": (2_800, 2.3), "test": (2_800, 2.3)},

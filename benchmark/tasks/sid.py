@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from superbit.benchmark.tasks import classification
+from superbit.benchmark.tasks import classification, resampling
 from superbit.benchmark.tasks.task import ABOVE_EIGHT_SECONDS, AudioUse, RunPlaces, Section, Task
 
 
@@ -22,6 +22,9 @@ TASK = Task(
     downstream="voxceleb1",
     binding=classification.binding(_bind),
     procedure=classification.best_accuracy(truth="truth_speaker", guess="predict_speaker"),
+    resampling=resampling.Resampling(
+        measures=(resampling.ACCURACY,), speakers=resampling.in_voxceleb1
+    ),
     audio=AudioUse(
         splits={"train": (138_361, 315.0), "dev": (6_904, 15.7), "test": (8_251, 18.8)},
         crops=ABOVE_EIGHT_SECONDS,

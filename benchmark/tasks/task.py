@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from superbit.benchmark.records.measured import Chance, Interval, Point, Selection
+from superbit.benchmark.tasks.resampling import Resampling
 from superbit.upstreams.files import read_text
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ class Tested:
     """A candidate's number and where it comes from; ``value`` is in the table's unit.
 
     ``curve`` is the metric that selects, by step on dev; ``chance`` the level that cannot be told
-    from the items.
+    from the items; ``layer_weights`` what the tested head takes of each hidden state.
     """
 
     value: float
@@ -201,6 +202,7 @@ class Tested:
     selection: Selection
     curve: tuple[Point, ...] = ()
     chance: Chance | None = None
+    layer_weights: tuple[float, ...] | None = None
 
 
 # By the candidates' names; one that was given up is absent.
@@ -228,6 +230,7 @@ class Task:
         rates: what learning rates are compared by; ``None`` for a task that trains nothing, so that
             no checkpoint is selected either.
         chance: what an answer without listening gives, see ``ChanceRule`` and ``chance.py``.
+        resampling: how two models are compared on its items; ``None``: they are not.
         audio: what it asks an upstream for, and what of that may be stored.
         revision: raised whenever the way superbit arrives at this task's number changes.
     """
@@ -247,6 +250,7 @@ class Task:
     folds: int = 0
     rates: RateRule | None = RateRule(description="best on dev")
     chance: ChanceRule = "label"
+    resampling: Resampling | None = None
     audio: AudioUse
     revision: int = 1
 

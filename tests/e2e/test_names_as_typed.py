@@ -35,8 +35,12 @@ def test_a_sweep_prints_what_people_type(sweep, capsys):
     said += capsys.readouterr().out
     assert "+policy=w1a1" not in said
     # the canonical spelling stays what records are found by
-    upstreams = {record.identity.upstream for record in ResultStore(sweep.results).read_all()}
-    assert upstreams == {"vanilla_nano+policy=w1a1"}
+    records = ResultStore(sweep.results).read_all()
+    assert {record.identity.upstream for record in records} == {"vanilla_nano+policy=w1a1"}
+    # its head says what it takes of the five hidden states, each rate in its own way
+    weights = [record.layer_weights for record in records]
+    assert all(len(each) == 5 and sum(each) == pytest.approx(1) for each in weights)
+    assert len({tuple(each) for each in weights}) == len(records) > 1
 
 
 def test_so_do_its_failures(sweep, monkeypatch):

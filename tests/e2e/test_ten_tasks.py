@@ -66,6 +66,8 @@ def test_every_task_gives_a_record_with_items_and_an_interval(records):
         assert record.items.count == len(store.read_items(record)) > 0, record.identity.task
         assert record.items.count == record.items.expected
         assert record.interval.low <= record.value <= record.interval.high, record.identity.task
+        # of one hidden state there is nothing to weigh
+        assert record.layer_weights is None
 
 
 def test_every_record_knows_its_chance_level_and_what_its_corpus_is_called(records):

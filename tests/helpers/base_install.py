@@ -57,10 +57,15 @@ ARGUMENTS = {
     "table 1": ["", "--format csv"],
     "table 2": [
         "--source paper",
-        "--results RECORDS --mean-over-seeds",
-        "--results RECORDS --mean-over-seeds --format csv",
+        "--results RECORDS --paired",
+        "--results RECORDS --no-mean-over-seeds --where seed=1337 --format csv",
     ],
-    "compare": ["vanilla_nano bq_vanilla_nano --results RECORDS"],
+    "compare": ["vanilla_nano bq_vanilla_nano --against fbank --results RECORDS"],
+    "report": ["--results RECORDS --out report.html"],
+    "figure": [
+        "delta --results RECORDS --out delta.svg",
+        "delta --results RECORDS --out delta.pdf",
+    ],
     "results pack": ["packed"],
     "results verify": ["RECORDS"],
     "results unpack": ["packed"],

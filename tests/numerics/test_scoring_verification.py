@@ -147,9 +147,11 @@ def test_a_trial_of_two_speakers_counts_as_often_as_both_were_drawn() -> None:
     assert eer_interval(labels, scores, speakers=pairs) is None
 
 
-def test_separable_scores_give_a_point() -> None:
+def test_four_separable_scores_do_not_make_a_certainty() -> None:
     found = eer_interval([1, 1, 0, 0], [4, 3, 2, 1])
-    assert (found.low, found.high) == (0.0, 0.0)
+    assert found.low == 0.0
+    # of a share above that, four trials without an error would be rarer than 2.5 %
+    assert found.high == pytest.approx(100 * (1 - 0.025**0.25))
 
 
 def test_items_hold_every_trial() -> None:

@@ -1,6 +1,7 @@
-"""Two upstreams beside the spread over seeds."""
+"""Two upstreams: what is compared with what, and what is said of it."""
 
 import json
+from pathlib import Path
 
 import pytest
 from verbs import run_verb
@@ -8,6 +9,8 @@ from verbs import run_verb
 from superbit.benchmark.records.schema import Chance, Corpus, RunIdentity, RunRecord
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.tables.compare import compare
+from superbit.benchmark.tasks import resampling
+from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.errors import InputError
 
 ONE, OTHER = "vanilla_nano", "vanilla_nano+untrained"
@@ -179,6 +182,140 @@ def test_the_verb_reads_the_folder(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "72.00 ±2.83" in out
     assert "64.50 ±6.36" in out
-    assert f"{ONE} on 1 of 1 tasks, {OTHER} on 0." in out
+    assert "has no per-item counts" in out
     run_verb("compare", ONE, OTHER, results=tmp_path, format="json")
     assert json.loads(capsys.readouterr().out)["tasks"][0]["gain"] == 7.5
+
+
+# --- on single items -------------------------------------------------------------------------
+
+
+def of_items(folder, upstream, right, *, seed=1337, task="IC", names=None):
+    """A run whose items are right or wrong as said."""
+    names = names or [f"item-{number}" for number in range(len(right))]
+    record = run(task, upstream, 100 * sum(right) / len(right), seed=seed)
+    items = [
+        {"id": name, "correct": bool(each), "reference": "a", "hypothesis": "a" if each else "b"}
+        for name, each in zip(names, right, strict=True)
+    ]
+    return ResultStore(folder).write(record, items)
+
+
+def compared(folder, *more, capsys, **options):
+    run_verb("compare", ONE, OTHER, *more, results=folder, format="json", **options)
+    return json.loads(capsys.readouterr().out)
+
+
+def test_better_worse_and_not_told_apart(tmp_path, capsys):
+    for task, first, second in (
+        ("IC", [1] * 60 + [0] * 20, [1] * 30 + [0] * 50),
+        ("SID", [1] * 30 + [0] * 50, [1] * 60 + [0] * 20),
+        ("KS", [1] * 40 + [0] * 40, [0] * 2 + [1] * 40 + [0] * 38),
+    ):
+        of_items(tmp_path, ONE, first, task=task)
+        of_items(tmp_path, OTHER, second, task=task)
+    tasks = {each["task"]: each for each in compared(tmp_path, capsys=capsys)["tasks"]}
+    found = {name: each["paired"][0] for name, each in tasks.items()}
+    assert {name: each["verdict"] for name, each in found.items()} == {
+        "IC": "better",
+        "SID": "worse",
+        "KS": "not told apart",
+    }
+    assert found["IC"]["on"] == "80 utterances, 1 seed"
+    # McNemar by hand: 30 items that one alone has right, all of them the first
+    assert found["IC"]["mcnemar"] == [pytest.approx(2 / 2**30)]
+    assert found["KS"]["mcnemar"] == [1.0]
+    # the largest of three p is not multiplied; the others are
+    assert found["KS"]["adjusted"] == found["KS"]["found"]["p"]
+    assert found["IC"]["adjusted"] > found["IC"]["found"]["p"]
+
+
+def test_only_items_that_both_were_scored_on_count(tmp_path, capsys):
+    of_items(tmp_path, ONE, [1, 1, 0, 0], names=["a", "b", "c", "d"])
+    of_items(tmp_path, OTHER, [0, 1, 1, 0], names=["e", "d", "c", "b"])
+    (task,) = compared(tmp_path, capsys=capsys)["tasks"]
+    assert task["first"] == [50.0]
+    assert task["paired"][0]["items"] == 3
+    # b, c, d: one of three against two of three
+    assert task["paired"][0]["first"] == [pytest.approx(100 / 3)]
+    assert task["paired"][0]["second"] == [pytest.approx(200 / 3)]
+
+
+def test_speakers_are_told_by_the_items_where_they_tell(tmp_path, capsys):
+    names = [f"left-{speaker:08x}_nohash_{n}.wav" for speaker in range(6) for n in range(4)]
+    names += [f"_silence_-{n}.wav" for n in range(3)]
+    for upstream, flags in ((ONE, [1, 0, 1] * 9), (OTHER, [0, 1, 1] * 9)):
+        of_items(tmp_path, upstream, flags, task="KS", names=names)
+    (task,) = compared(tmp_path, capsys=capsys)["tasks"]
+    assert task["paired"][0]["units"] == "6 speakers and 3 without one"
+
+
+def test_against_compares_with_further_ones(tmp_path, capsys):
+    for upstream, right in ((ONE, 60), (OTHER, 30), ("fbank", 59)):
+        of_items(tmp_path, upstream, [1] * right + [0] * (80 - right))
+    found = compared(tmp_path, capsys=capsys, against="fbank")
+    assert [(each["first"], each["second"]) for each in found] == [(ONE, OTHER), (ONE, "fbank")]
+    verdicts = [each["tasks"][0]["paired"][0]["verdict"] for each in found]
+    assert verdicts == ["better", "not told apart"]
+    with pytest.raises(InputError, match="named twice"):
+        compared(tmp_path, capsys=capsys, against=OTHER)
+    with pytest.raises(InputError, match="are the same upstream"):
+        compared(tmp_path, capsys=capsys, against=ONE)
+
+
+def test_counts_that_are_missing_are_said_and_the_rest_is_compared(tmp_path, capsys):
+    record = of_items(tmp_path, ONE, [1, 0, 1])
+    of_items(tmp_path, OTHER, [1, 0, 0])
+    (tmp_path / "IC" / record.items.file).unlink()
+    assert run_verb("compare", ONE, OTHER, results=tmp_path) == 0
+    out = capsys.readouterr().out
+    assert "not known" in out
+    assert "are missing: restore the file" in out
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_numbers_of_common_items_are_the_records_own(task, embedded_runs):
+    """All ten metrics computed anew from items, held against what s3prl's code gave."""
+    from superbit.benchmark.pairing.pair import pair
+
+    items, runs = embedded_runs
+    sides = [
+        [r for r in runs if (r.identity.upstream, r.identity.task) == (upstream, task)]
+        for upstream in (ONE, "vanilla_nano+policy=w1a1")
+    ]
+    first, *more = pair(*sides, items)
+    assert first.first + first.second == pytest.approx([r.value for side in sides for r in side])
+    assert first.found.low < first.found.value < first.found.high
+    assert [each.measure for each in more] == (["CER"] if task == "SF" else [])
+    if more:
+        from superbit.benchmark.scoring.slots import slot_value_cer
+
+        by_hand = [slot_value_cer(items._read(run)) for run in sides[0]]
+        assert more[0].first == pytest.approx(by_hand)
+
+
+@pytest.fixture(scope="module")
+def embedded_runs():
+    from superbit.benchmark.pairing.items import ItemsOfRuns
+    from superbit.benchmark.records.choose import usable_runs
+
+    store = ResultStore(Path(__file__).parents[2] / "results" / "embedded")
+    records = store.read_all()
+    runs = usable_runs(records, where={}, searches=store.read_searches()).runs
+    return ItemsOfRuns(records, store.read_items), runs
+
+
+def test_speakers_of_each_corpus():
+    def of(rule, name):
+        return rule({"id": name})
+
+    assert of(resampling.in_librispeech, "3008-1-0005") == ("3008",)
+    assert of(resampling.in_voxceleb1, "id10001-fdgmy85Xh60-00001") == ("id10001",)
+    assert of(resampling.in_speech_commands, "left-006b4dd0_nohash_0.wav") == ("006b4dd0",)
+    assert of(resampling.in_speech_commands, "_silence_-0.wav") == ()
+    assert of(resampling.in_audio_snips, "Brian-snips-test-22") == ("Brian",)
+    mixture = "4446-2271-0000_1188-133604-0018"
+    assert of(resampling.in_libri2mix, mixture) == ("4446", "1188")
+    assert of(resampling.in_libri2mix, "test-0000") == ()
+    trial = {"enrolment": "id10291-a-00001", "test": "id10292-b-00002"}
+    assert resampling.in_voxceleb1_trials(trial) == ("id10291", "id10292")

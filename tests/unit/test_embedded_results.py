@@ -43,9 +43,19 @@ def test_no_table_is_left_from_earlier():
     assert {f.name for f in FOLDER.iterdir() if f.is_file()} == {
         "README.md",
         "tables.txt",
+        "report.html",
         *(line[0] for line in LINES),
         *(f"{task}.{kind}.gz" for task in TASKS for kind in ("jsonl", "items.jsonl")),
     }
+
+
+def test_nothing_else_lies_in_its_folders():
+    names = {
+        f"{name}-{theme}.svg" for name in ("pareto", "delta") for theme in ("light", "dark")
+    } | {f"{name}-{theme}.csv" for name in ("pareto", "delta") for theme in ("light", "dark")}
+    assert {f.name for f in (FOLDER / "figures").iterdir()} == names
+    twins = {f"bq_{name}.csv" for name in NANOS if not name.startswith("bq_")}
+    assert {f.name for f in (FOLDER / "error_flow").iterdir()} == twins
 
 
 def test_every_upstream_has_every_task_with_three_seeds(records):

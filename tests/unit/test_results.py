@@ -78,6 +78,7 @@ OTHER_CIRCUMSTANCES = {
     "selection": Selection(rule="other", selected_on="test", step=1, score=0.1, checkpoint="last"),
     "corpus": Corpus(name="other", kind="real", version="9", sha256="0a" * 32, label="x"),
     "traceback": "RuntimeError: other",
+    "layer_weights": [0.25, 0.75],
     "curve": [Point(step=1, score=0.5)],
     "diverged": 3,
     "search": RateSearch(rule="other", selected_on="dev", tried=[Tried(learning_rate=0.1)]),

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from superbit.benchmark.scoring.closed_forms import agreeing_interval
 from superbit.benchmark.scoring.statistics import (
     accuracy_interval,
     bootstrap_interval,
@@ -90,11 +91,24 @@ def test_the_same_counts_give_the_same_interval() -> None:
     )
 
 
-@pytest.mark.parametrize(("errors", "point"), [([0, 0, 0], 0.0), ([1, 2, 4], 50.0)])
-def test_utterances_that_are_all_alike_give_a_point(errors: list[int], point: float) -> None:
+@pytest.mark.parametrize(("errors", "value"), [([0, 0, 0], 0.0), ([1, 2, 4], 50.0)])
+def test_utterances_that_are_all_alike_are_no_certainty(errors: list[int], value: float) -> None:
     found = error_rate_interval(errors, [2, 4, 8])
-    assert (found.low, found.high) == (point, point)
+    # three alike leave 2.5 % for a share of 1 - 0.025^(1/3) of all others to be unlike them
+    share = 1 - 0.025 ** (1 / 3)
+    expected = (value - share * value, value + share * (100 - value))
+    assert (found.low, found.high) == pytest.approx(expected)
     assert found.resamples is None
+
+
+@pytest.mark.parametrize("count", [1, 5, 480])
+def test_what_all_items_agree_on_has_clopper_and_pearson_s_interval(count: int) -> None:
+    from scipy.stats import binomtest
+
+    for right in (0, count):
+        found = agreeing_interval(100 * right / count, count, highest=100.0)
+        bounds = binomtest(right, count).proportion_ci(method="exact")
+        assert (found.low, found.high) == pytest.approx((100 * bounds.low, 100 * bounds.high))
 
 
 def test_one_utterance_says_nothing_of_the_spread() -> None:
@@ -194,9 +208,10 @@ def test_strata_keep_their_sizes() -> None:
     assert set(seen) == {(3, 5)}
     # all the spread lies between the strata, so none is left
     found = bootstrap_interval(
-        mean_of(np.array([0.0] * 3 + [1.0] * 5)), 8, over="trials", strata=strata
+        mean_of(np.array([0.0] * 3 + [1.0] * 5)), 8, over="trials", strata=strata, highest=1.0
     )
-    assert found.low == found.high == pytest.approx(5 / 8)
+    assert found.method == "exact, as all items agree"
+    assert 0 < found.low < 5 / 8 < found.high < 1
 
 
 def test_a_statistic_undefined_for_many_resamples_has_no_interval() -> None:

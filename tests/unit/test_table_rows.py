@@ -431,20 +431,17 @@ def test_a_label_may_name_a_path_found_untrained_and_a_policy():
 # --- what a folder is asked for --------------------------------------------------------------
 
 
-def test_a_mean_over_seeds_is_offered_as_the_line_to_type(tmp_path):
-    from superbit.benchmark.cli import main
-
+def test_a_mean_over_seeds_is_the_default(tmp_path, capsys):
     store = ResultStore(tmp_path / "my results")
     for seed, rate in ((1, 0.1), (2, 0.01)):
         store.write(run(seed=seed, learning_rate=rate))
-    with pytest.raises(InputError) as caught:
-        table2_verb(tmp_path / "my results", where="task=IC", format="csv", show_lr=True)
-    import shlex
-
-    line = str(caught.value).partition("For the mean over seeds: ")[2]
-    words = shlex.split(line)
-    assert words[:3] == ["superbit", "table", "2"]
-    assert main(words[1:]) == 0
+    asked = {"where": "task=IC", "format": "csv", "show_lr": True}
+    assert table2_verb(tmp_path / "my results", **asked) == 0
+    printed = capsys.readouterr().out
+    assert table2_verb(tmp_path / "my results", mean_over_seeds=True, **asked) == 0
+    assert capsys.readouterr().out == printed
+    with pytest.raises(InputError, match="--mean-over-seeds takes their mean"):
+        table2_verb(tmp_path / "my results", no_mean_over_seeds=True, **asked)
     # two rates of one seed are no mean over seeds, and none is offered
     store.write(run(seed=2, learning_rate=0.5))
     with pytest.raises(InputError) as caught:

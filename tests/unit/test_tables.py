@@ -417,6 +417,22 @@ def test_five_folds_are_one_cell_with_their_mean() -> None:
     assert made["cells"]["er_acc"]["n"] == sum(r.items.count for r in folds)
 
 
+def test_five_equal_folds_have_the_interval_of_their_items() -> None:
+    """As of a model that always gives one answer: five equal folds say nothing of other items."""
+    from scipy.stats import binomtest
+
+    folds = [
+        run("ER", value=25.0, fold=i).model_copy(
+            update={"items": Items(file="f", sha256="0" * 64, count=96)}
+        )
+        for i in range(1, 6)
+    ]
+    found = cell(render_table2(table2(folds, source="runs"), "json"), 0, "er_acc")
+    bounds = binomtest(120, 480).proportion_ci(method="wilson")
+    assert (found["low"], found["high"]) == pytest.approx((100 * bounds.low, 100 * bounds.high))
+    assert found["method"] == "Wilson score"
+
+
 def test_an_incomplete_set_of_folds_fills_no_cell_and_is_named() -> None:
     folds = [run("ER", value=60.0, fold=i) for i in (1, 2, 4)]
     text = render_table2(table2([*folds, run("KS")], source="runs"))
@@ -466,7 +482,7 @@ def test_a_mean_over_seeds_does_not_choose_between_learning_rates() -> None:
 
 def test_several_seeds_without_a_mean_say_that_there_is_one() -> None:
     with pytest.raises(InputError, match="--mean-over-seeds"):
-        table2([run(seed=1), run(seed=2)], source="runs")
+        table2([run(seed=1), run(seed=2)], source="runs", over_seeds=False)
 
 
 def test_latex_holds_every_figure_and_escapes_what_latex_reads() -> None:

@@ -24,6 +24,8 @@ SHOWN = {
     "pack": ("packing bq_vanilla_nano", "bq_vanilla_nano --out {out}/twin.safetensors"),
     "table 2": ("reading {results}", "--results {results}"),
     "compare": ("reading {results}", "fbank vanilla_nano --results {results}"),
+    "report": ("reading {results}", "--results {results} --out {out}/page.html"),
+    "figure": ("reading {results}", "rates --results {results} --out {out}/rates.svg"),
     "status": ("reading {results}", "--results {results}"),
     "results verify": ("recomputing values", "{results}"),
 }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Two models on the items that both were scored on: what differs, and is it more than luck."""

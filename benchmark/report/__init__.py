@@ -1,0 +1,1 @@
+"""From results to a page and to figures: no torch, no network."""
