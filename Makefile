@@ -74,8 +74,11 @@ embedded-tables: $(INSTALLED)
 	@grep -v '^#' $(EMBEDDED)/tables.txt | while read -r file arguments; do \
 	  $(BIN)/superbit $$arguments --results $(EMBEDDED) > $(EMBEDDED)/$$file || exit 1; done
 
+# In the order of the folders: what takes long, e2e and numerics, begins before the many short ones.
+# What is compiled is kept, so that not every process compiles it again.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile \
+	  --no-loadscope-reorder
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

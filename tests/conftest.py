@@ -42,3 +42,13 @@ def _one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def forked_workers(monkeypatch):
+    """Let worker processes be forked, not spawned: they begin at once (see `ready_processes`)."""
+    from multiprocessing import context
+
+    from ready_processes import ReadyContext
+
+    monkeypatch.setitem(context._concrete_contexts, "spawn", ReadyContext())

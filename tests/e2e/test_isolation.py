@@ -10,6 +10,8 @@ from superbit.benchmark.progress import RunsProgress
 from superbit.benchmark.records.schema import UNKNOWN
 from superbit.benchmark.records.store import ResultStore
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 # Evaluated so often that a store is worth its bytes.
 OVERRIDES = """
 IC: {runner: {total_steps: 5, eval_step: 1, save_step: 5, log_step: 5}}
@@ -311,4 +313,4 @@ def test_an_upstreams_runs_begin_before_the_next_ones_features(
         "features a", "run a", "run a", "features b", "run b", "run b"
     ]  # fmt: skip
     for record in store.read_all():
-        assert record.provenance.features["stored"] > record.provenance.features["live"]
+        assert record.provenance.features["stored"] > record.provenance.features["live"], out + err
