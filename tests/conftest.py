@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -7,6 +8,13 @@ import pytest
 
 # Beside another process, threads that spin while they wait slow torch down many times.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# What is imported and collected stays: it need not be searched for garbage again and again.
+gc.disable()
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
