@@ -87,8 +87,11 @@ costs: $(INSTALLED)
 	@for twin in $$(echo $(TWINS) | tr , ' '); do $(BIN)/superbit error-flow $$twin --format csv \
 	  --out $(EMBEDDED)/error_flow/$$twin.csv || exit 1; done
 
+# In the order of the folders: what takes long, e2e and numerics, begins before the many short ones.
+# What is compiled is kept, so that not every process compiles it again.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile \
+	  --no-loadscope-reorder
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -7,6 +8,13 @@ import pytest
 
 # Beside another process, threads that spin while they wait slow torch down many times.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# What is imported and collected stays: it need not be searched for garbage again and again.
+gc.disable()
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +50,13 @@ def _one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def forked_workers(monkeypatch):
+    """Let worker processes be forked, not spawned: they begin at once (see `ready_processes`)."""
+    from multiprocessing import context
+
+    from ready_processes import ReadyContext
+
+    monkeypatch.setitem(context._concrete_contexts, "spawn", ReadyContext())

@@ -28,9 +28,9 @@ import torch
 HERE = Path(__file__).parent
 
 class Energies(torch.nn.Module):
-    def __init__(self):
+    def __init__(self, width=8):
         super().__init__()
-        self.register_buffer("matrix", torch.sin(torch.arange(320 * 8.0)).view(320, 8))
+        self.register_buffer("matrix", torch.sin(torch.arange(320.0 * width)).view(320, width))
 
     def get_downsample_rates(self, key):
         return 320
@@ -66,6 +66,9 @@ def energies(ckpt=None, **kwargs):
 
 def twin(ckpt=None, **kwargs):
     return Energies()
+
+def wide(ckpt=None, **kwargs):
+    return Energies(width=200)
 
 class Leaking(Energies):
     "Its features depend on how long the longest of the batch is."

@@ -13,6 +13,8 @@ from superbit.upstreams import encoder_kinds
 
 PLUGIN = Path(__file__).parents[1] / "plugin"
 README = (PLUGIN.parents[1] / "upstreams" / "README.md").read_text(encoding="utf-8")
+# Its encoders are of true nano size: every evaluation takes seconds.
+SHORT = "KS: {runner: {total_steps: 2, eval_step: 2, save_step: 2, log_step: 2}}"
 NAMES = ("depthwise_nano", "bq_depthwise_nano")
 
 
@@ -66,10 +68,10 @@ def test_by_its_path_a_kind_and_its_twins_pass_the_check(superbit):
         assert (status, err) == (0, ""), out
 
 
-def test_installed_it_is_checked_counted_and_run(
-    installed, superbit, tiny_paths_file, overrides, tmp_path
-):
+def test_installed_it_is_checked_counted_and_run(installed, superbit, tiny_paths_file, tmp_path):
     check, profile, sweep = steps()["4"]
+    overrides = tmp_path / "overrides.yaml"
+    overrides.write_text(SHORT)
     assert superbit(*check[1:])[0] == 0
     status, out, _ = superbit(*profile[1:], "--seconds", "1", "--format", "json")
     rows = json.loads(out)

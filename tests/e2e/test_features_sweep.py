@@ -4,16 +4,18 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import ready_processes
 import torch
 
 from superbit.benchmark.features import extraction
 from superbit.benchmark.features.store import FeatureStore
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.running import checkpoints
+
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 SHORT = """
 KS: {runner: {total_steps: 40, eval_step: 40, save_step: 4, log_step: 2}}
@@ -39,11 +41,6 @@ def words(tiny_paths_file, tmp_path):
 @pytest.fixture
 def store(tmp_path):
     return ResultStore(tmp_path / "results")
-
-
-def in_another_process(words):
-    command = [sys.executable, "-m", "superbit.benchmark.cli", *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def shards(tmp_path, results="results"):
@@ -123,8 +120,7 @@ def test_other_bytes_at_one_path_are_other_features(superbit, words, hubconf, co
 def test_killed_in_extraction_and_continued(superbit, words, hubconf, store, tmp_path):
     spec = f"{hubconf}:energies"
     (hubconf.parent / "order").write_text("die 25")
-    died = in_another_process(words(spec, "KS,PR"))
-    died.communicate()
+    died = ready_processes.verb(*words(spec, "KS,PR")).finished()
     assert died.returncode == 1  # the process of the run is not the one that was called
     written = {index: index.read_bytes() for index in shards(tmp_path)}
     assert written
@@ -163,9 +159,7 @@ def test_killed_while_other_processes_extract_and_continued(
         "cli.main(sys.argv[1:])"
     )
     two = words(spec, "KS", "--jobs", "2")
-    died = subprocess.run(
-        [sys.executable, "-c", script, *map(str, two)], capture_output=True, text=True
-    )
+    died = ready_processes.Program(script, *two).finished()
     assert died.returncode == -9, died.stderr
     written = {index: index.read_bytes() for index in shards(tmp_path)}
     assert written
@@ -215,8 +209,7 @@ def test_killed_in_training_continues_at_the_step_of_its_checkpoint(
     # With all else stored, the upstream runs for silence crops only: nearly once a step.
     (hubconf.parent / "calls").write_text("")
     (hubconf.parent / "order").write_text("die 30")
-    died = in_another_process(words(spec, "KS", *cache))
-    died.communicate()
+    died = ready_processes.verb(*words(spec, "KS", *cache)).finished()
     assert died.returncode == 1  # the process of the run is not the one that was called
     (checkpoint,) = store.root.glob("work/runs/*/checkpoint.pt")
     step = torch.load(checkpoint, weights_only=False)["progress"]["step"]
@@ -240,11 +233,11 @@ def test_killed_in_training_continues_at_the_step_of_its_checkpoint(
 def test_two_sweeps_compute_each_feature_once(words, hubconf, tmp_path):
     spec, cache = f"{hubconf}:energies", ("--cache-dir", tmp_path / "shared")
     sweeps = [
-        in_another_process(words(spec, "KS,PR", *cache, results=f"results{n}")) for n in (1, 2)
+        ready_processes.verb(*words(spec, "KS,PR", *cache, results=f"results{n}")) for n in (1, 2)
     ]
     for sweep in sweeps:
-        _, err = sweep.communicate()
-        assert sweep.returncode == 0, err
+        done = sweep.finished()
+        assert done.returncode == 0, done.stderr
     for folder in (tmp_path / "shared").glob("*/*-float*"):
         keys = [
             key
@@ -278,7 +271,8 @@ def test_a_damaged_shard_is_computed_anew(superbit, words, hubconf, store, tmp_p
     assert record.value == straight.value
 
 
-def test_a_full_disk(words, superbit, tmp_path, monkeypatch):
+def test_a_full_disk(words, superbit, hubconf, tmp_path, monkeypatch):
+    spec = f"{hubconf}:wide"
     monkeypatch.setattr(extraction, "SHARD_BYTES", 2**20)
     small = tmp_path / "small"
     small.mkdir()
@@ -288,7 +282,7 @@ def test_a_full_disk(words, superbit, tmp_path, monkeypatch):
     if mounted.returncode:
         pytest.skip("a tmpfs needs the right to mount one")
     try:
-        status, _, err = superbit(*words("vanilla_nano", "PR", "--cache-dir", small))
+        status, _, err = superbit(*words(spec, "PR", "--cache-dir", small))
         assert status == 0  # what is not stored is computed live: a night is not lost
         assert "what is not stored stays live: " in err
         assert "the disk is full: free some space" in err
@@ -296,7 +290,7 @@ def test_a_full_disk(words, superbit, tmp_path, monkeypatch):
         written = {file: file.read_bytes() for file in small.rglob("*.bin")}
         assert len(written) > 1
         subprocess.run(["mount", "-o", "remount,size=500m", small], check=True)
-        status, _, _ = superbit(*words("vanilla_nano", "PR", "--cache-dir", small, results="anew"))
+        status, _, _ = superbit(*words(spec, "PR", "--cache-dir", small, results="anew"))
         assert status == 0
         assert len(list(small.rglob("*.bin"))) > len(written)
         assert {file: file.read_bytes() for file in written} == written

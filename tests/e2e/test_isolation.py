@@ -10,6 +10,8 @@ from superbit.benchmark.progress import RunsProgress
 from superbit.benchmark.records.schema import UNKNOWN
 from superbit.benchmark.records.store import ResultStore
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 # Evaluated so often that a store is worth its bytes.
 OVERRIDES = """
 IC: {runner: {total_steps: 5, eval_step: 1, save_step: 5, log_step: 5}}
@@ -189,7 +191,7 @@ def test_a_dry_run_names_them_and_writes_nothing(sweep, upstream, store, way):
 @pytest.mark.parametrize("way", FAST_WAYS)
 def test_what_raises_for_long_audio_only(sweep, upstream, store, way):
     spec = upstream("long", before=f"if max(map(len, wavs)) > 50_000: {RAISES}")
-    status, out, err = sweep([spec, "fbank"], *WAYS[way], tasks="PR,IC")
+    status, out, err = sweep([spec, upstream("sound")], *WAYS[way], tasks="PR,IC")
     assert status == 1, out + err
     failed = [record for record in store.read_all() if record.status == "failed"]
     assert [(r.identity.task, r.identity.upstream) for r in failed] == [("PR", spec)]
@@ -200,26 +202,26 @@ def test_what_raises_for_long_audio_only(sweep, upstream, store, way):
 
 
 def test_an_upstream_that_works_again_leaves_no_failure_behind(sweep, upstream, store, superbit):
-    spec = upstream("again", build=RAISES)
-    assert sweep([spec, "fbank"], "--lr", "0.1,0.01")[0] == 1
+    spec, sound = upstream("again", build=RAISES), upstream("sound")
+    assert sweep([spec, sound], "--lr", "0.1,0.01")[0] == 1
     failed = [record for record in store.read_all() if record.status == "failed"]
     assert {(r.identity.upstream, r.identity.weights_sha256) for r in failed} == {(spec, UNKNOWN)}
     assert len(failed) == 2
     assert "ValueError: it broke" in failed[0].traceback
     # It is tried anew, in the same records' place.
-    status, out, _ = sweep([spec, "fbank"], "--lr", "0.1,0.01")
+    status, out, _ = sweep([spec, sound], "--lr", "0.1,0.01")
     assert status == 1
     assert "0 to run, 2 done before, 2 that cannot run" in out
     assert len(store.read_all()) == 4
-    assert [search.identity.upstream for search in store.read_searches()] == ["fbank"]
+    assert [search.identity.upstream for search in store.read_searches()] == [sound]
 
     upstream("again")
-    assert sweep([spec, "fbank"], "--lr", "0.1,0.01")[0] == 0
+    assert sweep([spec, sound], "--lr", "0.1,0.01")[0] == 0
     assert {record.status for record in store.read_all()} == {"done"}
     upstream("again", build=RAISES)
-    assert sweep([spec, "fbank"], "--lr", "0.1,0.01")[0] == 1
+    assert sweep([spec, sound], "--lr", "0.1,0.01")[0] == 1
     upstream("again")
-    assert sweep([spec, "fbank"], "--lr", "0.1,0.01")[0] == 0
+    assert sweep([spec, sound], "--lr", "0.1,0.01")[0] == 0
     assert {record.status for record in store.read_all()} == {"done"}
     assert "failed" not in superbit("table", "2", "--results", store.root)[1]
 
@@ -254,6 +256,7 @@ def test_a_record_that_cannot_be_written_fails_its_run_only(
     sweep, upstream, store, monkeypatch, way
 ):
     write, spec = ResultStore.write, upstream("unlucky", build=FULL_DISK)
+    sound = upstream("sound")
 
     def write_but_that(self, record, *items, **more):
         if record.identity.upstream == spec:
@@ -262,9 +265,9 @@ def test_a_record_that_cannot_be_written_fails_its_run_only(
 
     if way != "processes":
         monkeypatch.setattr(ResultStore, "write", write_but_that)
-    status, out, err = sweep([spec, "fbank"], *WAYS[way])
+    status, out, err = sweep([spec, sound], *WAYS[way])
     assert status == 1, out + err
-    assert [(r.identity.upstream, r.status) for r in store.read_all()] == [("fbank", "done")]
+    assert [(r.identity.upstream, r.status) for r in store.read_all()] == [(sound, "done")]
     assert "No space left on device (and no record of it could be stored: " in out
 
 
@@ -313,4 +316,4 @@ def test_an_upstreams_runs_begin_before_the_next_ones_features(
         "features a", "run a", "run a", "features b", "run b", "run b"
     ]  # fmt: skip
     for record in store.read_all():
-        assert record.provenance.features["stored"] > record.provenance.features["live"]
+        assert record.provenance.features["stored"] > record.provenance.features["live"], out + err

@@ -2,13 +2,14 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
+import ready_processes
 
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.running import checkpoints
+
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 RATES = "1e-1,1e-2,1e-3"
 SHORT = """
@@ -162,9 +163,8 @@ def test_killed_and_continued_equals_never_killed(
     whole = calls.stat().st_size
     calls.write_text("")
     order.write_text(f"die {whole - 14}")  # while testing, as step 8 is done
-    command = [sys.executable, "-m", "superbit.benchmark.cli"]
     asked = words(f"{hubconf}:energies", "KS", "--lr", RATES, "--no-cache")
-    died = subprocess.run([*command, *map(str, asked)], capture_output=True, check=False)
+    died = ready_processes.verb(*asked).finished()
     assert died.returncode == -9
     assert store.read_all() == []
     (checkpoint,) = store.root.glob("work/runs/*/checkpoint.pt")

@@ -1,11 +1,11 @@
 """A sweep from the command line to Table 2: reuse, failure, interruption, continuation."""
 
 import json
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+import ready_processes
 import torch
 
 from superbit.benchmark.records.store import ResultStore
@@ -156,6 +156,7 @@ def test_interrupted_inside_an_accumulated_step(sweep, hubconf, store, overrides
     assert store.read_items(one(store)) == items
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_worker_that_dies_fails_its_run_and_the_others_go_on(sweep, hubconf, store):
     (hubconf.parent / "order").write_text("die 6")
     both = f"{hubconf}:energies,{hubconf}:twin"
@@ -171,19 +172,13 @@ def test_a_worker_that_dies_fails_its_run_and_the_others_go_on(sweep, hubconf, s
 def test_two_sweeps_into_one_folder_share_the_work(
     sweep, hubconf, store, overrides, tiny_paths_file
 ):
-    command = [
-        sys.executable, "-m", "superbit.benchmark.cli", "sweep",
-        "--upstreams", f"{hubconf}:energies", "--tasks", "KS", "--scale", "embedded",
-        "--paths", str(tiny_paths_file), "--overrides", str(overrides),
-        "--results", str(store.root),
-    ]  # fmt: skip
-    both = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    for process in both:
-        _, err = process.communicate()
-        assert process.returncode == 0, err
+    words = (
+        "sweep", "--upstreams", f"{hubconf}:energies", "--tasks", "KS", "--scale", "embedded",
+        "--paths", tiny_paths_file, "--overrides", overrides, "--results", store.root,
+    )  # fmt: skip
+    for process in [ready_processes.verb(*words) for _ in range(2)]:
+        done = process.finished()
+        assert done.returncode == 0, done.stderr
     assert one(store).status == "done"
 
 
@@ -244,12 +239,10 @@ def test_killed_and_continued_equals_never_killed(
 
     (hubconf.parent / "calls").write_text("")
     (hubconf.parent / "order").write_text(f"die {whole - 20}")
-    command = [
-        sys.executable, "-m", "superbit.benchmark.cli", "sweep", "--upstreams", spec,
-        "--tasks", "PR", "--scale", "embedded", "--paths", str(tiny_paths_file),
-        "--overrides", str(overrides), "--results", str(store.root),
-    ]  # fmt: skip
-    died = subprocess.run(command, capture_output=True, check=False)
+    died = ready_processes.verb(
+        "sweep", "--upstreams", spec, "--tasks", "PR", "--scale", "embedded",
+        "--paths", tiny_paths_file, "--overrides", overrides, "--results", store.root,
+    ).finished()  # fmt: skip
     assert died.returncode == 1  # the process of the run is not the one that was called
     assert one(store).status == "failed"
     assert "SIGKILL" in one(store).reason
@@ -342,13 +335,12 @@ def test_s3prls_own_command_line_knows_our_upstreams(tiny_paths, tmp_path):
     TASKS["KS"].binding.bind(config["downstream_expert"], places)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     main = "import superbit.upstreams; from s3prl.run_downstream import main; main()"
-    run = [sys.executable, "-c", main, "--device", "cpu"]
-    train = [*run, "-m", "train", "-u", "vanilla_nano", "-d", "speech_commands",
-             "-c", "config.yaml", "-p", "exp"]  # fmt: skip
-    done = subprocess.run(train, cwd=tmp_path, capture_output=True, text=True, check=False)
+    run = partial(ready_processes.Program, main, "--device", "cpu", folder=tmp_path)
+    train = run("-m", "train", "-u", "vanilla_nano", "-d", "speech_commands",
+                "-c", "config.yaml", "-p", "exp")  # fmt: skip
+    done = train.finished()
     assert done.returncode == 0, done.stderr[-2000:]
-    test = [*run, "-m", "evaluate", "-e", "exp/states-2.ckpt"]
-    done = subprocess.run(test, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run("-m", "evaluate", "-e", "exp/states-2.ckpt").finished()
     assert done.returncode == 0, done.stderr[-2000:]
     assert "test acc: " in done.stdout
     assert Path(tmp_path, "exp", "test_predict.txt").stat().st_size > 0

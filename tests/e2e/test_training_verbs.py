@@ -1,11 +1,13 @@
 """manifest, units and pretrain from the command line: a thread through all, and bad input."""
 
 import os
+import socket
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import ready_processes
 import soundfile
 import yaml
 
@@ -234,7 +236,23 @@ def test_the_command_of_the_presets_header_under_torchrun(trained):
         checkpoint.load(trained / name / "last").training["audio_hours"] for name in ("run", "two")
     ]
     assert hours[1] == pytest.approx(2 * hours[0], rel=0.2)
+
+
+def test_bad_input_ends_every_rank(trained):
+    """As torchrun starts them, with its variables."""
     words, said = fewer_lines(trained)
-    refused = under_torchrun(words)
-    assert refused.returncode != 0
-    assert said in refused.stderr
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    common |= {"OMP_NUM_THREADS": "1"}
+    ranks = [
+        ready_processes.Program(
+            ready_processes.VERB, *words,
+            environment={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    refused = [rank.finished() for rank in ranks]
+    assert [each.returncode for each in refused] == [2, 2]
+    assert said in "".join(each.stderr for each in refused)

@@ -26,13 +26,13 @@ ACCUMULATED = {"gradient_accumulate_steps": 2}
 LOOPS = {
     "KS": ("fbank_no_cmvn", {}, {}),
     "PR": ("small", ACCUMULATED, {}),
-    "ASR": ("small", {}, {}),
+    "ASR": ("bands", {}, {}),
     "ER": ("fbank_no_cmvn", {}, {}),
     "SD": ("fbank", ACCUMULATED, {}),
     # 2.5 s: half of the utterances are longer, and cropped at random.
-    "SID": ("small", ACCUMULATED, {"datarc": {"max_timestep": 40_000}}),
-    "IC": ("small", {}, {}),
-    "SF": ("small", {}, {}),
+    "SID": ("bands", ACCUMULATED, {"datarc": {"max_timestep": 40_000}}),
+    "IC": ("bands", {}, {}),
+    "SF": ("bands", {}, {}),
 }
 # Above an accuracy of 0 or below a WER of 100 an expert asks for a best checkpoint.
 NEVER_BEST = ("ASR", "SF")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -66,9 +67,15 @@ def assert_equal_to_simulation(model, waveforms) -> None:
         assert torch.equal(ours, theirs), f"state {layer}"
 
 
-def twin(config: HubertConfig, policy: str = "w1a1"):
+@cache
+def _made(config: HubertConfig, policy: str):
     with torch.enable_grad():
         return untrained_twin(config, policy).eval()
+
+
+def twin(config: HubertConfig, policy: str = "w1a1"):
+    """A twin that a test may change: making one takes longer than copying it."""
+    return copy.deepcopy(_made(config, policy))
 
 
 @pytest.mark.parametrize("name", NANOS)

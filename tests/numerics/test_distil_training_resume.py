@@ -1,16 +1,14 @@
 """Twins by the training loop: resumed to the bit, each from the last, the teacher untouched."""
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ready_processes
 import soundfile
 import torch
 
@@ -105,14 +103,16 @@ def run(corpus, teacher, out, *, policy="w1a1", labels=True, say=lambda line: No
     return list(outcomes)
 
 
-def as_program(code):
-    program = f"""
+def program(code, **environment):
+    begin = f"""
     import os, signal, sys
     sys.path.insert(0, {str(Path(__file__).parent)!r})
     from test_distil_training_resume import *
     torch.set_num_threads(1)
     """
-    return [sys.executable, "-c", textwrap.dedent(program) + textwrap.dedent(code)]
+    environment = {"OMP_NUM_THREADS": "1", **environment}
+    code = textwrap.dedent(begin) + textwrap.dedent(code)
+    return ready_processes.Program(code, environment=environment)
 
 
 def weights(folder):
@@ -122,7 +122,7 @@ def weights(folder):
 @pytest.mark.parametrize("loss", ["kd", "hubert"])
 def test_a_killed_run_goes_on_to_the_bit(corpus, teacher, tmp_path, loss):
     straight = run(corpus, teacher, tmp_path / "straight", policy="w1a2,w1a1", loss=loss)
-    program = f"""
+    code = f"""
     step, taken = train.Trainer.step, []
     def killed(self, *arguments):
         taken.append(self)
@@ -133,9 +133,7 @@ def test_a_killed_run_goes_on_to_the_bit(corpus, teacher, tmp_path, loss):
     run({str(corpus)!r}, {str(teacher)!r}, {str(tmp_path / "killed")!r}, policy="w1a2,w1a1",
         loss={loss!r})
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    killed = subprocess.run(as_program(program), env=environment, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    assert program(code).finished().returncode == -signal.SIGKILL
     assert (tmp_path / "killed/w1a1/last").resolve().name == "update-00000006"
     said = []
     resumed = run(
@@ -164,7 +162,7 @@ def test_two_ranks_are_one_with_twice_the_batch(teacher, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    program = f"""
+    code = f"""
     with command.joined("cpu") as world:
         config = load_distillation_config(
             "distil_nano", changes={{**MICRO, **{one_update!r}, "batch_samples": 19_200}}
@@ -175,13 +173,9 @@ def test_two_ranks_are_one_with_twice_the_batch(teacher, tmp_path):
             labels=Path({str(corpus)!r}), out=Path({str(tmp_path / "two")!r}), world=world,
         ))
     """
-    common = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"}
-    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    ranks = [
-        subprocess.Popen(as_program(program), env={**common, "RANK": str(rank)})
-        for rank in range(2)
-    ]
-    assert [rank.wait() for rank in ranks] == [0, 0]
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = [program(code, **common, RANK=str(rank)) for rank in range(2)]
+    assert [rank.finished().returncode for rank in ranks] == [0, 0]
     one, two, still = (
         checkpoint.load(tmp_path / name / "w1a1/last").model.state_dict()
         for name in ("one", "two", "still")
@@ -261,7 +255,7 @@ def test_what_lies_before_the_encoder_stays_the_teachers(corpus, teacher, tmp_pa
 @pytest.mark.parametrize("name", ["vanilla_nano", "conformer_nano", "squeeze_nano"])
 def test_the_held_out_error_falls(corpus, tmp_path, name):
     teacher = write_teacher(tmp_path / "teacher", name)
-    changes = {"updates": 40, "validate_every": 1, "warm_up_updates": 4}
+    changes = {"updates": 40, "validate_every": 2, "save_every": 40, "warm_up_updates": 4}
     (outcome,) = run(corpus, teacher, tmp_path / "run", **changes)
     lines = (tmp_path / "run/w1a1/log.jsonl").read_text().splitlines()
     held_out = [line for line in map(json.loads, lines) if line["event"] == "held_out"]

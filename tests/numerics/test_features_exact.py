@@ -209,13 +209,16 @@ def test_a_stored_run_is_the_live_run(bench, task):
 
 @pytest.mark.parametrize("task", TRAINED)
 def test_a_stored_run_of_filter_banks_is_the_live_run(bench, task):
-    """Whose utterances are followed by zeros, as many as the batch has room for."""
+    """Whose utterances are followed by zeros, as many as the batch has room for.
+
+    What float16 adds to that is the upstream's, not the task's: it is tried on PR.
+    """
     runs = bench(task)
     runs.upstream = load_upstream("fbank")
     live = runs.run()
-    for precision, tolerance in TOLERANCE.items():
+    for precision in TOLERANCE if task == "PR" else ("float32",):
         stored = runs.run(precision)
-        assert_same(live, stored, tolerance=tolerance, items=runs.items)
+        assert_same(live, stored, tolerance=TOLERANCE[precision], items=runs.items)
         assert stored[2].stored > 0
 
 

@@ -2,17 +2,15 @@
 
 import argparse
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ready_processes
 import soundfile
 import torch
 import yaml
@@ -137,16 +135,10 @@ def log(out):
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
-def in_process(code, *, env=None):
-    program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+def in_process(code, **environment):
+    program = f"import os, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
     program += "from test_pretraining_training import *\n" + textwrap.dedent(code)
-    return subprocess.Popen(
-        [sys.executable, "-c", program],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return ready_processes.Program(program, environment={"OMP_NUM_THREADS": "1", **environment})
 
 
 def test_a_killed_run_goes_on_to_the_bit(corpus, tmp_path, preset):
@@ -163,8 +155,7 @@ def test_a_killed_run_goes_on_to_the_bit(corpus, tmp_path, preset):
         run(Path({str(corpus)!r}), Path({str(tmp_path / "killed")!r}), Path({str(file)!r}))
         """
     )
-    killed.communicate()
-    assert killed.returncode == -signal.SIGKILL
+    assert killed.finished().returncode == -signal.SIGKILL
     assert (tmp_path / "killed/last").resolve().name == "update-00000010"
     said = []
     outcome = run(corpus, tmp_path / "killed", file, say=said.append)
@@ -229,7 +220,7 @@ def ranks(size, code):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
-    return [in_process(code, env={**env, "RANK": str(rank)}) for rank in range(size)]
+    return [in_process(code, **env, RANK=str(rank)) for rank in range(size)]
 
 
 @pytest.mark.parametrize("unmasked_weight", [0.5, 0.0])
@@ -245,8 +236,8 @@ def test_two_ranks_are_one_with_twice_the_batch(tmp_path, preset, unmasked_weigh
     file = preset(**{**changes, "batch_samples": 9_600, "accumulate": 2})
     places = {"out": str(tmp_path / "two"), "file": str(file), "corpus": str(corpus)}
     both = ranks(2, RANK.format(**places))
-    said = [process.communicate()[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    done = [process.finished() for process in both]
+    assert [each.returncode for each in done] == [0, 0], done
     one = checkpoint.load(tmp_path / "one/last").model.state_dict()
     two = checkpoint.load(tmp_path / "two/last").model.state_dict()
     for key in one:
@@ -275,11 +266,10 @@ def test_a_rank_that_dies_leaves_the_checkpoint_whole(corpus, tmp_path, preset):
     code = textwrap.dedent(dies) + textwrap.indent(RANK.format(**places), "    ")
     code += "except InputError as error:\n    print(error)\n    sys.exit(2)\n"
     survivor, dead = ranks(2, code)
-    said = survivor.communicate()[0]
-    dead.communicate()
+    survivor, dead = survivor.finished(), dead.finished()
     assert dead.returncode == -signal.SIGKILL
-    assert survivor.returncode == 2, said
-    assert "rank 0 of 2 lost another rank" in said.splitlines()[-1]
+    assert survivor.returncode == 2, survivor.stderr
+    assert "rank 0 of 2 lost another rank" in survivor.stdout.splitlines()[-1]
     assert checkpoint.load(tmp_path / "run/last").training["update"] == 4
 
 

@@ -4,10 +4,9 @@ import copy
 import importlib
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
+import ready_processes
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_settings import TINY_SETTINGS
@@ -354,12 +353,9 @@ def test_two_ranks_end_with_one_scale_that_of_all_their_audio(tmp_path):
     waveforms = [wave.double() for wave in audio(900, 500)]
     torch.save(waveforms, tmp_path / "audio.pt")
     config = tiny("conformer")
-    words = [sys.executable, "-c", RANK]
-    ranks = [
-        subprocess.Popen([*words, str(rank), str(tmp_path), repr(config.to_dict())])
-        for rank in (0, 1)
-    ]
-    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    words = (tmp_path, repr(config.to_dict()))
+    ranks = [ready_processes.Program(RANK, rank, *words) for rank in (0, 1)]
+    assert [rank.finished().returncode for rank in ranks] == [0, 0]
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert torch.equal(first, second)
     model = binarize_(untrained_model(config).double(), "w1a1")

@@ -686,11 +686,15 @@ def test_a_policy_that_gains_rules_for_other_kinds_leaves_the_shipped_twins_alon
         registry.load_upstream(f"bq_{name}")
 
 
-@pytest.mark.parametrize("name", NANOS)
-def test_shipped_twins_have_the_weights_that_their_records_name(name):
-    spec = f"{name}+policy=w1a1"
+@pytest.fixture(scope="module")
+def of_runs():
     folder = Path(superbit.upstreams.__file__).resolve().parents[1] / "results" / "embedded"
-    of_runs = [record.identity for record in ResultStore(folder).read_all()]
+    return [record.identity for record in ResultStore(folder).read_all()]
+
+
+@pytest.mark.parametrize("name", NANOS)
+def test_shipped_twins_have_the_weights_that_their_records_name(name, of_runs):
+    spec = f"{name}+policy=w1a1"
     recorded = {each.weights_sha256 for each in of_runs if each.upstream == spec}
     loaded = registry.load_upstream(f"bq_{name}")
     assert recorded == {loaded.weights_sha256}
