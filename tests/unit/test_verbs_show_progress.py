@@ -25,7 +25,7 @@ SHOWN = {
     "table 2": ("reading {results}", "--results {results}"),
     "compare": ("reading {results}", "fbank vanilla_nano --results {results}"),
     "report": ("reading {results}", "--results {results} --out {out}/page.html"),
-    "figure": ("reading {results}", "rates --results {results} --out {out}/rates.svg"),
+    "figure": ("reading {results}", "layers --results {results} --out {out}/layers.svg"),
     "status": ("reading {results}", "--results {results}"),
     "results verify": ("recomputing values", "{results}"),
 }  # fmt: skip
