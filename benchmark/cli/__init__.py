@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if vars(arguments).pop("watched", False) and argv is None:
         from superbit.benchmark.sweeping.supervise import supervise
 
-        return supervise(sys.argv[1:], run_timeout=arguments.run_timeout)
+        return supervise(sys.argv[1:], main=main, run_timeout=arguments.run_timeout)
     try:
         with stopping.listening(), trusting(trusts):
             return arguments.verb(arguments)

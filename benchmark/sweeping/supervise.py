@@ -19,7 +19,6 @@ from dataclasses import dataclass, field, replace
 from multiprocessing import connection
 from typing import Any
 
-from superbit.benchmark import cli
 from superbit.benchmark.running import doing
 from superbit.benchmark.running.doing import Doing, Lost, Watch, cause_of, reason_of, too_long
 from superbit.upstreams import stopping
@@ -49,14 +48,14 @@ class _Command:
 def supervise(
     argv: Sequence[str],
     *,
+    main: Callable[[list[str]], int],
     run_timeout: float | None = None,
-    main: Callable[[list[str]], int] = cli.main,
 ) -> int:
     """Run the command line ``argv`` in processes of its own; return the last one's status.
 
     Args:
-        run_timeout: seconds after which a run that the process itself does is ended.
         main: what takes the command line; a module's function.
+        run_timeout: seconds after which a run that the process itself does is ended.
     """
     command = _Command(argv=list(argv), run_timeout=run_timeout, main=main)
     with _passed_on(command):

@@ -40,6 +40,8 @@ def main(argv):
                 if work == "killed":
                     os.kill(os.getpid(), signal.SIGKILL)
                 if work == "hangs":
+                    with open(log, "a") as out:
+                        print('"waiting"', file=out)
                     time.sleep(60)
                 if work == "waits":
                     with open(log, "a") as out:
@@ -106,6 +108,18 @@ def test_a_death_in_nothing_that_could_be_left_out_is_not_tried_for_ever(main, l
     assert "status 5" in capsys.readouterr().err
 
 
+def _handle(_number, _frame):
+    """A signal that comes when nothing is supervised any more ends no test run."""
+
+
+@pytest.fixture(autouse=True)
+def _safe():
+    before = {number: signal.signal(number, _handle) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_are_passed_on(main, log, number):
     file, _ = log
@@ -119,7 +133,7 @@ def test_signals_are_passed_on(main, log, number):
     thread.start()
     assert supervise([str(file), "waits", "fine"], main=main) == 130
     thread.join()
-    assert signal.getsignal(number) is signal.SIG_DFL
+    assert signal.getsignal(number) is _handle
 
 
 def test_a_second_signal_ends_what_does_not_listen(main, log, monkeypatch):
@@ -129,7 +143,7 @@ def test_a_second_signal_ends_what_does_not_listen(main, log, monkeypatch):
     began = time.monotonic()
 
     def send():
-        while not file.exists():
+        while not (file.exists() and "waiting" in file.read_text()):
             time.sleep(0.01)
         for _ in range(2):
             time.sleep(0.2)
