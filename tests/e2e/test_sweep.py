@@ -1,6 +1,8 @@
 """A sweep from the command line to Table 2: reuse, failure, interruption, continuation."""
 
 import json
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -239,10 +241,12 @@ def test_killed_and_continued_equals_never_killed(
 
     (hubconf.parent / "calls").write_text("")
     (hubconf.parent / "order").write_text(f"die {whole - 20}")
-    died = ready_processes.verb(
-        "sweep", "--upstreams", spec, "--tasks", "PR", "--scale", "embedded",
-        "--paths", tiny_paths_file, "--overrides", overrides, "--results", store.root,
-    ).finished()  # fmt: skip
+    command = [
+        sys.executable, "-m", "superbit.benchmark.cli", "sweep", "--upstreams", spec,
+        "--tasks", "PR", "--scale", "embedded", "--paths", str(tiny_paths_file),
+        "--overrides", str(overrides), "--results", str(store.root),
+    ]  # fmt: skip
+    died = subprocess.run(command, capture_output=True, check=False)
     assert died.returncode == 1  # the process of the run is not the one that was called
     assert one(store).status == "failed"
     assert "SIGKILL" in one(store).reason
