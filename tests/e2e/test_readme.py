@@ -34,7 +34,7 @@ def here(tiny_paths_file, tmp_path, monkeypatch):
 
 
 def test_recipes_are_short():
-    assert len(RECIPES) == 3
+    assert len(RECIPES) == 4
     for block in (*RECIPES, *blocks("python")):
         assert len(block.splitlines()) <= MOST_LINES, block
 
@@ -51,11 +51,14 @@ def test_the_recipes_run_as_printed(here):
         )
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
         printed.append(done.stdout)
-    check, sweep, tables = printed
+    check, sweep, tables, page = printed
     assert "rules passed" in check
     assert "KS × my_upstream/hubconf.py:frames" in sweep
     assert "Table 2" in tables
     assert "bq_vanilla_nano" in tables
+    assert "report.html" in page
+    assert b"bq_vanilla_nano" in (here / "report.html").read_bytes()
+    assert (here / "pareto.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_s3prls_own_code_knows_the_names_as_printed(here):
