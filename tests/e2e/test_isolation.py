@@ -190,7 +190,7 @@ def test_a_dry_run_names_them_and_writes_nothing(sweep, upstream, store, way):
 
 @pytest.mark.parametrize("way", FAST_WAYS)
 def test_what_raises_for_long_audio_only(sweep, upstream, store, way):
-    spec = upstream("long", before=f"if max(map(len, wavs)) > 36_000: {RAISES}")
+    spec = upstream("long", before=f"if max(map(len, wavs)) > 38_000: {RAISES}")
     status, out, err = sweep([spec, upstream("sound")], *WAYS[way], tasks="PR,IC")
     assert status == 1, out + err
     failed = [record for record in store.read_all() if record.status == "failed"]
