@@ -55,8 +55,8 @@ def test_rate_is_words_a_minute(runs):
     assert 1.4 < runs[0]["slow"] / runs[0]["fast"] < 1.9  # 200 against 120: 1.67
 
 
-def test_samples_are_float_and_of_full_scale_one(runs):
-    assert runs[0]["dtype"] == "float32"
+def test_samples_are_exact_floats_of_full_scale_one(runs):
+    assert runs[0]["dtype"] == "float64"
     assert 0.05 < runs[0]["peak"] <= 1
 
 
