@@ -90,7 +90,7 @@ costs: $(INSTALLED)
 # In the order of the folders: what takes long, e2e and numerics, begins before the many short ones.
 # What is compiled is kept, so that not every process compiles it again.
 test: $(INSTALLED)
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile \
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile \
 	  --no-loadscope-reorder
 
 test-slow: $(INSTALLED)
