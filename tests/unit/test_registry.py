@@ -63,7 +63,8 @@ def test_upstream_by_path_with_relative_imports(hubconf):
 
 def test_revision_of_a_path_is_the_hash_of_its_source(hubconf):
     first = registry.find(f"{hubconf}:tiny").revision
-    (hubconf.parent / "parts.py").write_text("DIM = 9  # of another size, as bytecode of the same second and size would count\n")
+    # another size: bytecode of the same second and size would count
+    (hubconf.parent / "parts.py").write_text("DIM = 9  # wide\n")
     second = registry.find(f"{hubconf}:tiny").revision
     assert first != second
     assert superbit.upstreams.load(f"{hubconf}:tiny").layer.out_features == 9
