@@ -22,7 +22,7 @@ def add(verbs: Verbs) -> None:
     verb.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="ends in .svg, .pdf or .png"
     )
-    verb.add_argument("--task", default="KS", help="of pareto (default: KS)")
+    verb.add_argument("--task", help="of pareto (default: KS)")
     verb.add_argument("--cost", default="bytes", help="of pareto: bytes, macs, bop, ms or memory")
     verb.add_argument(
         "--theme",
@@ -64,10 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _chart(arguments: argparse.Namespace) -> Chart:
     from superbit.benchmark.report import inside, quality, training, twins
-    from superbit.benchmark.tasks.catalog import find_task
+    from superbit.benchmark.tasks.catalog import SHOWN_FIRST, find_task
     from superbit.upstreams.errors import InputError, require_one_of
 
-    task = find_task(arguments.task)
+    task = find_task(arguments.task or SHOWN_FIRST)
     require_one_of("cost", arguments.cost, [each.name for each in quality.COSTS])
     study = study_of(arguments)
     if arguments.name == "pareto":

@@ -16,7 +16,7 @@ from superbit.benchmark.report.charts import (
     Panel,
     around,
 )
-from superbit.benchmark.report.keys import line_keys, with_folds
+from superbit.benchmark.report.keys import line_keys, metric, with_folds
 from superbit.benchmark.report.study import (
     Study,
     is_twin,
@@ -26,13 +26,15 @@ from superbit.benchmark.tables.table2_rendering import Row
 
 
 def layers(study: Study) -> Chart:
-    """Return what single layers are good for: QbE's score of each, and the weights heads give."""
+    """Return what single layers are good for: a task's score of each, the weights heads give."""
     panels, rows = [], []
     lines: list[tuple[Row, list[tuple[float, float]]]] = []
-    qbe = next((task for task in study.tasks if task.name == "QbE"), None)
+    scored = next((task for task in study.tasks if task.layer_scores), None)
     for row in study.measured:
-        for record in records_of(row, qbe)[:1] if qbe else ():
-            prefix = "dev-mtwv-layer-"
+        if scored is None:
+            break
+        for record in records_of(row, scored)[:1]:
+            prefix = scored.layer_scores
             points = sorted(
                 (float(name.removeprefix(prefix)), value)
                 for name, value in record.metrics.items()
@@ -40,14 +42,18 @@ def layers(study: Study) -> Chart:
             )
             if len(points) > 1:
                 lines.append((row, points))
-                rows += [(row.model, "QbE dev MTWV", layer, value) for layer, value in points]
-    if lines:
+                what = f"{scored.name} dev {scored.metric.upper()}"
+                rows += [(row.model, what, layer, value) for layer, value in points]
+    if scored and lines:
         scores = [y for _, points in lines for _, y in points]
         last = max(x for _, points in lines for x, _ in points)
         low, high = around(scores)
         panels.append(
             Panel(
-                title="QbE on dev, MTWV × 100 ↑, layer by layer",
+                title=(
+                    f"{scored.name} on dev, {metric(scored).replace(', ', ' ')} {scored.arrow}, "
+                    "layer by layer"
+                ),
                 x=Axis(
                     low=-0.2,
                     high=last + 0.2,

@@ -27,6 +27,7 @@ from superbit.benchmark.tables.table2_rendering import (
     CHOSEN_ON_TEST,
 )
 from superbit.benchmark.tables.twins import runs_of
+from superbit.benchmark.tasks.catalog import SHOWN_FIRST
 from superbit.upstreams.spec import UpstreamSpec
 
 KEY_DIGITS = 12
@@ -117,7 +118,7 @@ def _content(study: Study, out: Path) -> dict[str, Any]:
     sections += [("flow", "Error")] if flow else []
     sections += [("table1", "Table 1"), ("claims", "Claims")]
     tasks = study.tasks
-    first = next((t.name for t in tasks if t.name == "KS"), tasks[0].name)
+    first = next((t.name for t in tasks if t.name == SHOWN_FIRST), tasks[0].name)
     return {
         "lead": _lead(study),
         "facts": _facts(study),

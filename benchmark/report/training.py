@@ -119,9 +119,9 @@ def _lines_panel(
     ends = {"low": min(steps), "high": max(steps)}
     if axis is Axis:
         ends = {"low": 0.0, "high": max(steps) * 1.06}
-    score = "frame accuracy" if task.name == "SD" else metric(task)
+    score = task.dev_score or metric(task)
     return Panel(
-        title=f"{task.name}, {score} {'↑' if task.higher_is_better or task.name == 'SD' else '↓'}",
+        title=f"{task.name}, {score} {'↑' if task.higher_is_better or task.dev_score else '↓'}",
         x=axis(**ends),
         y=Axis(low=low, high=high),
         marks=tuple(marks),

@@ -1,18 +1,21 @@
 """A task's value from the per-item counts that lie beside a record, to tell that both belong.
 
-Written apart from what computed the values, and needs numpy alone.
+By what the task says its items sum to (`superbit.benchmark.tasks.resampling`), which is written
+apart from what computed the values. Needs numpy alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from superbit.benchmark.pairing.resamples import equal_error_rates, units_of
 from superbit.benchmark.records.schema import RunRecord
 from superbit.benchmark.records.store import ResultStore
+from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.counting import Counting, unseen
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.spec import typed
@@ -28,11 +31,19 @@ def value_of(task: str, items: Items) -> float | None:
     Raises:
         InputError: the items lack what the value is made of.
     """
-    compute = _OF_TASK.get(task)
-    if compute is None:
+    known = TASKS.get(task)
+    if known is None or known.resampling is None:
         return None
+    measure = known.resampling.measures[0]
     try:
-        return float(compute(items))
+        top = np.array([measure.top(item) for item in items], dtype=float)
+        bottom = np.array([measure.bottom(item) for item in items], dtype=float)
+        if measure.kind == "eer":
+            once = units_of([()] * len(top))
+            value = equal_error_rates(top[None], bottom, once, np.ones((1, len(top))))[0, 0]
+        else:
+            value = measure.scale * float(top.sum()) / float(bottom.sum())
+        return max(measure.lowest, float(value))
     except (KeyError, TypeError, ValueError, ZeroDivisionError, IndexError) as error:
         raise InputError(f"the items give no value ({type(error).__name__}: {error})") from error
 
@@ -67,58 +78,3 @@ def disagreement(record: RunRecord, store: ResultStore) -> str | None:
     if found is None or math.isclose(found, record.value, rel_tol=1e-6, abs_tol=_ROUNDING):
         return None
     return f"the record says {record.value:.6g}, its per-item counts give {found:.6g}."
-
-
-def _accuracy(items: Items) -> float:
-    return 100.0 * float(np.mean([bool(item["correct"]) for item in items]))
-
-
-def _error_rate(items: Items) -> float:
-    wrong = sum(item["substitutions"] + item["deletions"] + item["insertions"] for item in items)
-    return 100.0 * wrong / sum(item["reference_length"] for item in items)
-
-
-def _diarization(items: Items) -> float:
-    parts = ("missed_seconds", "false_alarm_seconds", "confusion_seconds")
-    wrong = sum(item[part] for item in items for part in parts)
-    return 100.0 * wrong / sum(item["reference_seconds"] for item in items)
-
-
-def _slots(items: Items) -> float:
-    # a fraction: SUPERB's table has it so
-    return float(np.mean([item["slot_type_f1"] for item in items]))
-
-
-def _detection(items: Items) -> float:
-    return 100.0 * max(0.0, float(np.mean([item["twv"] for item in items])))
-
-
-def _equal_error(items: Items) -> float:
-    """Where misses and false alarms cross as the threshold falls, straight between two scores."""
-    scores = np.array([item["score"] for item in items], dtype=float)
-    same = np.array([bool(item["same_speaker"]) for item in items])
-    order = np.argsort(-scores, kind="stable")
-    scores, same = scores[order], same[order]
-    ends = np.flatnonzero(np.diff(scores, append=-np.inf))  # the last of equal scores
-    false_alarms = np.concatenate([[0.0], np.cumsum(~same)[ends] / (~same).sum()])
-    misses = np.concatenate([[1.0], 1.0 - np.cumsum(same)[ends] / same.sum()])
-    after = int(np.argmax(false_alarms >= misses))
-    if after == 0:
-        return 100.0 * float(false_alarms[0])
-    before = after - 1
-    gap_before = misses[before] - false_alarms[before]
-    gap_after = false_alarms[after] - misses[after]
-    share = gap_before / (gap_before + gap_after)
-    return 100.0 * float(
-        false_alarms[before] + share * (false_alarms[after] - false_alarms[before])
-    )
-
-
-_OF_TASK: dict[str, Callable[[Items], float]] = {
-    **dict.fromkeys(("KS", "SID", "IC", "ER"), _accuracy),
-    **dict.fromkeys(("PR", "ASR"), _error_rate),
-    "SF": _slots,
-    "SD": _diarization,
-    "QbE": _detection,
-    "ASV": _equal_error,
-}

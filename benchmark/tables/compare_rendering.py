@@ -167,8 +167,10 @@ def _notes(comparison: Comparison, rows: Sequence[Line], *, mcnemar: bool) -> li
             "McNemar: exact, of items that one alone has right, as if they were independent; of "
             "several seeds twice the median, for these seeds alone."
         )
-    if any(row.of.task == "QbE" for row in told):
-        notes.append("QbE: resamples share the threshold that is best on all queries.")
+    compared = dict.fromkeys(row.of.task for row in told)
+    for task in (TASKS[name] for name in compared):
+        if task.resampling and task.resampling.note:
+            notes.append(f"{task.name}: {task.resampling.note}.")
     verdicts = [row.paired.verdict for row in told if row.paired]
     if told:
         notes.append(

@@ -15,13 +15,6 @@ from superbit.benchmark.tables.corpus_sets import CorpusSets
 from superbit.benchmark.tables.table2_rendering import CHOSEN_ON_TEST, Row
 from superbit.benchmark.tasks.catalog import TASKS
 
-# Tasks of the small scale that do not tell a trained encoder from an untrained one, and how that is
-# known: from corpora of another seed, on which settings were chosen.
-_TELLS_NOTHING_APART = {
-    "SD": "an untrained encoder errs as seldom as a trained one (29 % on corpora of another seed)",
-}
-# Tasks whose head is a recurrent network, trained by CTC.
-_RECURRENT = ("ASR", "SF")
 _METRIC_WORDS = {"acc": "accuracy", "slot_type_f1": "slot-type F1"}
 
 
@@ -93,7 +86,8 @@ def on_baselines(rows: Sequence[Row]) -> Iterable[str]:
             "the same without, SUPERB's zero point of these tasks."
         )
     embedded = any(r.upstream == "fbank_no_cmvn" and r.scale == "embedded" for r in rows)
-    hit = [name for name in _RECURRENT if embedded and name in measured["fbank_no_cmvn"]]
+    recurrent = [t.name for t in TASKS.values() if t.recurrent]
+    hit = [name for name in recurrent if embedded and name in measured["fbank_no_cmvn"]]
     if hit:
         yield (
             f"fbank_no_cmvn on {', '.join(hit)}: within the embedded scale's few steps, the "
@@ -104,9 +98,12 @@ def on_baselines(rows: Sequence[Row]) -> Iterable[str]:
 def on_small_scale(rows: Sequence[Row]) -> Iterable[str]:
     """Which columns say nothing about encoders at the small scale, and why."""
     columns = {column for row in rows if row.scale == "embedded" for column in row.cells}
-    for name, reason in _TELLS_NOTHING_APART.items():
-        if TASKS[name].column in columns:
-            yield f"{name} does not discriminate at the embedded scale: {reason}."
+    for task in TASKS.values():
+        if task.tells_nothing_apart and task.column in columns:
+            yield (
+                f"{task.name} does not discriminate at the embedded scale: "
+                f"{task.tells_nothing_apart}."
+            )
 
 
 def on_chance(rows: Sequence[Row]) -> Iterable[str]:

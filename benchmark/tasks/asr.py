@@ -64,6 +64,7 @@ TASK = Task(
     ),
     procedure=transcription.best_error_rate(_items),
     chance="transcript",
+    recurrent=True,
     resampling=resampling.Resampling(
         measures=(resampling.EDIT_ERRORS,), speakers=resampling.in_librispeech
     ),

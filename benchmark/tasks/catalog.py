@@ -10,6 +10,8 @@ TASKS: dict[str, Task] = {
     module.TASK.name: module.TASK for module in (asr, ks, sf, sid, pr, qbe, ic, asv, sd, er)
 }
 
+SHOWN_FIRST = "KS"  # of a page that shows one task at a time: quick, and far from its floor
+
 
 def find_task(name: str) -> Task:
     """Return the task called ``name``, in any case.

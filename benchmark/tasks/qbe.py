@@ -107,11 +107,15 @@ TASK = Task(
     procedure=best_layer,
     rates=None,
     chance="nothing",
+    layer_scores="dev-mtwv-layer-",
     # Of the trials' scores only what they come to at the best threshold is kept: resamples share
     # that threshold. It is where the value is highest, so that to first order it does not matter.
     resampling=resampling.Resampling(
         item="queries",
-        measures=(resampling.Measure(top=lambda item: item["twv"], bottom=resampling.one),),
+        measures=(
+            resampling.Measure(top=lambda item: item["twv"], bottom=resampling.one, lowest=0.0),
+        ),
+        note="resamples share the threshold that is best on all queries",
     ),
     # English documents, the same for the queries of dev and of eval
     audio=AudioUse(

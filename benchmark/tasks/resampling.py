@@ -10,6 +10,7 @@ Nothing here imports torch, s3prl or numpy.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -69,6 +70,7 @@ class Measure:
         top: of an item.
         bottom: of an item.
         scale: 100 for percent; also the width of what the number can reasonably be.
+        lowest: what a number below it counts as.
         right_or_wrong: ``top`` is 1 or 0 and ``bottom`` always 1, so that McNemar's test applies.
         higher_is_better: of the number; None where it is the task's own.
         decimals: as printed; None where they are the task's own.
@@ -79,6 +81,7 @@ class Measure:
     top: Callable[[Item], float]
     bottom: Callable[[Item], float]
     scale: float = 100.0
+    lowest: float = -math.inf
     right_or_wrong: bool = False
     higher_is_better: bool | None = None
     decimals: int | None = None
@@ -95,12 +98,14 @@ class Resampling:
         identify: an item's name, the same for all models.
         speakers: of an item.
         measures: the first is the number of Table 2.
+        note: what a reader of its intervals has to know.
     """
 
     item: str = "utterances"
     identify: Callable[[Item], str] = field(default=lambda item: str(item["id"]))
     speakers: Speakers = nobody
     measures: tuple[Measure, ...]
+    note: str = ""
 
 
 def one(_item: Item) -> float:

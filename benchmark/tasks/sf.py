@@ -53,6 +53,7 @@ TASK = Task(
     binding=Binding(metric="slot_type_f1", batch=("corpus", "batch_size"), bind=_bind),
     procedure=BestOnDev(items=_items, score=_f1, interval=_interval),
     chance="slots",
+    recurrent=True,
     resampling=resampling.Resampling(
         measures=(
             resampling.Measure(

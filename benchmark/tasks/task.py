@@ -231,6 +231,11 @@ class Task:
             no checkpoint is selected either.
         chance: what an answer without listening gives, see ``ChanceRule`` and ``chance.py``.
         resampling: how two models are compared on its items; ``None``: they are not.
+        recurrent: its head is a recurrent network.
+        dev_score: what its curves on dev show, higher being better, where that is not the metric.
+        layer_scores: how metrics of single hidden states begin, where a run has them.
+        tells_nothing_apart: why its small scale does not tell a trained encoder from an untrained
+            one, and how that is known: from corpora of another seed.
         audio: what it asks an upstream for, and what of that may be stored.
         revision: raised whenever the way superbit arrives at this task's number changes.
     """
@@ -251,6 +256,10 @@ class Task:
     rates: RateRule | None = RateRule(description="best on dev")
     chance: ChanceRule = "label"
     resampling: Resampling | None = None
+    recurrent: bool = False
+    dev_score: str = ""
+    layer_scores: str = ""
+    tells_nothing_apart: str = ""
     audio: AudioUse
     revision: int = 1
 

@@ -15,6 +15,7 @@ from superbit.benchmark.corpora.manifest import build_manifest
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.running import checkpoints
 from superbit.benchmark.scoring import recompute
+from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams import derived
 from superbit.upstreams.errors import InputError
 
@@ -176,7 +177,7 @@ def test_another_runs_checkpoint_is_not_set_aside(saved):
 def records():
     """One done record a task of the results that come with superbit, with its items."""
     store, found = ResultStore(ROOT / "results" / "embedded"), {}
-    for task in recompute._OF_TASK:
+    for task in TASKS:
         for name in store._records(task).names():
             record = store.read_packed(store.root / task / name)
             if record.status == "done" and record.items is not None:
@@ -186,7 +187,7 @@ def records():
 
 
 def test_every_task_gives_its_value_again_by_its_items(records):
-    assert set(records) == set(recompute._OF_TASK)
+    assert set(records) == set(TASKS)
     for task, (record, items) in records.items():
         assert recompute.value_of(task, items) == pytest.approx(record.value, abs=1e-6), task
 
