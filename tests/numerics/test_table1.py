@@ -15,6 +15,7 @@ from superbit.benchmark.profiling.honest_accounting import honest_cells
 from superbit.benchmark.profiling.paper_accounting import paper_cells
 from superbit.benchmark.profiling.table1 import table1_rows
 from superbit.upstreams.encoders import frontend
+from superbit.upstreams.encoders.frozen import as_trained
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.quantization.convert import binarize_
 from superbit.upstreams.quantization.policy import parse_policy
@@ -283,7 +284,7 @@ def test_torchs_own_counter_sees_the_same_products(name, samples, monkeypatch):
     config = size_of(name)
     model = untrained_model(config).eval()
     waveform = torch.randn(samples)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), as_trained():
         model([waveform])
     assert counter.get_total_flops() == 2 * count_model(meta_model(config), samples).macs
 
@@ -295,7 +296,7 @@ def test_sparse_attention_computes_no_less_than_it_is_counted(monkeypatch):
     counts = count_model(meta_model(config), SAMPLES)
     attention = sum(count.macs for count in counts.modules.values() if count.kind == "product")
     dense = config.layers * 2 * FRAMES**2 * config.dim
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), as_trained():
         untrained_model(config).eval()([torch.randn(SAMPLES)])
     computed = counter.get_total_flops() // 2 - (counts.macs - attention)
     assert attention <= computed < 1.1 * attention < 0.4 * dense
