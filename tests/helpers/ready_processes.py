@@ -18,6 +18,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 import pytest
+import torch
 
 HERE = str(Path(__file__).parent)
 VERB = "import sys; from superbit.benchmark import cli; sys.exit(cli.main(sys.argv[1:]))"
@@ -104,6 +105,8 @@ def _run(
     """Become that program: in the process that was forked."""
     os.environ.clear()
     os.environ.update(environment)
+    if threads := environment.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(int(threads))  # torch reads it when it is imported, which was before
     os.chdir(folder)
     for number, name in enumerate(printed, 1):
         os.dup2(os.open(name, os.O_WRONLY), number)

@@ -418,6 +418,8 @@ def arguments(**changes):
         "dry_run": False,
         "hardware": "a100",
         "devices": 32,
+        "checkpoint_minutes": 15.0,
+        "max_hours": None,
     }
     return argparse.Namespace(**{**values, **changes})
 
