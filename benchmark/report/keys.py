@@ -19,7 +19,6 @@ from superbit.benchmark.tables.table2_rendering import Row
 from superbit.benchmark.tasks.task import Task
 
 UNITS = {"%": "%", "fraction": "", "x100": "× 100"}
-METRICS = {"acc": "accuracy", "slot_type_f1": "slot-type F1"}
 
 
 def keys(study: Study, rows: Sequence[Row] | None = None) -> tuple[Key, ...]:
@@ -40,8 +39,7 @@ def keys(study: Study, rows: Sequence[Row] | None = None) -> tuple[Key, ...]:
 
 def metric(task: Task) -> str:
     """Return ``"accuracy, %"``, ``"WER, %"``."""
-    words = METRICS.get(task.metric, task.metric.upper())
-    return ", ".join(filter(None, [words, UNITS[task.unit]]))
+    return ", ".join(filter(None, [task.metric_words, UNITS[task.unit]]))
 
 
 def shape(row: Row) -> Shape:

@@ -15,16 +15,13 @@ from superbit.benchmark.tables.corpus_sets import CorpusSets
 from superbit.benchmark.tables.table2_rendering import CHOSEN_ON_TEST, Row
 from superbit.benchmark.tasks.catalog import TASKS
 
-_METRIC_WORDS = {"acc": "accuracy", "slot_type_f1": "slot-type F1"}
-
 
 def on_columns(rows: Sequence[Row]) -> list[str]:
     """What the figures are, and whose."""
     by_metric: dict[str, list[str]] = {}
     for task in TASKS.values():
         unit = {"%": "in %", "x100": "times 100"}.get(task.unit, "as a fraction")
-        metric = _METRIC_WORDS.get(task.metric, task.metric.upper())
-        by_metric.setdefault(f"{metric} {unit}", []).append(task.name)
+        by_metric.setdefault(f"{task.metric_words} {unit}", []).append(task.name)
     metrics = "; ".join(f"{', '.join(names)}: {metric}" for metric, names in by_metric.items())
     notes = [f"{metrics}. ↑: higher is better; ↓: lower is better."]
     if any(row.scale is None for row in rows):

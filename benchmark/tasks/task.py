@@ -209,6 +209,9 @@ class Tested:
 TestedByName = dict[str, Tested]
 
 
+_METRIC_WORDS = {"acc": "accuracy", "slot_type_f1": "slot-type F1"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """One task of the benchmark.
@@ -262,6 +265,11 @@ class Task:
     tells_nothing_apart: str = ""
     audio: AudioUse
     revision: int = 1
+
+    @property
+    def metric_words(self) -> str:
+        """The metric as people write it, e.g. ``"accuracy"`` or ``"WER"``."""
+        return _METRIC_WORDS.get(self.metric, self.metric.upper())
 
     @property
     def arrow(self) -> str:
