@@ -21,9 +21,9 @@ AUDIO = (".wav", ".flac")
 APPLE_DOUBLE = bytes.fromhex("0005160700020000") + b"Mac OS X        "
 
 
-def linked_copy(corpora: Path, to: Path) -> Path:
-    """Copy a folder; files are links until they are written anew."""
-    shutil.copytree(corpora, to, copy_function=os.link)
+def own_copy(corpora: Path, to: Path) -> Path:
+    """Copy a folder. Links would move the originals' times, which manifests look at."""
+    shutil.copytree(corpora, to)
     return to
 
 
@@ -51,7 +51,6 @@ def save_on_windows(root: Path) -> None:
     """Begin every text with a byte order mark, and end its lines with two characters."""
     for path in texts(root):
         lines = path.read_bytes().splitlines()
-        path.unlink()  # it is linked to the original
         path.write_bytes(BOM_UTF8 + b"".join(line + b"\r\n" for line in lines))
 
 

@@ -22,9 +22,9 @@ compat.install()
 def places(tiny_paths_file, tmp_path_factory):
     """By name: the corpora as they are, and a copy for each thing that happens to corpora."""
     folder = tmp_path_factory.mktemp("real-life")
-    found = {"as they are": real_life.linked_copy(tiny_paths_file.parent, folder / "plain")}
+    found = {"as they are": real_life.own_copy(tiny_paths_file.parent, folder / "plain")}
     for name, spoil in real_life.SPOILERS.items():
-        found[name] = real_life.linked_copy(tiny_paths_file.parent, folder / name)
+        found[name] = real_life.own_copy(tiny_paths_file.parent, folder / name)
         spoil(found[name])
     return found
 
