@@ -35,7 +35,8 @@ from superbit.upstreams.hubert_config import fastconv_layers
 from superbit.upstreams.training.configuration import load_config, model_config
 from superbit.upstreams.training.distributed import joined
 from superbit.upstreams.training.features import hidden_source, mfcc_source
-from superbit.upstreams.training.nano import WARM_UP, NanoRecipe, make_units
+from superbit.upstreams.training.nano import WARM_UP, make_units
+from superbit.upstreams.training.nano_recipe import NanoRecipe
 from superbit.upstreams.training.runs import run_pretraining
 from superbit.upstreams.training.state import LAST
 

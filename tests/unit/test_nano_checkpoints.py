@@ -14,7 +14,8 @@ from safetensors import safe_open
 from superbit.benchmark.cli import main
 from superbit.upstreams import checkpoint, expert
 from superbit.upstreams.training import nano, train
-from superbit.upstreams.training.nano import LARGEST_BYTES, NanoRecipe, estimated_total
+from superbit.upstreams.training.nano_package import LARGEST_BYTES
+from superbit.upstreams.training.nano_recipe import NanoRecipe, estimated_total
 from superbit.upstreams.variant import nanos, size_of
 
 ROOT = Path(__file__).parents[2]
