@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("forked_workers")
 
 SHORT = """
 KS: {runner: {total_steps: 40, eval_step: 40, save_step: 4, log_step: 2}}
-PR: {runner: {total_steps: 120, eval_step: 60, save_step: 20}}
+PR: {runner: {total_steps: 40, eval_step: 20, save_step: 20}}
 """
 
 

@@ -17,6 +17,7 @@ OVERRIDES = """
 IC: {runner: {total_steps: 5, eval_step: 1, save_step: 5, log_step: 5}}
 SID: {runner: {total_steps: 5, eval_step: 1, save_step: 5, log_step: 5}}
 PR: {runner: {total_steps: 5, eval_step: 5, save_step: 5, log_step: 5}}
+ER: {runner: {total_steps: 5, eval_step: 5, save_step: 5, log_step: 5}}
 """
 
 # An upstream that keeps the contract but for what is put in the places of its three pieces.

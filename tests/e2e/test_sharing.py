@@ -108,7 +108,7 @@ def test_stopped_while_others_hold_all_that_is_left(sweep, jobs, store):
     with ExitStack() as claims:
         for job in jobs:
             claims.enter_context(held(store, job))
-        status, out, _ = sweep("--max-hours", "0.003")
+        status, out, _ = sweep("--max-hours", "0.0015")
     assert status == 130
     assert out.count("not run: ") == 3
     assert store.read_all() == []

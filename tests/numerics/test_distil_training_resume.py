@@ -255,7 +255,7 @@ def test_what_lies_before_the_encoder_stays_the_teachers(corpus, teacher, tmp_pa
 @pytest.mark.parametrize("name", ["vanilla_nano", "conformer_nano", "squeeze_nano"])
 def test_the_held_out_error_falls(corpus, tmp_path, name):
     teacher = write_teacher(tmp_path / "teacher", name)
-    changes = {"updates": 40, "validate_every": 2, "save_every": 40, "warm_up_updates": 4}
+    changes = {"updates": 40, "validate_every": 20, "save_every": 40, "warm_up_updates": 4}
     (outcome,) = run(corpus, teacher, tmp_path / "run", **changes)
     lines = (tmp_path / "run/w1a1/log.jsonl").read_text().splitlines()
     held_out = [line for line in map(json.loads, lines) if line["event"] == "held_out"]

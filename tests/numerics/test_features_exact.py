@@ -207,7 +207,17 @@ def test_a_stored_run_is_the_live_run(bench, task):
         assert stored[2].stored > 0
 
 
-@pytest.mark.parametrize("task", TRAINED)
+# What reads batches like another, by data sets of one shape, is tried in full by the slow tests.
+LIKE_ANOTHER = {"ER": "KS", "IC": "KS", "SID": "KS", "SF": "ASR"}
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param(task, marks=[pytest.mark.slow] if task in LIKE_ANOTHER else [])
+        for task in TRAINED
+    ],
+)
 def test_a_stored_run_of_filter_banks_is_the_live_run(bench, task):
     """Whose utterances are followed by zeros, as many as the batch has room for.
 

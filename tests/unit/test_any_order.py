@@ -50,7 +50,9 @@ HUB = "import s3prl.hub; assert s3prl.hub.vanilla_nano"
     [
         [SUPERBIT, "import torchaudio"],
         [SUPERBIT, HUBERT, HUB],
-        ["import torch, transformers, s3prl", SUPERBIT, HUBERT],
+        pytest.param(
+            ["import torch, transformers, s3prl", SUPERBIT, HUBERT], marks=pytest.mark.slow
+        ),
         # Tried before superbit was there: what an attempt that failed leaves must not matter.
         [*map(TRY.format, ("import torchaudio", HUBERT, HUB)), SUPERBIT, HUB, HUBERT],
     ],

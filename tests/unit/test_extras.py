@@ -37,6 +37,7 @@ def test_the_modules_are_those_of_the_extras_in_setup_cfg():
         assert {NAMES.get(name, name) for name in wanted if name} == set(modules)
 
 
+@pytest.mark.slow  # `make wheel-test` does the same in an environment that is one
 def test_every_verb_in_a_base_install():
     """As in the wheel's environment: it works, or one sentence names the extra; no traceback."""
     absent = [module for modules in extras.MODULES.values() for module in modules]
