@@ -321,7 +321,7 @@ def test_a_plan_says_what_is_stored_and_what_it_costs(superbit, words, hubconf, 
     assert f"KS   stored: mean over time of {waveforms} waveforms, 0.14 h of audio" in out
     assert f"({waveforms} to compute, {size}); live: random crops of 8 files, 8.3 %" in out
     assert "PR   stored: all frames of 228 waveforms, 0.11 h of audio" in out
-    assert "each waveform is used 4.7 times" in out  # PR: (120 × 8 + 64 + 2 × 24) of 228
+    assert "each waveform is used 1.9 times" in out  # PR: (40 × 8 + 64 + 2 × 24) of 228
     assert "1 h of audio takes" in out
 
 
