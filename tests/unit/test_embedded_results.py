@@ -35,7 +35,7 @@ def records():
 
 @pytest.mark.parametrize(("file", "arguments"), [(line[0], line[1:]) for line in LINES])
 def test_a_table_is_what_the_records_give(file, arguments, records, capsys, monkeypatch):
-    monkeypatch.setattr(ResultStore, "read_all", lambda _: records)  # read once
+    monkeypatch.setattr(ResultStore, "read_all", lambda *_, **__: records)  # read once
     assert main([*arguments, "--results", str(FOLDER)]) == 0
     assert capsys.readouterr().out == (FOLDER / file).read_text()
 
