@@ -13,7 +13,7 @@ from superbit.upstreams.spec import TWIN_POLICY, TWIN_PREFIX
 if TYPE_CHECKING:
     from torch import nn
 
-    from superbit.upstreams.registry import UpstreamEntry
+    from superbit.upstreams.entry import UpstreamEntry
 
 # Marks what was put into the hub, so that a second time (a module reloaded) it is replaced.
 OURS = "_of_superbit"

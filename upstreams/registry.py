@@ -27,6 +27,7 @@ from superbit.upstreams import (
     stopping,
     variant,
 )
+from superbit.upstreams.entry import UpstreamEntry
 from superbit.upstreams.errors import BrokenUpstream, InputError, did_you_mean
 from superbit.upstreams.extras import how_to_install, pip_line
 from superbit.upstreams.files import exists, require_place
@@ -44,33 +45,6 @@ ENTRY_POINT_GROUP = "superbit.upstreams"
 # Raised whenever the hidden states that superbit's own encoders give for the same weights change;
 # superbit.upstreams.identity.known then writes those that records stand for anew.
 OUR_REVISION = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class UpstreamEntry:
-    """One upstream that can be built.
-
-    Attributes:
-        name: its name in specs and in ``s3prl.hub``.
-        build: ``build(ckpt=None)`` returns the s3prl-style expert; superbit's own builders take
-            ``untrained`` and ``policy`` as well.
-        origin: ``"superbit"``, ``"registered"``, ``"path"``, ``"s3prl"`` or a distribution's name.
-        kind: of the encoder that stands in superbit's model, where it is a registered one.
-        revision: part of a run's key: an integer, or the hash of the source for a path.
-        summary: one line for ``superbit list upstreams``.
-    """
-
-    name: str
-    build: Callable[..., nn.Module]
-    origin: str
-    revision: str
-    summary: str = ""
-    kind: str | None = None
-
-    @property
-    def ours(self) -> bool:
-        """Whether it is superbit's model, which answers for the contract and can have a twin."""
-        return self.origin == "superbit" or self.kind is not None
 
 
 @dataclass(frozen=True, kw_only=True)

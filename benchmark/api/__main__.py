@@ -1,8 +1,6 @@
 """``python -m superbit``: the command line."""
 
-import sys
-
-from superbit.benchmark.cli import main
+import runpy
 
 if __name__ == "__main__":
-    sys.exit(main())
+    runpy.run_module("superbit.benchmark.cli", run_name="__main__", alter_sys=True)

@@ -26,9 +26,9 @@ from superbit.benchmark.features.supply import FeatureUse
 from superbit.benchmark.features.waves import KnownFiles
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.running.experiment import Experiment
+from superbit.benchmark.tasks.binding import RunPlaces
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.configs import resolve
-from superbit.benchmark.tasks.task import RunPlaces
 from superbit.upstreams.registry import LoadedUpstream
 from superbit.upstreams.rng import seed_everything
 from superbit.upstreams.s3prl import denormals

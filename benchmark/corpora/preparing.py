@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from superbit.benchmark.corpora.paths import CorpusPaths
+from superbit.benchmark.tasks.binding import OnProgress, RunPlaces
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.configs import resolve
-from superbit.benchmark.tasks.task import OnProgress, RunPlaces, Task
+from superbit.benchmark.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

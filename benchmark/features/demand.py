@@ -22,9 +22,9 @@ from superbit.benchmark.features.waves import (
     wave_key,
 )
 from superbit.benchmark.running import heads
+from superbit.benchmark.tasks.binding import RunPlaces
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.configs import total_steps
-from superbit.benchmark.tasks.task import RunPlaces
 from superbit.upstreams.errors import InputError
 from superbit.upstreams.files import read_json, write_text
 from superbit.upstreams.rng import rng_state, set_rng_state

@@ -31,8 +31,8 @@ from superbit.benchmark.features.waves import SAMPLE_RATE, KnownFiles
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.records.schema import RunIdentity
 from superbit.benchmark.running.doing import doing
+from superbit.benchmark.tasks.binding import RunPlaces
 from superbit.benchmark.tasks.catalog import TASKS
-from superbit.benchmark.tasks.task import RunPlaces
 from superbit.upstreams import stopping
 from superbit.upstreams.contract.blame import blamed
 from superbit.upstreams.errors import InputError, one_line

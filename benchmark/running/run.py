@@ -25,9 +25,10 @@ from superbit.benchmark.running.experiment import Experiment
 from superbit.benchmark.running.heartbeat import beating
 from superbit.benchmark.running.record import Job, RunContext
 from superbit.benchmark.running.session import Session
+from superbit.benchmark.tasks.binding import RunPlaces
 from superbit.benchmark.tasks.catalog import find_task
 from superbit.benchmark.tasks.configs import total_steps
-from superbit.benchmark.tasks.task import RunPlaces, TestedByName
+from superbit.benchmark.tasks.task import TestedByName
 from superbit.upstreams import stopping
 from superbit.upstreams.contract.blame import blamed, require_rate
 from superbit.upstreams.errors import InputError

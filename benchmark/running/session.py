@@ -14,7 +14,7 @@ from superbit.benchmark.records.measured import Point
 from superbit.benchmark.running import checkpoints
 from superbit.benchmark.running.candidate import Candidate, Evaluation
 from superbit.benchmark.running.experiment import Experiment
-from superbit.benchmark.tasks.task import Binding, RunPlaces
+from superbit.benchmark.tasks.binding import Binding, RunPlaces
 from superbit.upstreams.errors import InputError
 
 

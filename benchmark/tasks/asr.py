@@ -5,16 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from superbit.benchmark.tasks import resampling, transcription
-from superbit.benchmark.tasks.task import (
-    AudioUse,
-    Binding,
-    DerivedFiles,
-    Items,
-    Records,
-    RunPlaces,
-    Section,
-    Task,
-)
+from superbit.benchmark.tasks.binding import Binding, DerivedFiles, RunPlaces, Section
+from superbit.benchmark.tasks.task import AudioUse, Items, Records, Task
 from superbit.upstreams.files import read_text
 
 

@@ -12,16 +12,12 @@ from typing import TYPE_CHECKING, Any
 from superbit.benchmark.records.measured import Selection
 from superbit.benchmark.tasks import resampling
 from superbit.benchmark.tasks.best_on_dev import require_equal
+from superbit.benchmark.tasks.binding import Binding, DerivedFiles, OnProgress, RunPlaces, Section
 from superbit.benchmark.tasks.task import (
     ABOVE_EIGHT_SECONDS,
     AudioUse,
-    Binding,
-    DerivedFiles,
     Items,
-    OnProgress,
     RateRule,
-    RunPlaces,
-    Section,
     Task,
     Tested,
     TestedByName,

@@ -7,14 +7,8 @@ from functools import partial
 
 from superbit.benchmark.records.measured import Interval
 from superbit.benchmark.tasks.best_on_dev import BestOnDev
-from superbit.benchmark.tasks.task import (
-    Binding,
-    DerivedFiles,
-    Items,
-    Records,
-    RunPlaces,
-    Section,
-)
+from superbit.benchmark.tasks.binding import Binding, DerivedFiles, RunPlaces, Section
+from superbit.benchmark.tasks.task import Items, Records
 
 
 def binding(

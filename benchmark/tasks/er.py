@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from superbit.benchmark.tasks import classification, resampling
-from superbit.benchmark.tasks.task import AudioUse, DerivedFiles, RateRule, RunPlaces, Section, Task
+from superbit.benchmark.tasks.binding import DerivedFiles, RunPlaces, Section
+from superbit.benchmark.tasks.task import AudioUse, RateRule, Task
 from superbit.upstreams.files import read_json
 
 

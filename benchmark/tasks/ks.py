@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from superbit.benchmark.tasks import classification, resampling
-from superbit.benchmark.tasks.task import AudioUse, RandomCrops, RunPlaces, Section, Task
+from superbit.benchmark.tasks.binding import RunPlaces, Section
+from superbit.benchmark.tasks.task import AudioUse, RandomCrops, Task
 
 
 def _bind(section: Section, places: RunPlaces) -> None:

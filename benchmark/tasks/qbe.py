@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from superbit.benchmark.records.measured import Selection
 from superbit.benchmark.tasks import resampling
-from superbit.benchmark.tasks.task import (
-    AudioUse,
-    Binding,
-    RunPlaces,
-    Section,
-    Task,
-    Tested,
-    TestedByName,
-)
+from superbit.benchmark.tasks.binding import Binding, RunPlaces, Section
+from superbit.benchmark.tasks.task import AudioUse, Task, Tested, TestedByName
 
 if TYPE_CHECKING:
     from superbit.benchmark.running.session import Session

@@ -11,17 +11,8 @@ from superbit.benchmark.corpora.rttm import read_rttm
 from superbit.benchmark.records.measured import Chance, Selection
 from superbit.benchmark.tasks import resampling
 from superbit.benchmark.tasks.best_on_dev import select_on_dev
-from superbit.benchmark.tasks.task import (
-    AudioUse,
-    Binding,
-    DerivedFiles,
-    RateRule,
-    RunPlaces,
-    Section,
-    Task,
-    Tested,
-    TestedByName,
-)
+from superbit.benchmark.tasks.binding import Binding, DerivedFiles, RunPlaces, Section
+from superbit.benchmark.tasks.task import AudioUse, RateRule, Task, Tested, TestedByName
 from superbit.upstreams.files import read_text
 
 if TYPE_CHECKING:

@@ -5,15 +5,8 @@ from __future__ import annotations
 from superbit.benchmark.records.measured import Interval
 from superbit.benchmark.tasks import resampling, transcription
 from superbit.benchmark.tasks.best_on_dev import BestOnDev
-from superbit.benchmark.tasks.task import (
-    AudioUse,
-    Binding,
-    Items,
-    Records,
-    RunPlaces,
-    Section,
-    Task,
-)
+from superbit.benchmark.tasks.binding import Binding, RunPlaces, Section
+from superbit.benchmark.tasks.task import AudioUse, Items, Records, Task
 
 
 def _bind(section: Section, places: RunPlaces) -> None:

@@ -329,9 +329,9 @@ def test_a_changed_source_is_another_upstream(sweep, hubconf):
 def test_s3prls_own_command_line_knows_our_upstreams(tiny_paths, tmp_path):
     import yaml
 
+    from superbit.benchmark.tasks.binding import RunPlaces
     from superbit.benchmark.tasks.catalog import TASKS
     from superbit.benchmark.tasks.configs import resolve
-    from superbit.benchmark.tasks.task import RunPlaces
 
     config = resolve("KS", scale="embedded", limit=2)
     config["runner"] |= {"eval_step": 2, "save_step": 2, "max_keep": 1}

@@ -95,9 +95,9 @@ def items_of_task(task: str, root: Path, work_dir: Path) -> list[Any]:
     from superbit.benchmark.corpora.paths import load_paths
     from superbit.benchmark.features.demand import splits_read
     from superbit.benchmark.running import heads
+    from superbit.benchmark.tasks.binding import RunPlaces
     from superbit.benchmark.tasks.catalog import TASKS
     from superbit.benchmark.tasks.configs import resolve
-    from superbit.benchmark.tasks.task import RunPlaces
     from superbit.upstreams.s3prl import patches
 
     config = copy.deepcopy(resolve(task, scale="embedded"))

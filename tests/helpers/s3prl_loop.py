@@ -27,9 +27,10 @@ from superbit.benchmark.running import heads
 from superbit.benchmark.running.checkpoints import CHECKPOINT
 from superbit.benchmark.running.experiment import Experiment
 from superbit.benchmark.running.session import Session
+from superbit.benchmark.tasks.binding import RunPlaces
 from superbit.benchmark.tasks.catalog import TASKS, find_task
 from superbit.benchmark.tasks.configs import resolve
-from superbit.benchmark.tasks.task import RunPlaces, Tested
+from superbit.benchmark.tasks.task import Tested
 from superbit.upstreams import registry
 from superbit.upstreams.expert import UpstreamExpert
 from superbit.upstreams.hubert import untrained_model

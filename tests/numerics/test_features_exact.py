@@ -21,14 +21,15 @@ from superbit.benchmark.features.store import CacheSettings
 from superbit.benchmark.features.supply import FeatureUse
 from superbit.benchmark.features.waves import KnownFiles
 from superbit.benchmark.running import experiment
+from superbit.benchmark.tasks.binding import RunPlaces
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.configs import resolve
-from superbit.benchmark.tasks.task import RunPlaces
+from superbit.upstreams.entry import UpstreamEntry
 from superbit.upstreams.expert import UpstreamExpert
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.identity.fingerprint import weights_sha256
-from superbit.upstreams.registry import LoadedUpstream, UpstreamEntry, load_upstream
+from superbit.upstreams.registry import LoadedUpstream, load_upstream
 from superbit.upstreams.rng import seed_everything
 from superbit.upstreams.spec import UpstreamSpec
 

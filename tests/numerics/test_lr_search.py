@@ -11,9 +11,9 @@ from torch import nn
 from superbit.benchmark.features.mixing import Batch, Room
 from superbit.benchmark.running.experiment import Experiment
 from superbit.benchmark.running.session import Session
+from superbit.benchmark.tasks.binding import RunPlaces
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.configs import resolve
-from superbit.benchmark.tasks.task import RunPlaces
 from superbit.upstreams import rng
 from superbit.upstreams.rng import seed_everything
 

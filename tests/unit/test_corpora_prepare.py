@@ -14,9 +14,9 @@ from superbit.benchmark.corpora import catalog, librispeech
 from superbit.benchmark.corpora.preparing import derive_files
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.running.run import RunContext
+from superbit.benchmark.tasks.binding import RunPlaces
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.configs import resolve
-from superbit.benchmark.tasks.task import RunPlaces
 from superbit.upstreams.errors import InputError
 
 pytest.importorskip("espeakng_loader", reason="embedded corpora need the extra 'embedded'")

@@ -13,12 +13,13 @@ import torch
 from superbit.benchmark.features.costs import TOLERANCE, batch_deviation, deviation_of
 from superbit.benchmark.features.store import CacheSettings, locked
 from superbit.benchmark.features.waves import AudioFile, Wave, length_without_decoding, wave_key
+from superbit.upstreams.entry import UpstreamEntry
 from superbit.upstreams.expert import UpstreamExpert
 from superbit.upstreams.hubert import untrained_model
 from superbit.upstreams.hubert_config import HubertConfig
 from superbit.upstreams.identity.fingerprint import weights_sha256
 from superbit.upstreams.quantization.policy import load_policy
-from superbit.upstreams.registry import LoadedUpstream, UpstreamEntry, load_upstream
+from superbit.upstreams.registry import LoadedUpstream, load_upstream
 from superbit.upstreams.spec import UpstreamSpec
 
 CONFIG = HubertConfig(

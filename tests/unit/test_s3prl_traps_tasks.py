@@ -17,9 +17,9 @@ from superbit.benchmark.corpora import catalog
 from superbit.benchmark.running.experiment import Experiment
 from superbit.benchmark.running.session import Session
 from superbit.benchmark.tasks.best_on_dev import require_equal
+from superbit.benchmark.tasks.binding import RunPlaces
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.benchmark.tasks.configs import resolve
-from superbit.benchmark.tasks.task import RunPlaces
 from superbit.upstreams.errors import InputError
 
 pytest.importorskip("s3prl")

@@ -33,7 +33,7 @@ from superbit.upstreams.spec import is_policy_file
 if TYPE_CHECKING:
     from torch import nn
 
-    from superbit.upstreams.registry import UpstreamEntry
+    from superbit.upstreams.entry import UpstreamEntry
     from superbit.upstreams.spec import UpstreamSpec
 
 KNOWN = Path(__file__).with_name("fingerprints.json")
