@@ -27,6 +27,8 @@ from superbit.benchmark.cli import (
     list_,
     manifest,
     nano,
+    new_encoder,
+    new_upstream,
     pack,
     pretrain,
     profile,
@@ -47,7 +49,7 @@ from superbit.upstreams.trusting import trusting
 # In the order of the help. Each module has add(), which makes its options, and a run() for each
 # verb; what runs is imported there.
 VERBS = (
-    *(list_, check, import_, corpus, sweep, status, cache),
+    *(list_, new_upstream, new_encoder, check, import_, corpus, sweep, status, cache),
     *(manifest, units, pretrain, distil, nano, curves, pack),
     *(profile, table, compare, report, figure, claims, error_flow, results),
 )

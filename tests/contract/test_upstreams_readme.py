@@ -63,10 +63,11 @@ def test_registering_in_code_gives_a_name_here_and_in_s3prl(folder, monkeypatch)
         assert len(expert([torch.zeros(16_000)])["hidden_states"]) == 3
 
 
-def test_the_code_of_a_kind_of_encoder_is_that_of_the_plug_in_that_is_tested():
-    plugin = Path(__file__).parents[1] / "plugin"
-    assert blocks("python")[-1] == (plugin / "my_package" / "hubconf.py").read_text("utf-8")
-    assert (plugin / "pyproject.toml").read_text("utf-8").endswith(blocks("toml")[-1])
+@pytest.mark.parametrize(("template", "block"), [("upstream", 0), ("encoder", -1)])
+def test_what_the_readme_shows_is_what_superbit_new_writes(template, block):
+    folder = Path(__file__).parents[2] / "benchmark" / "templates" / template
+    assert blocks("python")[block] == (folder / "my_package" / "hubconf.py").read_text("utf-8")
+    assert (folder / "pyproject.toml").read_text("utf-8").endswith(blocks("toml")[block])
 
 
 def entry_points_in_toml() -> dict[str, str]:

@@ -11,8 +11,9 @@ import pytest
 from superbit.benchmark.records.store import ResultStore
 from superbit.upstreams import encoder_kinds
 
-PLUGIN = Path(__file__).parents[1] / "plugin"
-README = (PLUGIN.parents[1] / "upstreams" / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PLUGIN = ROOT / "benchmark" / "templates" / "encoder"
+README = (ROOT / "upstreams" / "README.md").read_text(encoding="utf-8")
 # Its encoders are of true nano size: every evaluation takes seconds.
 SHORT = "KS: {runner: {total_steps: 2, eval_step: 2, save_step: 2, log_step: 2}}"
 NAMES = ("depthwise_nano", "bq_depthwise_nano")

@@ -26,6 +26,8 @@ RECORDS = Path(__file__).resolve().parents[2] / "results" / "embedded"
 # Verbs, each with arguments that are right; what is needed is made by `make_inputs`.
 ARGUMENTS = {
     "list": ["upstreams", "tasks"],
+    "new-upstream": ["my_upstream"],
+    "new-encoder": ["my_kind"],
     "check": ["vanilla_nano", "fbank", "hubconf.py:mine"],
     "import": ["--from hf hf_model --out imported"],
     "corpus make": ["--out corpora --size tiny"],

@@ -37,7 +37,16 @@ ELSEWHERE = {
 }  # fmt: skip
 # However much there is: a list, a folder's sizes, one figure. Packing two thousand runs takes
 # seconds, and says of each task what was packed when all is safe.
-QUICK = {"list", "cache ls", "cache prune", "curves", "results pack", "results unpack"}
+QUICK = {
+    "list",
+    "new-upstream",
+    "new-encoder",
+    "cache ls",
+    "cache prune",
+    "curves",
+    "results pack",
+    "results unpack",
+}
 
 
 class Terminal(io.StringIO):

@@ -1,4 +1,4 @@
-"""A kind of encoder, depthwise convolutions over time, and its size of two layers."""
+"""A kind of encoder, depthwise: a convolution over time in each layer; and its smallest size."""
 
 from dataclasses import dataclass
 from typing import ClassVar
