@@ -21,7 +21,7 @@ DEMO_UPSTREAMS ?= fbank,fbank_no_cmvn,$(NANOS),$(TWINS),vanilla_nano+untrained
 DEMO_TASKS := KS,PR,ASR,SID,IC,ER,SF,SD,ASV,QbE
 EMBEDDED := results/embedded
 
-.PHONY: help venv demo nano embedded embedded-tables costs bench-corpus bench-kernels bench-sweep test test-slow lint type format wheel-test clean
+.PHONY: help venv demo nano embedded embedded-tables costs bench-corpus bench-kernels bench-sweep test test-slow lint type links format docs wheel-test clean
 
 help:
 	@echo "make demo       synthesize corpora, run ten tasks over thirteen upstreams, print Table 2"
@@ -34,6 +34,7 @@ help:
 	@echo "make bench-kernels  how fast twins compute by bits, beside FP32, bf16 and int8: ten minutes"
 	@echo "make bench-sweep   hours of SUPERB's tasks with s3prl and with stored features: takes hours;"
 	@echo "                BENCH_ARGS=\"--tasks KS --upstreams vanilla_nano --steps 20\" is one task"
+	@echo "make docs       the pages as a site, in build/docs"
 	@echo "make wheel-test build a wheel and use it in an environment of its own"
 	@echo "make clean      remove the environment and what is built (not results)"
 
@@ -45,7 +46,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): about two minutes and 2 GB."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) \
-	  -c constraints.txt -e ".[run,embedded,report,figures,test,dev]"
+	  -c constraints.txt -e ".[run,embedded,report,figures,test,dev,docs]"
 	@touch $@
 
 demo: $(INSTALLED)
@@ -112,18 +113,25 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# mypy does not follow setuptools' editable finder: it gets the same mapping as links.
-type: $(INSTALLED)
+# What reads sources does not follow setuptools' editable finder: it gets the same mapping as links.
+links:
 	@mkdir -p build/typing/superbit
 	@for package in upstreams benchmark downstream_configs results; do \
 	  ln -sfn ../../../$$package build/typing/superbit/$$package; done
 	@for module in benchmark/api/*.py; do \
 	  ln -sfn ../../../$$module build/typing/superbit/; done
+
+type: $(INSTALLED) links
 	MYPYPATH=build/typing $(BIN)/mypy -p superbit.upstreams -p superbit.benchmark
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The pages beside the code as a site in build/docs, to be opened in a browser; a warning is an error.
+docs: $(INSTALLED) links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict -f benchmark/docs/mkdocs.yml
+	@echo "The site is in build/docs; open build/docs/index.html."
 
 wheel-test: $(INSTALLED)
 	sh tests/wheel.sh $(abspath $(BIN))

@@ -12,11 +12,14 @@ import superbit.upstreams
 from superbit.upstreams import registry
 from superbit.upstreams.contract import rule_names
 
-README = (Path(__file__).parents[2] / "upstreams" / "README.md").read_text(encoding="utf-8")
+UPSTREAMS = Path(__file__).parents[2] / "upstreams"
+README, ENCODERS = (
+    (UPSTREAMS / name).read_text(encoding="utf-8") for name in ("README.md", "ENCODERS.md")
+)
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 @pytest.fixture
@@ -63,11 +66,12 @@ def test_registering_in_code_gives_a_name_here_and_in_s3prl(folder, monkeypatch)
         assert len(expert([torch.zeros(16_000)])["hidden_states"]) == 3
 
 
-@pytest.mark.parametrize(("template", "block"), [("upstream", 0), ("encoder", -1)])
-def test_what_the_readme_shows_is_what_superbit_new_writes(template, block):
-    folder = Path(__file__).parents[2] / "benchmark" / "templates" / template
-    assert blocks("python")[block] == (folder / "my_package" / "hubconf.py").read_text("utf-8")
-    assert (folder / "pyproject.toml").read_text("utf-8").endswith(blocks("toml")[block])
+@pytest.mark.parametrize(("template", "page"), [("upstream", README), ("encoder", ENCODERS)])
+def test_what_the_pages_show_is_what_superbit_new_writes(template, page):
+    folder = UPSTREAMS.parent / "benchmark" / "templates" / template
+    shown = blocks("python", page)[0]
+    assert shown == (folder / "my_package" / "hubconf.py").read_text("utf-8")
+    assert (folder / "pyproject.toml").read_text("utf-8").endswith(blocks("toml", page)[0])
 
 
 def entry_points_in_toml() -> dict[str, str]:

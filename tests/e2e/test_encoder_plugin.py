@@ -1,4 +1,4 @@
-"""The kind of encoder in upstreams/README.md, in a package of its own: check, Table 1, a KS run."""
+"""The kind of encoder in upstreams/ENCODERS.md, in a package of its own: check, Table 1, a KS run."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from superbit.upstreams import encoder_kinds
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "benchmark" / "templates" / "encoder"
-README = (ROOT / "upstreams" / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "upstreams" / "ENCODERS.md").read_text(encoding="utf-8")
 # Its encoders are of true nano size: every evaluation takes seconds.
 SHORT = "KS: {runner: {total_steps: 2, eval_step: 2, save_step: 2, log_step: 2}}"
 NAMES = ("depthwise_nano", "bq_depthwise_nano")
@@ -21,7 +21,7 @@ NAMES = ("depthwise_nano", "bq_depthwise_nano")
 
 def steps() -> dict[str, list[str]]:
     """The commands of each step of the README's section, on one line each."""
-    section = README.partition("# Add a kind of encoder in four steps")[2]
+    section = PAGE
     found = {}
     for step in re.split(r"^## ", section, flags=re.MULTILINE)[1:]:
         shell = "".join(re.findall(r"```sh\n(.*?)```", step, re.DOTALL)).replace("\\\n", " ")
