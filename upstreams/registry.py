@@ -140,7 +140,7 @@ def register_encoder(
     Args:
         kind: a word, the ``encoder`` of its configs and checkpoints.
         build: a class (or a function) that makes of a `HubertConfig` what stands between the
-            positional convolution and the hidden states; ``upstreams/README.md`` says what it
+            positional convolution and the hidden states; ``upstreams/ENCODERS.md`` says what it
             needs. Its attribute ``roles`` says which modules of a layer a twin binarizes.
         sizes: from names of upstreams to the fields of their `HubertConfig`, ``encoder`` left out;
             :func:`pair` names a size as well.

@@ -1,4 +1,4 @@
-"""The code in upstreams/README.md does what the text says."""
+"""The code in upstreams/README.md and ENCODERS.md does what the text says."""
 
 import re
 import tomllib

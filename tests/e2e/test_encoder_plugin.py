@@ -1,4 +1,4 @@
-"""The kind of encoder in upstreams/ENCODERS.md, in a package of its own: check, Table 1, a KS run."""
+"""The kind of encoder in upstreams/ENCODERS.md, in a package: check, Table 1, a KS run."""
 
 import json
 import re
@@ -20,7 +20,7 @@ NAMES = ("depthwise_nano", "bq_depthwise_nano")
 
 
 def steps() -> dict[str, list[str]]:
-    """The commands of each step of the README's section, on one line each."""
+    """The commands of each step of the page, on one line each."""
     section = PAGE
     found = {}
     for step in re.split(r"^## ", section, flags=re.MULTILINE)[1:]:

@@ -26,8 +26,7 @@ def test_it_runs_to_its_end():
     )
     assert text_of(shapes).count("(1, 50, 128)") == 5
     first, *others = eval(text_of(errors))
-    assert first == 0
-    assert all(0 < error < 1 for error in others)
+    assert all(0 < first < error < 1 for error in others)
     assert "bq_vanilla_nano" in text_of(costs)
     assert "KS" in text_of(runs)
     for cell in (table, compared):
