@@ -1,8 +1,8 @@
 """Kinds of encoder: superbit's own, and those that somebody else's file adds; needs no torch.
 
 A kind is a class, built from a `HubertConfig`, that stands between the positional convolution and
-the hidden states. `superbit.upstreams.register_encoder` adds one; ``upstreams/ENCODERS.md`` says what
-the class must have. A package adds one for every process by an entry point of the group
+the hidden states. `superbit.upstreams.register_encoder` adds one; ``upstreams/ENCODERS.md`` says
+what the class must have. A package adds one for every process by an entry point of the group
 ``superbit.encoders``: its name is the kind, its value the module that registers it when imported.
 """
 
