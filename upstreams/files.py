@@ -36,7 +36,8 @@ def replaced(path: str | os.PathLike[str], *, on_disk: bool = False) -> Iterator
     """Yield a file to write to, which takes the place of ``path`` when all went well.
 
     Other processes see the old file or the new one, never a part. Of a disk that is full, or of an
-    error, nothing is left. The folder is made if it is not there.
+    error, nothing is left. The folder is made if it is not there. Who may read the file is the
+    umask's to say, not the library's that writes it (safetensors' are for their owner alone).
 
     Args:
         path: the file that is to be.
@@ -50,7 +51,11 @@ def replaced(path: str | os.PathLike[str], *, on_disk: bool = False) -> Iterator
     who = f"{leases.this_host()}~{os.getpid()}~{uuid.uuid4().hex[:12]}"
     partial = path.with_name(f".{path.name}.~{who}{PARTIAL}")
     try:
+        partial.touch()
+        mode = stat.S_IMODE(partial.stat().st_mode)
         yield partial
+        if stat.S_IMODE(partial.stat().st_mode) != mode:
+            partial.chmod(mode)
         if on_disk:
             with open(partial, "rb+") as written:
                 os.fsync(written.fileno())

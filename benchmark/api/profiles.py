@@ -60,6 +60,7 @@ def profile(
     seconds: float = 10.0,
     accounting: Accounting = "both",
     measure: bool = False,
+    challenge: bool = False,
     threads: int | None = None,
     label: Sequence[str] = (),
 ) -> Profile:
@@ -70,6 +71,7 @@ def profile(
         seconds: of audio at 16 kHz.
         accounting: the paper's arithmetic, the honest one, or both.
         measure: time a forward pass of each on this machine.
+        challenge: count the SUPERB challenge's 32 utterances as well.
         threads: of what is timed; the cores of this process where not given.
         label: what to call models, each ``"NAME=SPEC"``.
 
@@ -95,6 +97,7 @@ def profile(
             seconds=seconds,
             accounting=accounting,
             measure_time=measure,
+            challenge=challenge,
             threads=threads,
             label=[label] if isinstance(label, str) else list(label),
             reporter=reporter,

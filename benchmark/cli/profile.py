@@ -22,6 +22,9 @@ def add_options(verb: argparse.ArgumentParser) -> None:
         "--seconds", type=float, default=10.0, metavar="S", help="of audio (default: 10)"
     )
     verb.add_argument("--accounting", choices=["paper", "honest", "both"], default="both")
+    verb.add_argument(
+        "--challenge", action="store_true", help="count the SUPERB challenge's utterances as well"
+    )
     verb.add_argument("--measure", action="store_true", help="time the models on this machine")
     verb.add_argument(
         "--threads", type=int, metavar="N", help="of what is timed (default: the cores)"
@@ -45,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
             accounting=accounting,
             seconds=seconds,
             measure_time=arguments.measure,
+            challenge=arguments.challenge,
             threads=arguments.threads,
             label=arguments.label,
             reporter=reporter,

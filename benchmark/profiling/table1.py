@@ -12,6 +12,7 @@ from superbit.benchmark.paper import (
     TABLE1_SPECS,
     table1_figures,
 )
+from superbit.benchmark.profiling.challenge import BUCKETS, challenge_macs
 from superbit.benchmark.profiling.counting import (
     OperationCounts,
     count_model,
@@ -45,6 +46,7 @@ def table1_rows(
     accounting: str = "both",
     seconds: float = TABLE1_SECONDS,
     measure_time: bool = False,
+    challenge: bool = False,
     threads: int | None = None,
     label: Sequence[str] = (),
     reporter: Reporter | None = None,
@@ -66,13 +68,16 @@ def table1_rows(
       ``_paper`` and ``_ratio``;
     - ``both``: those of ``paper``, and those of ``honest`` under the prefix ``honest_``.
 
-    With ``measure_time`` those of `superbit.benchmark.profiling.measuring` come on top.
+    With ``challenge`` ``challenge_macs_g`` and, bucket by bucket, ``challenge_macs_<bucket>_g`` of
+    `superbit.benchmark.profiling.challenge` come on top; with ``measure_time`` those of
+    `superbit.benchmark.profiling.measuring`.
 
     Args:
         specs: upstreams; without any the paper's ten rows in its order.
         accounting: ``paper``, ``honest`` or ``both``.
         seconds: of audio at 16 kHz.
         measure_time: time a forward pass of each on this machine.
+        challenge: count the SUPERB challenge's 32 utterances too, seconds for each model.
         threads: of what is timed; None for the cores of this process.
         label: what to call upstreams, each NAME=SPEC.
         reporter: shows which model it is at.
@@ -94,6 +99,8 @@ def table1_rows(
         spec = str(subject.spec)
         if row["model"] == spec or spec in names.labels:
             row["model"] = names.of(spec)
+        if challenge:
+            row |= _challenge_row(subject)
         if measure_time:
             if reporter:
                 reporter.line(f"measuring {spec}")
@@ -173,6 +180,13 @@ def _honest_row(
     row["macs_low_bit_g"] = _giga(cells.low_bit_macs)
     row |= _beside_paper(subject, samples, {"flop_g": _giga(cells.flop)})
     return row | _bit_operations(cells)
+
+
+def _challenge_row(subject: Subject) -> TableRow:
+    model = None if subject.config is None else _model(subject.config, subject.policy)
+    found = challenge_macs(subject.expert if model is None else model)
+    row: TableRow = {f"challenge_macs_{name}_g": _giga(found[name]) for name in BUCKETS}
+    return {"challenge_macs_g": _giga(found["all"])} | row
 
 
 def _bit_operations(cells: HonestCells) -> TableRow:

@@ -81,6 +81,12 @@ COSTS = (
         paper=("bop_nonq_g", "bop_bq_g"),
     ),
     Cost(
+        name="challenge",
+        columns=("challenge_macs_g",),
+        label="MACs of the SUPERB challenge, 10⁹",
+        meaning="of its 32 utterances of true lengths, one at a time",
+    ),
+    Cost(
         name="ms",
         # a twin by bits, an FP32 encoder prepacked: the fastest that is the same model
         columns=("latency_ms_bits", "latency_ms_onednn", "latency_ms_fp32"),

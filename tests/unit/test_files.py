@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+import torch
 
 from superbit.benchmark.claims.data import read_claims
 from superbit.benchmark.corpora.paths import load_paths
@@ -50,6 +51,16 @@ def test_a_file_is_replaced_and_its_folder_made(tmp_path):
         assert file.read_bytes() == "tvåä\n".encode()  # until the end
     assert file.read_bytes() == b"three"
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_others_may_read_what_a_library_writes_for_its_owner_alone(tmp_path):
+    from safetensors.torch import save_file
+
+    plain = tmp_path / "plain"
+    plain.touch()
+    with files.replaced(tmp_path / "weights.safetensors") as partial:
+        save_file({"weight": torch.zeros(1)}, partial)
+    assert (tmp_path / "weights.safetensors").stat().st_mode == plain.stat().st_mode
 
 
 @pytest.mark.parametrize("fails", ["fsync", "replace"])
