@@ -12,6 +12,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 gc.disable()
 
 
+# The first of these makes the corpora, which others wait for; the second needs none.
+FIRST = ("tests/e2e/test_bad_corpora.py", "tests/numerics/test_sparse_attention.py")
+
+
+def pytest_collection_modifyitems(items):
+    places = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(FIRST)))
+
+
 def pytest_collection_finish():
     gc.freeze()
     gc.enable()

@@ -14,7 +14,7 @@ from superbit.upstreams.registry import load, load_upstream
         "bq_squeeze_nano",
         "bq_sparseformer_dn_nano",
         "bq_sparseformer_sw_nano",
-        "squeeze_nano+policy=w2a2",
+        pytest.param("squeeze_nano+policy=w2a2", marks=pytest.mark.slow),
     ],
 )
 def test_a_twin_passes_every_rule(spec):

@@ -227,6 +227,7 @@ def under_torchrun(words):
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
+@pytest.mark.slow  # two ranks without the launcher are tried in tests/numerics
 def test_the_command_of_the_presets_header_under_torchrun(trained):
     done = under_torchrun(pretrain(trained, out="two"))
     assert done.returncode == 0, done.stderr

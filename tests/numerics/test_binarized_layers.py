@@ -346,7 +346,12 @@ def test_in_eval_mode_an_utterance_gives_the_same_bits_in_any_batch(encoder):
 
 
 @pytest.mark.parametrize(
-    ("encoder", "policy"), [("conformer", "w1a1"), ("sparseformer", "w1a1"), ("vanilla", "w2a2")]
+    ("encoder", "policy"),
+    [
+        pytest.param("conformer", "w1a1", marks=pytest.mark.slow),
+        ("sparseformer", "w1a1"),
+        ("vanilla", "w2a2"),
+    ],
 )
 def test_a_twin_compiles_in_one_graph(encoder, policy):
     model = twin(encoder, policy=policy, dtype=torch.float32, layers=1)

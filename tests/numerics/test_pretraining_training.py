@@ -426,7 +426,10 @@ def arguments(**changes):
 
 @pytest.mark.parametrize(
     ("preset_name", "name"),
-    [(p, n) for p in ("phase1", "phase2", "nano") for n in load_config(p).models],
+    [
+        *[(p, n) for p in ("phase1", "nano") for n in load_config(p).models],
+        ("phase2", load_config("phase2").models[0]),  # of the same sizes as phase 1
+    ],
 )
 def test_every_preset_and_size_says_how_long(capsys, preset_name, name):
     given = arguments(preset=preset_name, model=name, dry_run=True, hardware="a100", devices=8)

@@ -49,7 +49,7 @@ HUB = "import s3prl.hub; assert s3prl.hub.vanilla_nano"
     "order",
     [
         [SUPERBIT, "import torchaudio"],
-        [SUPERBIT, HUBERT, HUB],
+        pytest.param([SUPERBIT, HUBERT, HUB], marks=pytest.mark.slow),
         pytest.param(
             ["import torch, transformers, s3prl", SUPERBIT, HUBERT], marks=pytest.mark.slow
         ),
