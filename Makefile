@@ -4,8 +4,8 @@ VENV ?= .venv
 # Options for pip, e.g. PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_ARGS ?=
 JOBS ?= 2
-# Processes of "make test": one more than there are cores, as some wait for others.
-TEST_JOBS ?= $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) + 1)" 2>/dev/null || echo auto)
+# Processes of "make test": auto is one a core.
+TEST_JOBS ?= auto
 # Options of a benchmark, e.g. BENCH_ARGS="--tasks KS --steps 20"
 BENCH_ARGS ?=
 DEMO ?= results/local

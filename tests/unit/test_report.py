@@ -322,7 +322,7 @@ def of_the_models(specs):
 
 def test_costs_are_those_of_the_models():
     """Built anew on the meta device: nothing but their modules says what is right."""
-    of_the_models(["bq_conformer_nano", "squeeze_nano", "sparseformer_dn_nano"])
+    of_the_models(["bq_conformer_nano"])
 
 
 @pytest.mark.slow
