@@ -26,7 +26,7 @@ from superbit.upstreams.machine import end_with_parent
 if TYPE_CHECKING:
     from superbit.benchmark.features.supply import Supply, Uses
     from superbit.benchmark.progress import RunsProgress
-    from superbit.benchmark.sweeping.launch import Ended
+    from superbit.benchmark.sweeping.here import Ended
     from superbit.upstreams.registry import LoadedUpstream
 
 # Seconds between two progress messages of one run, and between two looks at all of them.
