@@ -23,7 +23,7 @@ def add(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the package, and say what to type next."""
-    from superbit.benchmark.scaffold import write_scaffold
+    from superbit.benchmark.cli.scaffold import write_scaffold
 
     folder = arguments.out or Path(arguments.name)
     print(write_scaffold("upstream", arguments.name, folder=folder))

@@ -68,7 +68,7 @@ def test_registering_in_code_gives_a_name_here_and_in_s3prl(folder, monkeypatch)
 
 @pytest.mark.parametrize(("template", "page"), [("upstream", README), ("encoder", ENCODERS)])
 def test_what_the_pages_show_is_what_superbit_new_writes(template, page):
-    folder = UPSTREAMS.parent / "benchmark" / "templates" / template
+    folder = UPSTREAMS.parent / "benchmark" / "cli" / "templates" / template
     shown = blocks("python", page)[0]
     assert shown == (folder / "my_package" / "hubconf.py").read_text("utf-8")
     assert (folder / "pyproject.toml").read_text("utf-8").endswith(blocks("toml", page)[0])

@@ -12,7 +12,7 @@ from superbit.benchmark.records.store import ResultStore
 from superbit.upstreams import encoder_kinds
 
 ROOT = Path(__file__).parents[2]
-PLUGIN = ROOT / "benchmark" / "templates" / "encoder"
+PLUGIN = ROOT / "benchmark" / "cli" / "templates" / "encoder"
 PAGE = (ROOT / "upstreams" / "ENCODERS.md").read_text(encoding="utf-8")
 # Its encoders are of true nano size: every evaluation takes seconds.
 SHORT = "KS: {runner: {total_steps: 2, eval_step: 2, save_step: 2, log_step: 2}}"

@@ -43,7 +43,7 @@ from superbit.upstreams.training.distil_objective import student_of
 from superbit.upstreams.training.objective import Pretrainer, dropped_layers
 from superbit.upstreams.variant import size_of, sizes
 
-PLUGIN = Path(__file__).parents[2] / "benchmark" / "templates" / "encoder"
+PLUGIN = Path(__file__).parents[2] / "benchmark" / "cli" / "templates" / "encoder"
 DEPTHWISE = (PLUGIN / "my_package" / "hubconf.py").read_text(encoding="utf-8")
 
 # Gates over time in a loop, a parameter of its own, and a product outside of any module.

@@ -81,7 +81,7 @@ def write_scaffold(template: Template, name: str, *, folder: Path) -> Scaffold:
 
 def _texts(template: Template) -> list[tuple[Path, str]]:
     """Every file of a template, by its place in it."""
-    root = Path(str(resources.files("superbit.benchmark") / "templates" / template))
+    root = Path(str(resources.files("superbit.benchmark.cli") / "templates" / template))
     return [
         (file.relative_to(root), file.read_text(encoding="utf-8"))
         for file in sorted(root.rglob("*"))
