@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -79,15 +81,25 @@ def joined(device: str | None) -> Iterator[World]:
     except RuntimeError as error:
         if not any(word in str(error).lower() for word in _LOST):
             raise
+        _leave_behind(dist.group.WORLD)
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"rank {rank} of {size} lost another rank ({reason}); the checkpoints are whole: "
             "give the same command again to go on from the last."
         ) from None
     finally:
-        # a group with a dead member cannot be left in order, and need not be
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _leave_behind(group: dist.ProcessGroup | None) -> None:
+    """Keep a group with a dead member from being taken down, as long as this process lives.
+
+    torch takes it down while it holds Python's lock and waits for gloo's threads, which may need
+    that lock to let go of their tensors: this process would never end (seen with torch 2.13 in c10d::Reducer).
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
+    time.sleep(0.1)  # those threads have the lock meanwhile
 
 
 def in_parallel(module: nn.Module, world: World, *, find_unused: bool) -> nn.Module:
