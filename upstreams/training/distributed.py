@@ -96,7 +96,7 @@ def _leave_behind(group: dist.ProcessGroup | None) -> None:
     """Keep a group with a dead member from being taken down, as long as this process lives.
 
     torch takes it down while it holds Python's lock and waits for gloo's threads, which may need
-    that lock to let go of their tensors: this process would never end (seen with torch 2.13 in c10d::Reducer).
+    that lock to let go of their tensors: this process would never end (seen with torch 2.13).
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
     time.sleep(0.1)  # those threads have the lock meanwhile
