@@ -15,6 +15,7 @@ from typing import Any
 
 from superbit.benchmark.cli import (
     cache,
+    cancel,
     check,
     claims,
     compare,
@@ -49,7 +50,7 @@ from superbit.upstreams.trusting import trusting
 # In the order of the help. Each module has add(), which makes its options, and a run() for each
 # verb; what runs is imported there.
 VERBS = (
-    *(list_, new_upstream, new_encoder, check, import_, corpus, sweep, status, cache),
+    *(list_, new_upstream, new_encoder, check, import_, corpus, sweep, status, cancel, cache),
     *(manifest, units, pretrain, distil, nano, curves, pack),
     *(profile, table, compare, report, figure, claims, error_flow, results),
 )

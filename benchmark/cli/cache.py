@@ -50,7 +50,7 @@ def run_prune(arguments: argparse.Namespace) -> int:
     from superbit.benchmark.features.store import (
         cached_folders,
         delete_features,
-        locked,
+        locked_whole,
         parse_size,
         size_text,
     )
@@ -66,7 +66,7 @@ def run_prune(arguments: argparse.Namespace) -> int:
     for folder, upstream, size, _ in found:
         if left <= keep:
             break
-        with locked(folder, stop=lambda: True) as ours:
+        with locked_whole(folder) as ours:
             if not ours:
                 print(f"in use, left alone: {typed(upstream)} ({folder.name})")
                 continue

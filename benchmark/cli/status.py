@@ -25,6 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     from superbit.benchmark.rendering import printable
     from superbit.benchmark.running.heartbeat import unfinished
     from superbit.benchmark.scoring.chance import with_chance
+    from superbit.benchmark.sweeping.submissions import submitted_lines
     from superbit.benchmark.tables.status import status_lines
 
     results, store = arguments.results, ResultStore(arguments.results)
@@ -34,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         lines = status_lines(records, every=arguments.all)
     else:
         lines = [f"{results} holds no results: superbit sweep makes them."]
+    lines += submitted_lines(results, records)
     recorded = {record.key[:16] for record in records}
     for title, found in unfinished(results, recorded=recorded).items():
         if found:

@@ -9,6 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from superbit.benchmark.cli.launching import (
+    QUEUES,
+    add_launcher,
+    check_launcher,
+    given_to_tasks,
+    jobs_of,
+    slurm_options,
+)
 from superbit.benchmark.cli.options import (
     add_cache_folder,
     add_results,
@@ -21,9 +29,11 @@ from superbit.upstreams.spec import typed
 
 if TYPE_CHECKING:
     from superbit.benchmark.cli.options import Verbs
+    from superbit.benchmark.features.extraction import Share
     from superbit.benchmark.features.store import CacheSettings
     from superbit.benchmark.records.store import ResultStore
     from superbit.benchmark.sweeping.launch import SweepOutcome
+    from superbit.benchmark.sweeping.plan import SweepRequest
 
 
 def add(verbs: Verbs) -> None:
@@ -61,9 +71,8 @@ def add(verbs: Verbs) -> None:
     verb.add_argument(
         "--jobs",
         type=int,
-        default=1,
         metavar="N",
-        help="runs at a time, each in a process with its share of the cores",
+        help="runs at a time, each in a process with its share of the cores (default: 1)",
     )
     verb.add_argument(
         "--limit",
@@ -72,6 +81,20 @@ def add(verbs: Verbs) -> None:
         help="at most N steps and evaluation batches; enters no table",
     )
     verb.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    verb.add_argument(
+        "--only",
+        metavar="RUN,…",
+        help="of the plan, the runs whose folders in work/runs have these names",
+    )
+    verb.add_argument(
+        "--features-only",
+        type=_share,
+        nargs="?",
+        const="1/1",
+        metavar="I/N",
+        help="compute the features that the runs will read, or one of N shares of them, and stop",
+    )
+    add_launcher(verb)
     add_stopping(verb)
     add_trust(verb)
     verb.add_argument(
@@ -113,6 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
     from superbit.benchmark.sweeping.sweep import Pace, sweep
 
     _check_options(arguments)
+    check_launcher(arguments)
     if arguments.assume is not None:
         return _plan_on_assumed_sizes(arguments)
     request = SweepRequest(
@@ -123,25 +147,56 @@ def run(arguments: argparse.Namespace) -> int:
         learning_rates=_rates(arguments.lr),
         overrides=arguments.overrides,
         limit=arguments.limit,
+        only=() if arguments.only is None else tuple(split_list(arguments.only, option="--only")),
     )
+    if arguments.launcher in QUEUES and not arguments.dry_run:
+        return _by_queue(request, arguments)
     swept = sweep(
         request,
         paths=arguments.paths,
         results=arguments.results,
         storing=_settings(arguments),
         device=arguments.device,
-        jobs=arguments.jobs,
+        jobs=jobs_of(arguments),
         pace=Pace(
             checkpoint_minutes=arguments.checkpoint_minutes,
             max_hours=arguments.max_hours,
             run_timeout=arguments.run_timeout,
         ),
         dry_run=arguments.dry_run,
+        share=_as_share(arguments.features_only),
         reporter=Reporter(),
         say=_nothing if watch_now().was_planned else print,
     )
     if swept.outcome is None:
         return _dry_report(swept.failures)
+    if arguments.features_only is not None:
+        return _features_report(swept.outcome)
+    return _report(swept.outcome, swept.store)
+
+
+def _by_queue(request: SweepRequest, arguments: argparse.Namespace) -> int:
+    """Submit the sweep, and wait for it unless the user does not want to."""
+    from superbit.benchmark.progress import Reporter
+    from superbit.benchmark.sweeping.by_queue import sweep_by_queue
+
+    swept = sweep_by_queue(
+        request,
+        paths=arguments.paths,
+        results=arguments.results,
+        storing=_settings(arguments),
+        device=arguments.device,
+        reporter=Reporter(),
+        launcher=arguments.launcher,
+        slurm=slurm_options(arguments),
+        given=given_to_tasks(arguments),
+        detach=arguments.detach,
+        say=print,
+    )
+    assert swept.outcome is not None
+    if arguments.detach:
+        _say_failed(swept.outcome)
+        return 1 if swept.outcome.failed else 0
     return _report(swept.outcome, swept.store)
 
 
@@ -217,7 +272,8 @@ def _check_options(arguments: argparse.Namespace) -> None:
     _rates(arguments.lr)
     _seeds(arguments.seed)
     _settings(arguments)
-    _refuse_together("assume", arguments, "lr", "limit")
+    _refuse_together("assume", arguments, "lr", "limit", "only", "features_only")
+    _refuse_together("no_cache", arguments, "features_only")
 
 
 def _refuse_together(option: str, arguments: argparse.Namespace, *others: str) -> None:
@@ -265,16 +321,44 @@ def _rates(text: str | None) -> tuple[float, ...] | Literal["search"]:
     return tuple(rates)
 
 
+def _share(text: str) -> tuple[int, int]:
+    """Read ``--features-only``: ``2/4`` is the second of four shares."""
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of) <= 1000):
+        raise argparse.ArgumentTypeError(f"{text!r} must be like 2/4, the second of four shares")
+    return int(number) - 1, int(of)
+
+
+def _as_share(asked: tuple[int, int] | None) -> Share | None:
+    if asked is None:
+        return None
+    from superbit.benchmark.features.extraction import Share
+
+    return Share(number=asked[0], of=asked[1])
+
+
+def _features_report(outcome: SweepOutcome) -> int:
+    _say_failed(outcome)
+    if outcome.left:
+        print("superbit: stopped; the same command continues.", file=sys.stderr)
+        return 130
+    return 1 if outcome.failed else 0
+
+
 def _report(outcome: SweepOutcome, store: ResultStore) -> int:
     print(f"Results are in {store.root}: {len(outcome.done)} new, {len(outcome.reused)} reused.")
     for planned in outcome.left:
         print(f"not run: {planned.label}")
     if outcome.left:
         print("superbit: stopped; the same command continues.", file=sys.stderr)
+    _say_failed(outcome)
+    if outcome.left:
+        return 130
+    return 1 if outcome.failed else 0
+
+
+def _say_failed(outcome: SweepOutcome) -> None:
     for record in outcome.failed:
         fold = "" if record.identity.fold is None else f" fold {record.identity.fold}"
         what = f"{record.identity.task}{fold} × {typed(record.identity.upstream)}"
         print(f"failed: {what}: {record.reason}")
-    if outcome.left:
-        return 130
-    return 1 if outcome.failed else 0

@@ -65,6 +65,31 @@ class Shape:
         return frames * self.layers * self.dim * np.dtype(dtype).itemsize
 
 
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """The part of an upstream's audio that one of several extractions takes.
+
+    Attributes:
+        number: from 0.
+        of: how many there are; together they take all of it, and no two the same.
+    """
+
+    number: int = 0
+    of: int = 1
+
+    def has(self, wave: Wave) -> bool:
+        """Whether a waveform belongs to it."""
+        return int(wave.key[:8], 16) % self.of == self.number
+
+    @property
+    def name(self) -> str:
+        """E.g. ``.2-of-4``; empty for the whole."""
+        return f".{self.number + 1}-of-{self.of}" if self.of > 1 else ""
+
+
+WHOLE = Share()
+
+
 def extract(
     waves: Sequence[Wave],
     *,
@@ -75,6 +100,7 @@ def extract(
     invariant: bool,
     workers: Workers | None = None,
     device: str = "cpu",
+    share: Share = WHOLE,
     stop: Callable[[], bool] = lambda: False,
     on_progress: OnProgress = lambda done, total: None,
 ) -> int:
@@ -86,6 +112,7 @@ def extract(
     Args:
         invariant: utterances may share a batch; else each passes alone.
         workers: processes that compute; without them this one does, with all of torch's threads.
+        share: of the waveforms, those to compute; other processes may compute others meanwhile.
         on_progress: called with seconds of audio done and in all.
 
     Raises:
@@ -94,14 +121,15 @@ def extract(
         InterruptedRun: ``stop`` said so; the next call continues.
     """
     folder = settings.upstream_folder(upstream)
-    with locked(folder, stop=stop) as ours:
+    with locked(folder, stop=stop, part=share.name) as ours:
         if not ours:
             raise InterruptedRun
         with said_of_cache(folder):
             note_upstream(folder, upstream)
         store = settings.store(upstream, kind)
-        remove_leftovers(store.folder)
-        missing = [wave for wave in waves if wave.key not in store]
+        if share.of == 1:  # else they may be what another one writes now
+            remove_leftovers(store.folder)
+        missing = [wave for wave in waves if share.has(wave) and wave.key not in store]
         if not missing:
             return 0
         job = ChunkJob(

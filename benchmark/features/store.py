@@ -367,15 +367,30 @@ def note_upstream(folder: Path, upstream: LoadedUpstream) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, *, stop: Callable[[], bool]) -> Iterator[bool]:
-    """Keep an upstream's folder to one extraction; others wait. Gives False where ``stop`` ended
-    the waiting."""
+def locked(folder: Path, *, stop: Callable[[], bool], part: str = "") -> Iterator[bool]:
+    """Keep an upstream's folder, or a part of its audio, to one extraction; others wait.
+
+    Gives False where ``stop`` ended the waiting.
+    """
     # Beside the folder: ``cache prune`` deletes it whole while it holds the lock.
-    lock = folder.with_name(f".{folder.name}.lock")
+    lock = folder.with_name(f".{folder.name}{part}.lock")
     with contextlib.ExitStack() as held:
         with said_of_cache(folder):
             ours = held.enter_context(files.locked(lock, stop=stop))
         yield ours
+
+
+@contextlib.contextmanager
+def locked_whole(folder: Path) -> Iterator[bool]:
+    """Give whether nobody extracts any part of an upstream's audio, and keep it so."""
+    locks = folder.parent.glob(f".{folder.name}.*lock*")
+    parts = {lock.name.removesuffix(".lease").removesuffix(".lock") for lock in locks}
+    parts = {part.removeprefix(f".{folder.name}") for part in parts} | {""}
+    with contextlib.ExitStack() as held:
+        yield all(
+            held.enter_context(locked(folder, stop=lambda: True, part=part))
+            for part in sorted(parts)
+        )
 
 
 def cached_folders(cache: Path) -> list[tuple[Path, str, int, float]]:

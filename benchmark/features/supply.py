@@ -13,7 +13,14 @@ from torch import nn
 
 from superbit.benchmark.features.costs import Cost
 from superbit.benchmark.features.demand import Kind, Need
-from superbit.benchmark.features.extraction import Shape, Workers, extract, is_over_budget
+from superbit.benchmark.features.extraction import (
+    WHOLE,
+    Shape,
+    Share,
+    Workers,
+    extract,
+    is_over_budget,
+)
 from superbit.benchmark.features.planning import FeaturePlan
 from superbit.benchmark.features.source import FeatureReader, UpstreamFeatures
 from superbit.benchmark.features.store import CacheError, CacheSettings
@@ -79,6 +86,7 @@ class Supply:
         say: writes a line for the user.
         processes: at most so many at a time, of one thread each.
         stop: true ends an extraction by ``InterruptedRun``; the next sweep continues it.
+        share: of the audio.
     """
 
     def __init__(
@@ -90,7 +98,9 @@ class Supply:
         device: str,
         processes: int,
         stop: Callable[[], bool],
+        share: Share = WHOLE,
     ) -> None:
+        self._share = share
         self._plan, self._upstreams, self._say = plan, upstreams, say
         self._device, self._processes, self._stop = device, processes, stop
         self._workers: Workers | None = None
@@ -183,12 +193,13 @@ class Supply:
                 # What was registered in this process is unknown to others.
                 workers=self._workers if upstream.entry.origin != "registered" else None,
                 device=self._device,
+                share=self._share,
                 stop=self._stop,
                 on_progress=_Pace(self._say, f"features of {typed(name)} for {of_tasks}").show,
             )
         if is_over_budget(self._plan.settings):
             store = self._plan.settings.store(upstream, kind)
-            lacking = sum(key not in store for key in waves)
+            lacking = sum(self._share.has(wave) and key not in store for key, wave in waves.items())
             if lacking:
                 self._say(
                     f"features of {typed(name)} for {of_tasks}: the cache is full by now (another "

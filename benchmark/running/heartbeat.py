@@ -31,6 +31,9 @@ class Beat:
         time: when, in seconds since 1970.
         host: the machine's name.
         pid: of the process there.
+        job: of a cluster's queue; None outside one.
+        node: that queue's name of the machine.
+        until: when the job's time is over, in seconds since 1970; None where that is not told.
     """
 
     step: int
@@ -39,6 +42,9 @@ class Beat:
     time: float
     host: str
     pid: int
+    job: str | None = None
+    node: str | None = None
+    until: float | None = None
 
     @property
     def is_over(self) -> bool:
@@ -57,6 +63,7 @@ class Beat:
 def beating(folder: Path, *, steps: int, on_step: OnStep) -> OnStep:
     """Return ``on_step`` that also notes in ``folder`` how far the run is, every ten seconds."""
     host, pid, last = platform.node(), os.getpid(), -_SECONDS_BETWEEN
+    job, node, until = _place_in_queue()
 
     def beat(step: int, what: str) -> None:
         nonlocal last
@@ -65,11 +72,30 @@ def beating(folder: Path, *, steps: int, on_step: OnStep) -> OnStep:
         if now - last < _SECONDS_BETWEEN:
             return
         last = now
-        at = Beat(step=step, steps=steps, what=what, time=time.time(), host=host, pid=pid)
+        at = Beat(
+            step=step,
+            steps=steps,
+            what=what,
+            time=time.time(),
+            host=host,
+            pid=pid,
+            job=job,
+            node=node,
+            until=until,
+        )
         with suppress(OSError):  # a full disk ends no run for this
             write_text(folder / FILE, json.dumps(asdict(at)))
 
     return beat
+
+
+def _place_in_queue() -> tuple[str | None, str | None, float | None]:
+    """Return the job, the node and the end of its time, as Slurm tells a task of its."""
+    told = os.environ.get
+    array, task = told("SLURM_ARRAY_JOB_ID"), told("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array and task else told("SLURM_JOB_ID")
+    end = told("SLURM_JOB_END_TIME", "")
+    return job, told("SLURMD_NODENAME"), float(end) if end.isdecimal() else None
 
 
 def last_beat(folder: Path) -> Beat | None:

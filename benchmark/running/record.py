@@ -52,10 +52,15 @@ class Job:
     @property
     def key(self) -> str:
         """Of the run's folder and checkpoint: the same however many candidates are left."""
-        if not self.searched:
-            return self.first.key
-        keys = ",".join(sorted(identity.key for identity in self.searched))
-        return hashlib.sha256(keys.encode()).hexdigest()
+        return key_of(self.searched or self.identities[:1])
+
+
+def key_of(identities: Sequence[RunIdentity]) -> str:
+    """Return the key of one run, or of candidates side by side."""
+    if len(identities) == 1:
+        return identities[0].key
+    keys = ",".join(sorted(identity.key for identity in identities))
+    return hashlib.sha256(keys.encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,6 +68,15 @@ def estimates(
     ]
 
 
+def run_seconds(
+    run: PlannedRun, records: Iterable[RunRecord], *, reads: bool, gpu: bool
+) -> float | None:
+    """Return the seconds of one run, as of `estimates`; None where no run like it was done."""
+    usable = [record for record in records if _is_usable(record, gpu=gpu)]
+    found = _seconds(run, usable, reads=reads)
+    return None if found is None else found[0]
+
+
 def _is_usable(record: RunRecord, *, gpu: bool) -> bool:
     """Whether its time is that of a whole run on a machine like this one."""
     made = record.provenance

@@ -6,7 +6,7 @@ stop the others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from superbit.benchmark.progress import Reporter
 from superbit.benchmark.records.schema import RunIdentity, RunRecord
 from superbit.benchmark.running import doing as watched
 from superbit.benchmark.running import record
+from superbit.benchmark.running.candidate import InterruptedRun
 from superbit.benchmark.sweeping.here import in_this_process
 from superbit.benchmark.sweeping.plan import Plan, PlannedRun
 from superbit.benchmark.tasks.catalog import find_task
@@ -23,6 +24,7 @@ from superbit.upstreams import encoder_kinds
 from superbit.upstreams.errors import InputError
 
 if TYPE_CHECKING:
+    from superbit.benchmark.features.extraction import Share
     from superbit.benchmark.features.planning import FeaturePlan
     from superbit.benchmark.running.run import RunContext
 
@@ -124,6 +126,70 @@ def carry_out(
                 progress.finish(index, _result_lines(records))
     outcome.left = [planned for index, planned in enumerate(waiting) if index not in ended]
     return outcome
+
+
+def compute_features(
+    plan: Plan,
+    *,
+    share: Share,
+    context: RunContext,
+    reporter: Reporter,
+    jobs: int,
+    threads: int,
+    features: FeaturePlan | None,
+) -> SweepOutcome:
+    """Compute what the runs of ``plan`` will read, of a share of the audio; run nothing.
+
+    Runs of an upstream that cannot be built, or that failed when it was tried, are recorded as
+    failed. What is stopped early is left over.
+    """
+    from superbit.benchmark.features.supply import Supply
+
+    failures = plan.failures | (features.failures if features else {})
+    outcome, waiting = settle(plan, failures, context=context, reporter=reporter)
+    if features is None:
+        return outcome
+    supply = Supply(
+        features,
+        upstreams=plan.upstreams,
+        say=reporter.line,
+        device=context.device,
+        processes=jobs * threads,
+        stop=context.stop,
+        share=share,
+    )
+    for upstream in plan.upstreams:
+        try:
+            if upstream not in failures:
+                with watched.doing("extracting features of", upstream):
+                    supply.of(upstream)
+        except InterruptedRun:
+            outcome.left = waiting
+            break
+    return outcome
+
+
+def settle(
+    plan: Plan,
+    failures: Mapping[str, BaseException],
+    *,
+    context: RunContext,
+    reporter: Reporter,
+) -> tuple[SweepOutcome, list[PlannedRun]]:
+    """Record what cannot be run, and return what is known by then and what is to be run.
+
+    Args:
+        failures: by upstream, why none of its runs can be carried out.
+
+    Raises:
+        InputError: the folder of results cannot be written to.
+    """
+    outcome, waiting = _left_over(plan, context)
+    _begin(plan, context)
+    for planned in waiting:
+        error = failures.get(planned.first.upstream)
+        _fail(planned, error, plan, outcome, context=context, reporter=reporter)
+    return outcome, [planned for planned in waiting if planned.first.upstream not in failures]
 
 
 def _begin(plan: Plan, context: RunContext) -> None:

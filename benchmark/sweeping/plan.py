@@ -44,6 +44,7 @@ class SweepRequest:
             task's own list.
         overrides: a YAML file of config overrides, laid out like ``embedded.yaml``.
         limit: at most so many steps and evaluation batches; such runs enter no table.
+        only: of all that is asked for, the runs whose folders have these names; empty for all.
     """
 
     upstreams: tuple[str, ...]
@@ -53,6 +54,7 @@ class SweepRequest:
     learning_rates: tuple[float, ...] | Literal["search"] = ()
     overrides: Path | None = None
     limit: int | None = None
+    only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,13 @@ class PlannedRun:
         fold = "" if self.first.fold is None else f" fold {self.first.fold}"
         seed = f" seed {self.first.seed}" if self.one_of_seeds else ""
         return f"{self.first.task}{fold} × {typed(self.first.upstream)}{seed}"
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder while it is unfinished, whatever of it is done by now."""
+        from superbit.benchmark.running.record import key_of
+
+        return run_folder(Path(), key_of(self.identities)).name
 
     def job(self, manifests: dict[str, CorpusManifest]) -> Job:
         """Return what has to be done, with what a process of its own needs for it."""
@@ -190,6 +199,8 @@ def make_plan(
             run = _run(task, upstream=_unknown(upstream), **asked)
             never: tuple[State, ...] = tuple("cannot run" for _ in run.identities)
             runs.append(replace(run, states=never))
+    if request.only:
+        runs = _only(request.only, runs)
     by_spec = {str(upstream.spec): upstream for upstream in upstreams.values()}
     return Plan(
         runs=tuple(runs),
@@ -197,6 +208,17 @@ def make_plan(
         manifests=manifests,
         failures={s: each.error for s, each in by_spec.items() if isinstance(each, Unbuilt)},
     )
+
+
+def _only(names: Sequence[str], runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    found = {planned.folder: planned for planned in runs}
+    for name in names:
+        if name not in found:
+            raise InputError(
+                f"--only: {name!r} is no run of this plan: the upstream, the config or the corpus "
+                "is another now, or the name is; plan the sweep again."
+            )
+    return [found[name] for name in names]
 
 
 def load_each(specs: Sequence[str], *, reporter: Reporter) -> dict[str, LoadedUpstream | Unbuilt]:

@@ -21,7 +21,7 @@ from superbit.benchmark.running.record import Job, RunContext
 from superbit.benchmark.running.run import HeldElsewhere
 from superbit.upstreams import stopping
 from superbit.upstreams.errors import InputError, one_line
-from superbit.upstreams.machine import end_with_parent
+from superbit.upstreams.machine import cores, end_with_parent
 
 if TYPE_CHECKING:
     from superbit.benchmark.features.supply import Supply, Uses
@@ -57,9 +57,16 @@ def in_processes(
     spawn = multiprocessing.get_context("spawn")
     with stopping.blocked():  # Python's own process beside these would inherit it
         messages, stop = spawn.Queue(), spawn.Event()
-    arguments = (messages, stop, threads, replace(context, stop=_never))
     slots = [
-        _Slot(spawn, arguments, limit=context.run_timeout) for _ in range(min(count, len(jobs)))
+        _Slot(
+            spawn,
+            (
+                *(messages, stop, threads),
+                replace(context, stop=_never, device=device_of(number, context.device)),
+            ),
+            limit=context.run_timeout,
+        )
+        for number in range(min(count, len(jobs)))
     ]
     waiting, began = deque(enumerate(jobs)), datetime.now(UTC)
     held = PutOff()
@@ -106,6 +113,23 @@ def in_processes(
                 slot.finish()
             for slot in slots:
                 slot.close(_SECONDS_TO_END if slot.is_busy else None)
+
+
+def slots(device: str | None) -> int:
+    """Return how many runs this machine carries out at a time: one a GPU, else one a core."""
+    import torch
+
+    if (device is None and torch.cuda.is_available()) or device == "cuda":
+        return max(1, torch.cuda.device_count())
+    return 1 if device not in (None, "cpu") else cores()
+
+
+def device_of(slot: int, device: str) -> str:
+    """Return the device of one of several processes: with several GPUs, they take turns."""
+    import torch
+
+    count = torch.cuda.device_count() if device == "cuda" else 0
+    return f"cuda:{slot % count}" if count > 1 else device
 
 
 class PutOff:

@@ -8,14 +8,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from superbit.benchmark.corpora.paths import CorpusPaths, load_paths
 from superbit.benchmark.progress import Reporter
 from superbit.benchmark.records import rate_search
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.running.doing import doing, watch_now
-from superbit.benchmark.sweeping.launch import SweepOutcome, carry_out
+from superbit.benchmark.sweeping.launch import SweepOutcome, carry_out, compute_features
 from superbit.benchmark.sweeping.plan import Plan, SweepRequest, make_plan, plan_lines
 from superbit.upstreams import stopping
 from superbit.upstreams.errors import InputError
@@ -24,6 +24,7 @@ from superbit.upstreams.machine import cores
 from superbit.upstreams.spec import typed
 
 if TYPE_CHECKING:
+    from superbit.benchmark.features.extraction import Share
     from superbit.benchmark.features.planning import FeaturePlan
     from superbit.benchmark.features.store import CacheSettings
 
@@ -65,6 +66,54 @@ class Swept:
     failures: Mapping[str, BaseException] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A plan, said, and what carries it out.
+
+    Attributes:
+        features: what is stored of which upstream; None where nothing is.
+    """
+
+    store: ResultStore
+    paths: CorpusPaths
+    plan: Plan
+    features: FeaturePlan | None
+
+    @property
+    def failures(self) -> dict[str, BaseException]:
+        """By upstream, why none of its runs can be carried out, as far as anybody has looked."""
+        return self.plan.failures | (self.features.failures if self.features else {})
+
+
+def prepare(
+    request: SweepRequest,
+    *,
+    paths: Path,
+    results: Path,
+    storing: CacheSettings | None,
+    reporter: Reporter,
+    device: str | None = None,
+    say: Say = lambda line: None,
+) -> Prepared:
+    """Plan every run and the features, and say both; the arguments are those of `sweep`.
+
+    Raises:
+        InputError: whatever of it is wrong.
+    """
+    require_writable(results, option="--results")
+    remove_leftovers(results, without=("features", "corpora"))
+    store, found = ResultStore(results), load_paths(paths)
+    plan = make_plan(request, store=store, paths=found, reporter=reporter)
+    for line in plan_lines(plan):
+        say(line)
+    features = _plan_features(
+        plan, settings=storing, paths=found, store=store, reporter=reporter, say=say
+    )
+    for line in _training_lines(plan, features, store, device=device):
+        say(line)
+    return Prepared(store=store, paths=found, plan=plan, features=features)
+
+
 def sweep(
     request: SweepRequest,
     *,
@@ -76,6 +125,7 @@ def sweep(
     jobs: int = 1,
     pace: Pace = Pace(),
     dry_run: bool = False,
+    share: Share | None = None,
     say: Say = lambda line: None,
 ) -> Swept:
     """Plan every run, say the plan, and carry out what is not done.
@@ -89,48 +139,52 @@ def sweep(
         jobs: runs at a time.
         pace: how often runs are saved, and when all of it stops.
         dry_run: plan only.
+        share: compute features of so much of the audio, and run nothing.
         say: called with each line of the plan and of the choices that searches came to.
 
     Raises:
         InputError: whatever of it is wrong.
     """
     began = watch_now().since()
-    require_writable(results, option="--results")
-    remove_leftovers(results, without=("features", "corpora"))
-    store, found = ResultStore(results), load_paths(paths)
-    plan = make_plan(request, store=store, paths=found, reporter=reporter)
-    for line in plan_lines(plan):
-        say(line)
-    features = _plan_features(
-        plan, settings=storing, paths=found, store=store, reporter=reporter, say=say
+    prepared = prepare(
+        request,
+        paths=paths,
+        results=results,
+        storing=storing,
+        reporter=reporter,
+        device=device,
+        say=say,
     )
-    for line in _training_lines(plan, features, store, device=device):
-        say(line)
+    store, plan, features = prepared.store, prepared.plan, prepared.features
     if dry_run:
-        more = features.failures if features else _tried(plan, reporter)
-        return Swept(store=store, plan=plan, failures=plan.failures | more)
+        more = {} if features else _tried(plan, reporter)
+        return Swept(store=store, plan=plan, failures=prepared.failures | more)
     chosen = _device(device)
 
     from superbit.benchmark.running.run import RunContext
 
     deadline = stopping.deadline_after(pace.max_hours, began=began)
     with stopping.gently(reporter.line, deadline=deadline) as stop:
-        outcome = carry_out(
-            plan,
-            context=RunContext(
-                store=store,
-                paths=found,
-                device=chosen,
-                stop=stop,
-                save_seconds=60 * pace.checkpoint_minutes,
-                run_timeout=pace.run_timeout,
-            ),
-            reporter=reporter,
-            jobs=jobs,
-            threads=_threads(jobs),
-            features=features,
+        context = RunContext(
+            store=store,
+            paths=prepared.paths,
+            device=chosen,
+            stop=stop,
+            save_seconds=60 * pace.checkpoint_minutes,
+            run_timeout=pace.run_timeout,
         )
-    for line in _search_lines(plan, store):
+        carrying: dict[str, Any] = {
+            "context": context,
+            "reporter": reporter,
+            "jobs": jobs,
+            "threads": _threads(jobs),
+            "features": features,
+        }
+        if share is not None:
+            outcome = compute_features(plan, share=share, **carrying)
+            return Swept(store=store, plan=plan, outcome=outcome)
+        outcome = carry_out(plan, **carrying)
+    for line in search_lines(plan, store):
         say(line)
     return Swept(store=store, plan=plan, outcome=outcome)
 
@@ -169,7 +223,7 @@ def _tried(plan: Plan, reporter: Reporter) -> dict[str, BaseException]:
     return failures
 
 
-def _search_lines(plan: Plan, store: ResultStore) -> Iterator[str]:
+def search_lines(plan: Plan, store: ResultStore) -> Iterator[str]:
     """What each search over learning rates has come to."""
     for declared in plan.searches:
         runs = [each for planned in plan.runs for each in planned.identities]

@@ -14,6 +14,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -65,6 +66,19 @@ class OptimizerSection(_ConfigSection):
     lr: LearningRate
 
 
+class Resources(_ConfigSection):
+    """What one run of a task is given on a cluster; no number depends on it.
+
+    Attributes:
+        hours: after which it is begun again from its checkpoint; None: by what such runs took.
+    """
+
+    cpus: PositiveInt = 1
+    gpus: NonNegativeInt = 0
+    memory_gb: PositiveFloat = 8
+    hours: PositiveFloat | None = None
+
+
 class TaskConfig(_ConfigSection):
     """One task's protocol, with the sections that s3prl's experts read."""
 
@@ -74,6 +88,8 @@ class TaskConfig(_ConfigSection):
     specaug: dict[str, Any] | None = None
     # what a search tries; no part of any run's config, each of which has one rate
     learning_rates: list[LearningRate] | None = Field(default=None, min_length=1, exclude=True)
+    # no part of it either: where a run is made changes no number
+    resources: Resources = Field(default=Resources(), exclude=True)
     downstream_expert: dict[str, Any]
 
 
@@ -115,6 +131,15 @@ def rates_to_search(task: str, *, scale: Scale, overrides: Path | None = None) -
     return sorted(set(_config(task, scale, overrides, None).learning_rates or []), reverse=True)
 
 
+def resources_of(task: str, *, scale: Scale, overrides: Path | None = None) -> Resources:
+    """Return what a run of a task is given on a cluster.
+
+    Raises:
+        InputError: as :func:`resolve`.
+    """
+    return _config(task, scale, overrides, None).resources
+
+
 def total_steps(config: dict[str, Any]) -> int:
     """Optimizer steps of a resolved config; 0 for QbE, which trains nothing."""
     return int(config["runner"]["total_steps"]) if "runner" in config else 0
@@ -124,7 +149,12 @@ def _config(
     task: str, scale: Scale, overrides: Path | None, learning_rate: float | None
 ) -> TaskConfig:
     spec = find_task(task)
-    config = {"scheduler": None, "specaug": None, **_packaged(f"{spec.name.lower()}.yaml")}
+    config = {
+        "scheduler": None,
+        "specaug": None,
+        "resources": Resources().model_dump(),
+        **_packaged(f"{spec.name.lower()}.yaml"),
+    }
     if scale == "embedded":
         small = _packaged("embedded.yaml").get(spec.name, {})
         config = _overlay(config, small, where=f"embedded.yaml: {spec.name}")
