@@ -21,7 +21,7 @@ DEMO_UPSTREAMS ?= fbank,fbank_no_cmvn,$(NANOS),$(TWINS),vanilla_nano+untrained
 DEMO_TASKS := KS,PR,ASR,SID,IC,ER,SF,SD,ASV,QbE
 EMBEDDED := results/embedded
 
-.PHONY: help venv demo nano embedded embedded-tables costs bench-corpus bench-kernels bench-sweep test test-slow lint type links format docs wheel-test clean
+.PHONY: help venv demo nano embedded embedded-tables costs bench-corpus bench-kernels bench-sweep test test-slow test-slurm lint type links format docs wheel-test clean
 
 help:
 	@echo "make demo       synthesize corpora, run ten tasks over thirteen upstreams, print Table 2"
@@ -29,6 +29,7 @@ help:
 	@echo "make embedded   the demo's sweep with three seeds and the search over learning rates, and"
 	@echo "                its tables: what results/embedded holds"
 	@echo "make test       the fast tests          make test-slow  the slow ones"
+	@echo "make test-slurm a sweep on a Slurm of two nodes, which it installs and begins: as root, minutes"
 	@echo "make lint type  ruff and mypy           make format     let ruff rewrite"
 	@echo "make bench-corpus  how long 'corpus check' takes at the real number of files"
 	@echo "make bench-kernels  how fast twins compute by bits, beside FP32, bf16 and int8: ten minutes"
@@ -46,7 +47,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): about two minutes and 2 GB."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) \
-	  -c constraints.txt -e ".[run,embedded,report,figures,test,dev,docs]"
+	  -c constraints.txt -e ".[run,embedded,report,figures,slurm,test,dev,docs]"
 	@touch $@
 
 demo: $(INSTALLED)
@@ -96,6 +97,10 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
+
+# A Slurm of two nodes on this machine: as root, on Debian; minutes.
+test-slurm: $(INSTALLED)
+	$(BIN)/python -m pytest -m slurm tests/slurm
 
 # Prints JSON lines as those in results/bench/corpus_check.jsonl.
 bench-corpus: $(INSTALLED)

@@ -12,6 +12,7 @@ MODULES = {
         "tensorboardX", "huggingface_hub",
     ),
     "report": ("jinja2",),
+    "slurm": ("submitit",),
     "figures": ("matplotlib",),
     "embedded": ("espeakng_loader",),
 }  # fmt: skip

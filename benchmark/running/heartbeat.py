@@ -16,6 +16,8 @@ from superbit.upstreams.errors import InputError
 from superbit.upstreams.files import read_json, read_text, write_text
 
 FILE = "now.json"
+# The variable that tells a task of a queue when its time is over, in seconds since 1970.
+UNTIL = "SUPERBIT_JOB_UNTIL"
 _SECONDS_BETWEEN = 10.0
 
 OnStep = Callable[[int, str], None]
@@ -94,7 +96,7 @@ def _place_in_queue() -> tuple[str | None, str | None, float | None]:
     told = os.environ.get
     array, task = told("SLURM_ARRAY_JOB_ID"), told("SLURM_ARRAY_TASK_ID")
     job = f"{array}_{task}" if array and task else told("SLURM_JOB_ID")
-    end = told("SLURM_JOB_END_TIME", "")
+    end = told(UNTIL, "")
     return job, told("SLURMD_NODENAME"), float(end) if end.isdecimal() else None
 
 

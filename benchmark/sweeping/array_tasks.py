@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from superbit.benchmark.running.heartbeat import UNTIL
 from superbit.upstreams import stopping
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class ArrayTask:
         options: of ``superbit sweep``.
         folders: of the runs that it is about, their names in ``work/runs``.
         cpus: how many it may use.
+        hours: after which the queue ends it.
     """
 
     what: What
@@ -46,6 +48,7 @@ class ArrayTask:
     options: tuple[str, ...]
     folders: tuple[str, ...]
     cpus: int = 1
+    hours: float | None = None
 
     def __call__(self) -> int:
         """Run the command; return its status.
@@ -55,6 +58,8 @@ class ArrayTask:
         """
         command = [sys.executable, "-m", "superbit", "sweep", *self.options]
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.cpus)}
+        if self.hours is not None:
+            environment[UNTIL] = f"{time.time() + 3600 * self.hours:.0f}"
         heard: list[int] = []
         with stopping.blocked():
             child = subprocess.Popen(command, env=environment, preexec_fn=_listen)
@@ -62,7 +67,7 @@ class ArrayTask:
             status = child.wait()
         if status == stopping.STATUS and AGAIN in heard:
             signal.raise_signal(AGAIN)  # submitit's handler asks the queue to begin this again
-        if status == stopping.STATUS and heard:
+        if status == stopping.STATUS and heard and "SLURM_JOB_ID" in os.environ:
             time.sleep(_SECONDS_TO_BE_ENDED)
         if status and self.what == "features":
             raise RuntimeError(f"{self.label}: status {status}")
@@ -109,6 +114,7 @@ def features_task(
     share: tuple[int, int],
     options: Sequence[str],
     cpus: int,
+    hours: float,
 ) -> ArrayTask:
     """Return the task that computes a share of an upstream's features.
 
@@ -130,4 +136,5 @@ def features_task(
         ),
         folders=tuple(runs),
         cpus=cpus,
+        hours=hours,
     )

@@ -94,7 +94,9 @@ class SlurmQueue:
     ) -> list[str]:
         import submitit
 
-        executor = submitit.AutoExecutor(folder=self._folder, cluster="slurm")
+        executor = submitit.AutoExecutor(
+            folder=self._folder, cluster="slurm", slurm_max_num_timeout=_MOST_LIMITS
+        )
         executor.update_parameters(**self._parameters(resources, after))
         try:
             return [job.job_id for job in executor.map_array(_call, list(tasks))]
@@ -121,7 +123,6 @@ class SlurmQueue:
             "slurm_gpus_per_node": resources.gpus or None,
             "slurm_signal_delay_s": round(min(_SECONDS_TO_SAVE, 360 * hours)),
             "timeout_min": max(1, math.ceil(60 * hours)),
-            "slurm_max_num_timeout": _MOST_LIMITS,
             "slurm_additional_parameters": further,
         }
         return {name: value for name, value in parameters.items() if value is not None}
@@ -162,18 +163,6 @@ class LocalQueue:
 
     def left(self, jobs: Sequence[str]) -> dict[str, str]:
         return {job: "RUNNING" for job in jobs if job in self._jobs and not self._jobs[job].done()}
-
-    def processes(self) -> dict[str, int]:
-        """Return the process of each job that runs."""
-        return {
-            name: job._process.pid
-            for name, job in self._jobs.items()
-            if self._launcher == "local" and not job.done()
-        }
-
-    def interrupt(self, job: str) -> None:
-        """Take a task's machine away, as a queue does before its time is over."""
-        self._jobs[job]._interrupt()
 
     def _failed(self, job: str) -> bool:
         return self._jobs[job].exception() is not None

@@ -191,6 +191,7 @@ def _submit_features(
                 share=(number, shares),
                 options=("--seed", seeds, *given.options),
                 cpus=cpus,
+                hours=hours,
             )
             for number in range(shares)
         ]
@@ -226,6 +227,7 @@ def _run_task(planned: PlannedRun, resources: Resources, given: Given) -> ArrayT
         ),
         folders=(planned.folder,),
         cpus=resources.cpus,
+        hours=resources.hours or HOURS_UNKNOWN,
     )
 
 
