@@ -22,6 +22,7 @@ from superbit.benchmark.sweeping.submissions import (
 from superbit.benchmark.sweeping.submit import Given, submit
 from superbit.benchmark.sweeping.sweep import Say, Swept, prepare, search_lines
 from superbit.upstreams import stopping
+from superbit.upstreams.errors import InputError
 
 if TYPE_CHECKING:
     from superbit.benchmark.features.store import CacheSettings
@@ -129,8 +130,17 @@ def watch(
             return
         if gone is None and time.monotonic() - asked >= queue.patience:
             asked = time.monotonic()
-            gone = None if queue.left(sorted(jobs)) else asked
+            gone = None if _has_any(queue, jobs, reporter) else asked
         time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def _has_any(queue: Queue, jobs: set[str], reporter: Reporter) -> bool:
+    """Whether one of the jobs waits or runs; a queue that does not answer is asked again."""
+    try:
+        return bool(queue.left(sorted(jobs)))
+    except InputError as error:
+        reporter.line(f"{error}; asking again in {queue.patience:g} s.")
+        return True
 
 
 def outcome_of(plan: Plan, store: ResultStore, before: Stamps) -> SweepOutcome:

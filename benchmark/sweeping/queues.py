@@ -177,17 +177,24 @@ def _call(task: ArrayTask) -> int:
 
 
 def squeue(jobs: Sequence[str]) -> dict[str, str]:
-    """Return what Slurm says of those jobs that wait or run; nothing where there is no Slurm."""
+    """Return what Slurm says of those jobs that wait or run; nothing where there is no Slurm.
+
+    Raises:
+        InputError: Slurm does not answer.
+    """
     if not jobs or shutil.which("squeue") is None:
         return {}
     arrays = sorted({job.partition("_")[0] for job in jobs})
-    found = subprocess.run(
-        ["squeue", "--noheader", "--array", "--format=%i|%T", f"--user={os.getuid()}"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    try:
+        found = subprocess.run(
+            ["squeue", "--noheader", "--array", "--format=%i|%T", f"--user={os.getuid()}"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InputError("squeue did not answer within a minute") from error
     if found.returncode:
-        raise InputError(f"squeue failed: {' '.join(found.stderr.split())}")
+        raise InputError(f"squeue failed: {' '.join(found.stderr.split())[:200]}")
     states = dict(line.strip().split("|", 1) for line in found.stdout.splitlines() if "|" in line)
     return {job: states[job] for job in jobs if job in states and job.partition("_")[0] in arrays}

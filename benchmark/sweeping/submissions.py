@@ -197,17 +197,21 @@ def submitted_lines(results: Path, records: Sequence[RunRecord]) -> list[str]:
     if not found:
         return []
     jobs = [job.id for submission in found for job in submission.jobs]
-    asks = any(each.launcher == "slurm" for each in found) and shutil.which("squeue") is not None
-    now = time.time()
+    lines, queued, now = [], None, time.time()
+    if any(each.launcher == "slurm" for each in found) and shutil.which("squeue") is not None:
+        try:
+            queued = squeue(jobs)
+        except InputError as error:
+            lines = [f"by files alone, as {error}"]
     where = standings(
         found,
         results=results,
         done={record.key for record in records if record.status == "done" or record.diverged},
         failed={record.key for record in records if record.status == "failed"},
-        queued=squeue(jobs) if asks else None,
+        queued=queued,
         now=now,
     )
-    return list(standing_lines(where, now=now))
+    return [*lines, *standing_lines(where, now=now)]
 
 
 def standing_lines(found: Sequence[Standing], *, now: float) -> Iterator[str]:

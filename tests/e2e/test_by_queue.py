@@ -167,6 +167,15 @@ def test_what_is_submitted(sweep, slurm, superbit, tmp_path):
     _, out, _ = superbit("status", "--results", tmp_path / "r")
     assert "4 submitted runs: 4 pending." in out
 
+    # where Slurm does not answer, files tell as much
+    real = (slurm / "squeue").read_text()
+    (slurm / "squeue").write_text("#!/bin/sh\necho 'cannot contact' >&2; exit 1\n")
+    status, out, _ = superbit("status", "--results", tmp_path / "r")
+    assert status == 0
+    assert "by files alone, as squeue failed: cannot contact" in out
+    assert "4 submitted runs: 4 pending." in out
+    (slurm / "squeue").write_text(real)
+
     # cancelled in part, then whole
     (slurm / "asked").unlink()
     status, out, _ = superbit("cancel", "--task", "ks", "--results", tmp_path / "r")

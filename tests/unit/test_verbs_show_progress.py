@@ -43,6 +43,7 @@ QUICK = {
     "new-encoder",
     "cache ls",
     "cache prune",
+    "cancel",
     "curves",
     "results pack",
     "results unpack",
