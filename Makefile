@@ -21,14 +21,15 @@ DEMO_UPSTREAMS ?= fbank,fbank_no_cmvn,$(NANOS),$(TWINS),vanilla_nano+untrained
 DEMO_TASKS := KS,PR,ASR,SID,IC,ER,SF,SD,ASV,QbE
 EMBEDDED := results/embedded
 
-.PHONY: help venv demo nano embedded embedded-tables costs bench-corpus bench-kernels bench-sweep test test-slow test-slurm lint type links format docs wheel-test clean
+.PHONY: help venv demo nano embedded embedded-tables costs bench-corpus bench-kernels bench-sweep test test-thorough test-slow test-slurm lint type links format docs wheel-test clean
 
 help:
 	@echo "make demo       synthesize corpora, run ten tasks over thirteen upstreams, print Table 2"
 	@echo "make nano       train the nano encoders and their twins (planned for 75 minutes on two cores)"
 	@echo "make embedded   the demo's sweep with three seeds and the search over learning rates, and"
 	@echo "                its tables: what results/embedded holds"
-	@echo "make test       the fast tests          make test-slow  the slow ones"
+	@echo "make test       the fast tests          make test-thorough  what CI tries beside them"
+	@echo "make test-slow  true sizes, minutes"
 	@echo "make test-slurm a sweep on a Slurm of two nodes, which it installs and begins: as root, minutes"
 	@echo "make lint type  ruff and mypy           make format     let ruff rewrite"
 	@echo "make bench-corpus  how long 'corpus check' takes at the real number of files"
@@ -90,10 +91,14 @@ costs: $(INSTALLED)
 	  --out $(EMBEDDED)/error_flow/$$twin.csv || exit 1; done
 
 # In the order of the folders: what takes long, e2e and numerics, begins before the many short ones.
-# What is compiled is kept, so that not every process compiles it again.
+# One thread in each process: more would share the same cores.
+ON_ALL_CORES = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
+
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile \
-	  --no-loadscope-reorder
+	$(ON_ALL_CORES)
+
+test-thorough: $(INSTALLED)
+	$(ON_ALL_CORES) -m "thorough and not slow and not gpu"
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

@@ -5,6 +5,8 @@ import pytest
 from superbit.upstreams.contract import check_upstream, render_summary
 from superbit.upstreams.registry import load, load_upstream
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.mark.parametrize(
     "spec",

@@ -15,7 +15,7 @@ from superbit.benchmark.features.store import FeatureStore
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.running import checkpoints
 
-pytestmark = pytest.mark.usefixtures("forked_workers")
+pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("forked_workers")]
 
 SHORT = """
 KS: {runner: {total_steps: 40, eval_step: 40, save_step: 4, log_step: 2}}

@@ -10,7 +10,7 @@ from superbit.benchmark.progress import RunsProgress
 from superbit.benchmark.records.schema import UNKNOWN
 from superbit.benchmark.records.store import ResultStore
 
-pytestmark = pytest.mark.usefixtures("forked_workers")
+pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("forked_workers")]
 
 # Evaluated so often that a store is worth its bytes.
 OVERRIDES = """

@@ -9,7 +9,7 @@ import ready_processes
 from superbit.benchmark.records.store import ResultStore
 from superbit.benchmark.running import checkpoints
 
-pytestmark = pytest.mark.usefixtures("forked_workers")
+pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("forked_workers")]
 
 RATES = "1e-1,1e-2,1e-3"
 SHORT = """

@@ -16,7 +16,10 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "results" / "embedded" / "report.html").as_uri()
 AXE = ROOT / "build" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ from s3prl_loop import assert_same_weights
 from superbit.benchmark.tasks.best_on_dev import BestOnDev
 from superbit.benchmark.tasks.catalog import TASKS
 
+pytestmark = pytest.mark.thorough
+
 STEPS = 8
 RUNNER = {
     "total_steps": STEPS, "eval_step": 3, "save_step": 4, "log_step": 2,

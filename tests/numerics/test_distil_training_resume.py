@@ -27,6 +27,8 @@ from superbit.upstreams.training.manifest import read_samples
 from superbit.upstreams.training.state import STATE_FILE
 from superbit.upstreams.variant import size_of
 
+pytestmark = pytest.mark.thorough
+
 ONE = World(rank=0, size=1, device=torch.device("cpu"))
 UNITS = 7
 CONVOLUTIONS = [[8, 10, 5], [8, 3, 2], [8, 3, 2], [8, 3, 2], [8, 3, 2], [8, 2, 2], [8, 2, 2]]

@@ -33,6 +33,8 @@ from superbit.upstreams.registry import LoadedUpstream, load_upstream
 from superbit.upstreams.rng import seed_everything
 from superbit.upstreams.spec import UpstreamSpec
 
+pytestmark = pytest.mark.thorough
+
 SEED = 1337
 TRAINED = ("PR", "ASR", "KS", "SID", "IC", "ER", "SF", "SD", "ASV")
 # What the issue promises of the first 50 losses.

@@ -17,6 +17,8 @@ from superbit.benchmark.tasks.configs import resolve
 from superbit.upstreams import rng
 from superbit.upstreams.rng import seed_everything
 
+pytestmark = pytest.mark.thorough
+
 pytest.importorskip("s3prl")
 pytest.importorskip("espeakng_loader", reason="embedded corpora need the extra 'embedded'")
 

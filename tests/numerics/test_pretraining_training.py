@@ -23,6 +23,8 @@ from superbit.upstreams.training.configuration import load_config, model_config
 from superbit.upstreams.training.distributed import World
 from superbit.upstreams.training.evaluation import Meter
 
+pytestmark = pytest.mark.thorough
+
 ONE = World(rank=0, size=1, device=torch.device("cpu"))
 CONVOLUTIONS = [[8, 10, 5], [8, 3, 2], [8, 3, 2], [8, 3, 2], [8, 3, 2], [8, 2, 2], [8, 2, 2]]
 MICRO = {

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from superbit.upstreams.encoders.attention import SelfAttention
 from superbit.upstreams.encoders.sparse_attention import SparseSelfAttention, sparse_mask
 
+pytestmark = pytest.mark.thorough
+
 FRAMES = [1, 2, 5, 31, 32, 33, 34, 64, 65, 99]
 PATTERNS = [(2, 1), (2, 2), (4, 1), (4, 4), (7, 3), (8, 8), (32, 1), (32, 8), (32, 32)]
 

@@ -11,6 +11,8 @@ import textwrap
 
 import pytest
 
+pytestmark = pytest.mark.thorough
+
 # What every order must lead to: nobody notices whether the extension loaded, or who asked first.
 HOLDS = """
 import torch, torchaudio, torchaudio.sox_effects, torchaudio._internal, torchaudio.transforms

@@ -14,6 +14,8 @@ from superbit.benchmark.corpora.paths import load_paths
 from superbit.benchmark.tasks.catalog import TASKS
 from superbit.upstreams.s3prl import compat
 
+pytestmark = pytest.mark.thorough
+
 pytest.importorskip("s3prl", reason="the peer")
 compat.install()
 
