@@ -21,7 +21,7 @@ DEMO_UPSTREAMS ?= fbank,fbank_no_cmvn,$(NANOS),$(TWINS),vanilla_nano+untrained
 DEMO_TASKS := KS,PR,ASR,SID,IC,ER,SF,SD,ASV,QbE
 EMBEDDED := results/embedded
 
-.PHONY: help venv demo nano embedded embedded-tables costs bench-corpus bench-kernels bench-sweep test test-thorough test-slow test-slurm lint type links format docs wheel-test clean
+.PHONY: help venv demo nano embedded embedded-tables costs bench-corpus bench-kernels bench-sweep test test-thorough test-slow test-slurm test-chaos lint type links format docs wheel-test clean
 
 help:
 	@echo "make demo       synthesize corpora, run ten tasks over thirteen upstreams, print Table 2"
@@ -31,6 +31,7 @@ help:
 	@echo "make test       the fast tests          make test-thorough  what CI tries beside them"
 	@echo "make test-slow  true sizes, minutes"
 	@echo "make test-slurm a sweep on a Slurm of two nodes, which it installs and begins: as root, minutes"
+	@echo "make test-chaos sweeps that are killed 50 times: a quarter of an hour"
 	@echo "make lint type  ruff and mypy           make format     let ruff rewrite"
 	@echo "make bench-corpus  how long 'corpus check' takes at the real number of files"
 	@echo "make bench-kernels  how fast twins compute by bits, beside FP32, bf16 and int8: ten minutes"
@@ -106,6 +107,10 @@ test-slow: $(INSTALLED)
 # A Slurm of two nodes on this machine: as root, on Debian; minutes.
 test-slurm: $(INSTALLED)
 	$(BIN)/python -m pytest -m slurm tests/slurm
+
+# Appends to results/bench/chaos.jsonl: sweeps that are killed 50 times, and a full disk (as root).
+test-chaos: $(INSTALLED)
+	$(BIN)/python -m superbit.benchmark.bench.chaos $(BENCH_ARGS)
 
 # Prints JSON lines as those in results/bench/corpus_check.jsonl.
 bench-corpus: $(INSTALLED)

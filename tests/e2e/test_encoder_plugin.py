@@ -69,6 +69,7 @@ def test_by_its_path_a_kind_and_its_twins_pass_the_check(superbit):
         assert (status, err) == (0, ""), out
 
 
+@pytest.mark.thorough
 def test_installed_it_is_checked_counted_and_run(installed, superbit, tiny_paths_file, tmp_path):
     check, profile, sweep = steps()["4"]
     overrides = tmp_path / "overrides.yaml"

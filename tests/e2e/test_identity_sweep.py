@@ -34,6 +34,7 @@ def two(ckpt=None, **kwargs):
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("forked_workers")
 def test_random_upstreams_from_plan_to_table_and_again(
     superbit, tiny_paths_file, overrides, tmp_path, monkeypatch

@@ -326,6 +326,7 @@ def test_a_changed_source_is_another_upstream(sweep, hubconf):
     assert "1 to run" in out
 
 
+@pytest.mark.thorough
 def test_s3prls_own_command_line_knows_our_upstreams(tiny_paths, tmp_path):
     import yaml
 

@@ -111,6 +111,7 @@ def test_every_kernel(encoder, kernel):
         assert all(map(torch.equal, by_bits, model([waveform(30_000)])))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("encoder", ["vanilla", "sparseformer"])
 def test_vectors_of_more_outputs_than_a_head_has(encoder, monkeypatch):
     """As with AVX-512: 64 outputs at a time, which any machine can put together from smaller."""

@@ -172,6 +172,7 @@ def test_a_mistyped_name_brings_nobody_elses_noise(name):
     assert noise_of("-W", "always", "-c", code) == (0, "[]\n", "")
 
 
+@pytest.mark.thorough
 def test_a_name_that_needs_the_whole_hub_brings_no_noise():
     """``FileLock`` is a name in the hub, no function of its sources, and no upstream."""
     code = (

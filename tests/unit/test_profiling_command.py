@@ -185,6 +185,7 @@ def test_measured_columns(capsys, monkeypatch):
     assert weights < row["file_mb_fp32"] < 1.02 * weights + 0.1
 
 
+@pytest.mark.thorough
 def test_a_twin_takes_the_bytes_of_its_packed_file_and_less_memory_than_its_simulation(
     tmp_path, monkeypatch
 ):
