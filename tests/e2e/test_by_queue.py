@@ -8,17 +8,23 @@ tests/slurm.
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cloudpickle
 import pytest
+import torch
 
 from superbit.benchmark.features.store import FeatureStore
 from superbit.benchmark.records.store import ResultStore
+from superbit.benchmark.running.heartbeat import UNTIL, beating
+from superbit.benchmark.sweeping import processes, submissions
 from superbit.benchmark.sweeping.array_tasks import ArrayTask
+from superbit.upstreams.machine import cores
 
 LONGER = """
 KS:
@@ -253,3 +259,56 @@ def test_resources_are_checked(sweep, tmp_path):
         (tmp_path / "longer.yaml").write_text(f"KS:\n  resources: {wrong}\n")
         status, _, err = sweep("r", "--dry-run")
         assert (status, said in err) == (2, True), err
+
+
+def test_an_upstream_that_fails_is_recorded_by_who_submits(sweep, slurm, hubconf, tmp_path):
+    broken = "def broken(ckpt=None, **kwargs):\n    raise ValueError('it has no weights')\n"
+    hubconf.write_text(hubconf.read_text() + broken)
+    status, out, err = sweep("r", *SLURM, upstreams=("energies", "broken"))
+    assert status == 1, out + err
+    (record,) = ResultStore(tmp_path / "r").read_all()
+    assert record.status == "failed"
+    assert "it has no weights" in record.reason
+    assert "submitted 2 tasks" in err  # features and the run of the other
+
+
+def test_several_gpus_take_turns(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [processes.device_of(slot, "cuda") for slot in range(4)] == [
+        *("cuda:0", "cuda:1", "cuda:2", "cuda:0"),
+    ]
+    assert processes.device_of(1, "cpu") == "cpu"
+    assert processes.device_of(1, "cuda:2") == "cuda:2"
+    assert processes.slots(None) == processes.slots("cuda") == 3
+    assert processes.slots("cuda:1") == 1
+    assert processes.slots("cpu") == cores()
+
+
+def test_a_run_says_which_job_it_is_and_until_when(monkeypatch, tmp_path):
+    for name, value in (
+        ("SLURM_ARRAY_JOB_ID", "12"),
+        ("SLURM_ARRAY_TASK_ID", "3"),
+        ("SLURMD_NODENAME", "n7"),
+        (UNTIL, f"{time.time() + 5400:.0f}"),
+    ):
+        monkeypatch.setenv(name, value)
+    run = "ab" * 8
+    beating(tmp_path / "work/runs" / run, steps=10, on_step=lambda *_: None)(4, "loss 1.0")
+    submission = submissions.new_submission(tmp_path, "slurm")
+    job = submissions.SubmittedJob(
+        id="12_3",
+        what="run",
+        upstream="fbank",
+        task="KS",
+        label="KS × fbank",
+        folders=(run,),
+        keys=("k",),
+    )
+    submissions.write(replace(submission, jobs=(job,)))
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    lines = submissions.submitted_lines(tmp_path, [])
+    assert lines[-2:] == [
+        "1 submitted runs: 1 running.",
+        "  running: KS × fbank: step 4 of 10, loss 1.0; n7, job 12_3, 1 h 30 min of its time left",
+    ]
