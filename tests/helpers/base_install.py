@@ -40,6 +40,7 @@ ARGUMENTS = {
         for dry_run in ("", " --dry-run")
     ],
     "status": ["--results RECORDS"],
+    "cancel": ["--results RECORDS"],
     "cache ls": [""],
     "cache prune": ["--all"],
     "manifest": ["audio --out manifests"],
@@ -75,7 +76,16 @@ ARGUMENTS = {
     "error-flow": ["vanilla_nano", "vanilla_nano --format png"],
 }
 # What the base install is for.
-WORK = {"list", "status", "table 2", "compare", "results pack", "results unpack", "results verify"}
+WORK = {
+    "list",
+    "status",
+    "cancel",
+    "table 2",
+    "compare",
+    "results pack",
+    "results unpack",
+    "results verify",
+}
 
 
 def verbs_of(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[str]:
