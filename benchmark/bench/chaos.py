@@ -223,7 +223,7 @@ def small_disk(results: Path) -> Iterator[Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50, help="over all ways (default: 50)")
     parser.add_argument("--only", default="", help="names of ways, commas between")
     parser.add_argument("--corpora", type=Path, help="of size tiny; made if need be")

@@ -133,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
     from superbit.benchmark.progress import Reporter
     from superbit.benchmark.running.doing import watch_now
     from superbit.benchmark.sweeping.plan import SweepRequest, split_list
-    from superbit.benchmark.sweeping.sweep import Pace, sweep
+    from superbit.benchmark.sweeping.sweep import SweepPace, sweep
 
     _check_options(arguments)
     check_launcher(arguments)
@@ -158,7 +158,7 @@ def run(arguments: argparse.Namespace) -> int:
         storing=_settings(arguments),
         device=arguments.device,
         jobs=jobs_of(arguments),
-        pace=Pace(
+        pace=SweepPace(
             checkpoint_minutes=arguments.checkpoint_minutes,
             max_hours=arguments.max_hours,
             run_timeout=arguments.run_timeout,

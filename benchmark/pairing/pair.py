@@ -19,7 +19,7 @@ from superbit.benchmark.pairing.difference import (
 from superbit.benchmark.pairing.items import ItemsOfRuns, RunItems, in_common
 from superbit.benchmark.pairing.resamples import (
     RESAMPLES,
-    Units,
+    ResampledUnits,
     draw,
     equal_error_rates,
     ratios,
@@ -163,7 +163,7 @@ def _of_measure(
     )
 
 
-def _units(task: Task, items: RunItems) -> tuple[Units, str]:
+def _units(task: Task, items: RunItems) -> tuple[ResampledUnits, str]:
     """What is drawn, and that in words; no words where it is the items."""
     if task.folds:
         folds = [(fold,) for fold in dict.fromkeys(items.folds.tolist())]

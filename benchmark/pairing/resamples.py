@@ -20,7 +20,7 @@ _BATCH_NUMBERS = 4_000_000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Units:
+class ResampledUnits:
     """What is drawn: speakers, or items where those are not known.
 
     Attributes:
@@ -48,7 +48,7 @@ class Units:
         return np.where(self.first == self.second, first, first * drawn[..., self.second])
 
 
-def units_of(speakers: Sequence[tuple[Hashable, ...]]) -> Units:
+def units_of(speakers: Sequence[tuple[Hashable, ...]]) -> ResampledUnits:
     """Return the units of items.
 
     Args:
@@ -67,7 +67,9 @@ def units_of(speakers: Sequence[tuple[Hashable, ...]]) -> Units:
             count += 1
         else:
             places[item] = pair
-    return Units(first=places[:, 0], second=places[:, 1], count=count, of_speakers=of_speakers)
+    return ResampledUnits(
+        first=places[:, 0], second=places[:, 1], count=count, of_speakers=of_speakers
+    )
 
 
 def draw(count: int, *, resamples: int = RESAMPLES, seed: int = SEED) -> np.ndarray:
@@ -77,7 +79,7 @@ def draw(count: int, *, resamples: int = RESAMPLES, seed: int = SEED) -> np.ndar
 
 
 def ratios(
-    tops: np.ndarray, bottoms: np.ndarray, units: Units, drawn: np.ndarray, *, scale: float
+    tops: np.ndarray, bottoms: np.ndarray, units: ResampledUnits, drawn: np.ndarray, *, scale: float
 ) -> np.ndarray:
     """Return ``scale`` × sum(tops) / sum(bottoms) of each run on each resample.
 
@@ -102,7 +104,7 @@ def ratios(
 
 
 def equal_error_rates(
-    scores: np.ndarray, same: np.ndarray, units: Units, drawn: np.ndarray
+    scores: np.ndarray, same: np.ndarray, units: ResampledUnits, drawn: np.ndarray
 ) -> np.ndarray:
     """Return the equal error rate, in percent, of each run on each resample.
 
@@ -156,7 +158,7 @@ def _equal(hits: np.ndarray, alarms: np.ndarray) -> np.ndarray:
         return 100.0 * (start + share * (alarm_rate[after, columns] - start))
 
 
-def _summed(counts: np.ndarray, units: Units) -> np.ndarray:
+def _summed(counts: np.ndarray, units: ResampledUnits) -> np.ndarray:
     """(runs, items) → (runs, units)."""
     return np.stack([np.bincount(units.first, weights=c, minlength=units.count) for c in counts])
 

@@ -113,7 +113,7 @@ class Dot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class LineMark:
     """A line through points."""
 
     points: tuple[tuple[float, float], ...]
@@ -145,7 +145,7 @@ class Bar:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rule:
+class RuleMark:
     """A line over the whole panel at one value; its words at the right end, or the left."""
 
     at: float
@@ -168,7 +168,7 @@ class Text:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class CellMark:
     """A square of a heat map: centre, and a share from 0 to 1 that says how dark."""
 
     x: float
@@ -178,7 +178,7 @@ class Cell:
     title: str = ""
 
 
-Mark = Dot | Line | Arrow | Bar | Rule | Text | Cell
+Mark = Dot | LineMark | Arrow | Bar | RuleMark | Text | CellMark
 
 
 @dataclass(frozen=True, kw_only=True)

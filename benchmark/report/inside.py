@@ -7,11 +7,11 @@ from statistics import fmean
 from superbit.benchmark.report.charts import (
     Axis,
     Bar,
-    Cell,
+    CellMark,
     Chart,
     Dot,
     Key,
-    Line,
+    LineMark,
     Mark,
     Panel,
     around,
@@ -62,7 +62,7 @@ def layers(study: Study) -> Chart:
                 ),
                 y=Axis(low=low, high=high),
                 marks=tuple(
-                    Line(
+                    LineMark(
                         points=tuple(points),
                         dashed=is_twin(row),
                         title=row.model,
@@ -108,7 +108,7 @@ def _weights(study: Study, row: Row) -> dict[str, list[float]]:
 def _heat(name: str, found: dict[str, list[float]]) -> Panel:
     count = max(map(len, found.values()))
     marks: list[Mark] = [
-        Cell(
+        CellMark(
             x=float(layer),
             y=float(place),
             share=weight,
@@ -141,7 +141,7 @@ def flow(study: Study) -> Chart | None:
     for name in sorted(found, key=lambda n: (order.index(n) if n in order else len(order), n)):
         blocks = found[name]
         ends = [(float(n), float(r["up_to_encoder_relative_error"])) for n, r in enumerate(blocks)]
-        marks: list[Mark] = [Line(points=tuple(ends), colour="muted", thick=True)]
+        marks: list[Mark] = [LineMark(points=tuple(ends), colour="muted", thick=True)]
         for (x, y), block in zip(ends, blocks, strict=True):
             alone = float(block["alone_encoder_relative_error"])
             colour = kinds.get(block["kind"], 5)

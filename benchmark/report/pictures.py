@@ -8,15 +8,15 @@ from typing import Any, Literal
 from superbit.benchmark.report.charts import (
     Arrow,
     Bar,
-    Cell,
+    CellMark,
     Chart,
     Colour,
     Dot,
     Key,
-    Line,
+    LineMark,
     Mark,
     Panel,
-    Rule,
+    RuleMark,
     Text,
 )
 from superbit.benchmark.report.svg import NAMED, PALETTE
@@ -78,7 +78,7 @@ def _draw(axes: Any, panel: Panel) -> None:
 
 def _mark(axes: Any, mark: Mark) -> None:
     match mark:
-        case Rule():
+        case RuleMark():
             line = axes.axhline if mark.across else axes.axvline
             line(mark.at, color=NAMED["muted"][0], linewidth=0.7, linestyle=":")
             if mark.text and mark.across:
@@ -87,7 +87,7 @@ def _mark(axes: Any, mark: Mark) -> None:
                     mark.text, (at, mark.at), xycoords=("axes fraction", "data"),
                     ha=side, va="bottom", color=NAMED["muted"][0], fontsize=7,
                 )  # fmt: skip
-        case Line():
+        case LineMark():
             x, y = zip(*mark.points, strict=True)
             style = "--" if mark.dashed else "-"
             axes.plot(x, y, style, color=_paint(mark.colour), linewidth=1.8 if mark.thick else 1.1)
@@ -108,7 +108,7 @@ def _mark(axes: Any, mark: Mark) -> None:
             axes.plot(
                 *(ends if mark.across else ends[::-1]), color=_paint(mark.colour), linewidth=1.4
             )
-        case Cell():
+        case CellMark():
             from matplotlib.patches import Rectangle
 
             square = Rectangle((mark.x - 0.48, mark.y - 0.48), 0.96, 0.96, color=NAMED["heat"][0])

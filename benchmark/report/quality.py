@@ -14,10 +14,10 @@ from superbit.benchmark.report.charts import (
     Chart,
     Dot,
     Key,
-    Line,
+    LineMark,
     Mark,
     Panel,
-    Rule,
+    RuleMark,
     Text,
     around,
     around_log,
@@ -35,7 +35,7 @@ from superbit.benchmark.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
+class CostAxis:
     """What may stand on the horizontal axis.
 
     Attributes:
@@ -59,41 +59,41 @@ class Cost:
 
 
 COSTS = (
-    Cost(
+    CostAxis(
         name="bytes",
         columns=("honest_storage_mb",),
         label="storage, MB",
         meaning="the whole model on disk, 10⁶ bytes, signs packed to bits",
         paper=("storage_mb",),
     ),
-    Cost(
+    CostAxis(
         name="macs",
         columns=("honest_macs_g",),
         label="multiply-accumulates, 10⁹",
         meaning="of 10 s of audio, whatever the bits",
         paper=("flop_g",),
     ),
-    Cost(
+    CostAxis(
         name="bop",
         columns=("honest_bop_g",),
         label="bit operations, 10⁹",
         meaning="of 10 s of audio: each multiply-accumulate times the bits of both operands",
         paper=("bop_nonq_g", "bop_bq_g"),
     ),
-    Cost(
+    CostAxis(
         name="challenge",
         columns=("challenge_macs_g",),
         label="MACs of the SUPERB challenge, 10⁹",
         meaning="of its 32 utterances of true lengths, one at a time",
     ),
-    Cost(
+    CostAxis(
         name="ms",
         # a twin by bits, an FP32 encoder prepacked: the fastest that is the same model
         columns=("latency_ms_bits", "latency_ms_onednn", "latency_ms_fp32"),
         label="measured time, ms",
         meaning="of a forward pass: a twin by bits, FP32 prepacked by oneDNN",
     ),
-    Cost(
+    CostAxis(
         name="memory",
         columns=("peak_memory_mb_bits", "peak_memory_mb_fp32"),
         label="peak memory, MB",
@@ -102,12 +102,12 @@ COSTS = (
 )
 
 
-def costs_known(study: Study) -> list[Cost]:
+def costs_known(study: Study) -> list[CostAxis]:
     """Return those costs that two or more of the encoders have."""
     return [c for c in COSTS if sum(c.of(study, row) is not None for row in study.measured) > 1]
 
 
-def pareto(study: Study, task: Task, cost: Cost) -> Chart:
+def pareto(study: Study, task: Task, cost: CostAxis) -> Chart:
     """Return quality against cost: FP32 to twin by an arrow, the front, chance."""
     rows = [r for r in study.measured if task.column in r.cells]
     placed = [(r, c, value_of(r.cells[task.column])) for r in rows if (c := cost.of(study, r))]
@@ -117,16 +117,18 @@ def pareto(study: Study, task: Task, cost: Cost) -> Chart:
     chance = study.chance.cells.get(task.column) if study.chance else None
     level = float(chance.text) if chance else None
     if level is not None and _near(level, values):
-        marks.append(Rule(at=level, across=True, text="chance", left=True))
+        marks.append(RuleMark(at=level, across=True, text="chance", left=True))
         values.append(level)
     for row in without:
         at = value_of(row.cells[task.column])
         if _near(at, values):
-            marks.append(Rule(at=at, across=True, text=f"{row.model}, no model", dashed=False))
+            marks.append(RuleMark(at=at, across=True, text=f"{row.model}, no model", dashed=False))
             values.append(at)
     front = _front([(c, v) for r, c, v in placed if not r.untrained], up=task.higher_is_better)
     if len(front) > 1:
-        marks.append(Line(points=tuple(front), colour="muted", dashed=True, title="Pareto front"))
+        marks.append(
+            LineMark(points=tuple(front), colour="muted", dashed=True, title="Pareto front")
+        )
     places = {row.upstream: (c, value) for row, c, value in placed}
     for row, c, value in placed:
         spread = deviation_of(row.cells[task.column])
@@ -184,7 +186,7 @@ def pareto(study: Study, task: Task, cost: Cost) -> Chart:
     )
 
 
-def paper_pareto(study: Study, task: Task, cost: Cost) -> Chart | None:
+def paper_pareto(study: Study, task: Task, cost: CostAxis) -> Chart | None:
     """Return the same of the paper's own tables, in its accounting; None where it has no cost."""
     costs = {
         line["model"]: sum(float(line[column] or 0) for column in cost.paper)
@@ -201,7 +203,7 @@ def paper_pareto(study: Study, task: Task, cost: Cost) -> Chart | None:
     order = list(dict.fromkeys(name.removeprefix("BQ-") for name, _, _ in placed))
     at = {name: (c, v) for name, c, v in placed}
     front = _front([(c, v) for _, c, v in placed], up=task.higher_is_better)
-    marks: list[Mark] = [Line(points=tuple(front), colour="muted", dashed=True)]
+    marks: list[Mark] = [LineMark(points=tuple(front), colour="muted", dashed=True)]
     for name, c, v in placed:
         base = name.removeprefix("BQ-")
         if base != name and base in at:

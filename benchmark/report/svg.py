@@ -9,15 +9,15 @@ from superbit.benchmark.report.charts import (
     Arrow,
     Axis,
     Bar,
-    Cell,
+    CellMark,
     Chart,
     Colour,
     Dot,
     Key,
-    Line,
+    LineMark,
     Mark,
     Panel,
-    Rule,
+    RuleMark,
     Text,
 )
 
@@ -195,9 +195,9 @@ def _paint(colour: Colour) -> str:
 
 def _mark(panel: Panel, mark: Mark) -> str:
     match mark:
-        case Rule():
+        case RuleMark():
             return _rule(panel, mark)
-        case Line():
+        case LineMark():
             points = " ".join(f"{x:.1f},{y:.1f}" for x, y in (panel.place(*p) for p in mark.points))
             dashed = ' stroke-dasharray="5 3"' if mark.dashed else ""
             thick = ";stroke-width:2.4" if mark.thick else ""
@@ -211,7 +211,7 @@ def _mark(panel: Panel, mark: Mark) -> str:
             return _arrow(panel, mark)
         case Bar():
             return _bar(panel, mark)
-        case Cell():
+        case CellMark():
             return _cell(panel, mark)
         case Text():
             x, y = panel.place(mark.x, mark.y)
@@ -238,7 +238,7 @@ def _shape(x: float, y: float, shape: str, paint: str, *, title: str = "") -> st
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" style="{style}">{_title(title)}</circle>'
 
 
-def _rule(panel: Panel, mark: Rule) -> str:
+def _rule(panel: Panel, mark: RuleMark) -> str:
     left, top, right, bottom = panel.box
     dashed = ' stroke-dasharray="2 3"' if mark.dashed else ""
     if mark.across:
@@ -280,7 +280,7 @@ def _bar(panel: Panel, mark: Bar) -> str:
     return f'<path class="b" d="{d}" {style}>{_title(mark.title)}</path>'
 
 
-def _cell(panel: Panel, mark: Cell) -> str:
+def _cell(panel: Panel, mark: CellMark) -> str:
     (x0, y0), (x1, y1) = (
         panel.place(mark.x - 0.5, mark.y + 0.5),
         panel.place(mark.x + 0.5, mark.y - 0.5),

@@ -10,7 +10,7 @@ from superbit.benchmark.report.charts import (
     Chart,
     Colour,
     Dot,
-    Line,
+    LineMark,
     Mark,
     Panel,
     around,
@@ -107,7 +107,7 @@ def _lines_panel(
     for row, points in lines:
         colour: Colour = "muted" if row.untrained else study.colour(row)
         marks.append(
-            Line(points=tuple(points), colour=colour, dashed=is_twin(row), title=row.model)
+            LineMark(points=tuple(points), colour=colour, dashed=is_twin(row), title=row.model)
         )
         shown = [p for p in points if dots is None and len(points) == 1]
         shown += [p for p in points if dots is not None and p[0] in dots[row.upstream]]

@@ -10,7 +10,7 @@ from superbit.benchmark.report.charts import (
     Key,
     Mark,
     Panel,
-    Rule,
+    RuleMark,
     around,
 )
 from superbit.benchmark.report.keys import metric
@@ -31,7 +31,7 @@ def delta(study: Study) -> Chart:
         ]
         if not told:
             continue
-        marks: list[Mark] = [Rule(at=0.0, across=False, dashed=False)]
+        marks: list[Mark] = [RuleMark(at=0.0, across=False, dashed=False)]
         bounds = [0.0]
         for place, (row, paired) in enumerate(reversed(told)):
             found = paired.found

@@ -34,7 +34,7 @@ _RECORDS_READ = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
+class SweepPace:
     """How often runs are saved, and when a sweep stops; none of it changes a number.
 
     Attributes:
@@ -123,7 +123,7 @@ def sweep(
     reporter: Reporter,
     device: str | None = None,
     jobs: int = 1,
-    pace: Pace = Pace(),
+    pace: SweepPace = SweepPace(),
     dry_run: bool = False,
     share: Share | None = None,
     say: Say = lambda line: None,

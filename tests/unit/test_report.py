@@ -176,7 +176,7 @@ def test_a_pareto_front_is_what_nothing_beats(study):
             for c, v in points
             if not any((a <= c and b > v) or (a < c and b >= v) for a, b in points)
         }
-        lines = [m for m in chart.panels[0].marks if type(m).__name__ == "Line"]
+        lines = [m for m in chart.panels[0].marks if type(m).__name__ == "LineMark"]
         drawn = {(c, v if task.higher_is_better else -v) for line in lines for c, v in line.points}
         assert drawn == unbeaten or len(unbeaten) == 1
 

@@ -54,7 +54,7 @@ FROZEN = "It matters for fine-tuning alone: a sweep keeps upstreams frozen, in e
 
 
 @dataclass(frozen=True)
-class Rule:
+class ContractRule:
     """One property: its name, what would pass, why it is needed, and how it is measured.
 
     fine_tuning: what breaks it does not touch a frozen upstream, so of somebody else's a warning
@@ -67,14 +67,14 @@ class Rule:
     fine_tuning: bool = False
 
 
-RULES: list[Rule] = []  # in the order in which they are measured
+RULES: list[ContractRule] = []  # in the order in which they are measured
 
 
 def _rule(
     name: str, *, needed: str, reason: str, fine_tuning: bool = False
 ) -> Callable[[Callable[[Probe], Finding]], Callable[[Probe], Finding]]:
     def add(measure: Callable[[Probe], Finding]) -> Callable[[Probe], Finding]:
-        RULES.append(Rule(name, needed, reason, measure, fine_tuning))
+        RULES.append(ContractRule(name, needed, reason, measure, fine_tuning))
         return measure
 
     return add
