@@ -166,3 +166,16 @@ def test_what_both_packages_need_is_said_once():
     espeak = "superbit.benchmark.corpora.embedded.espeak"
     assert sorted(places["SAMPLE_RATE"]) == [espeak, "superbit.upstreams.sound"]
     assert places["seed_everything"] == ["superbit.upstreams.rng"]
+
+
+def test_a_class_has_its_name_for_itself():
+    """Whoever reads a name need not ask which of two things it is."""
+    defined: dict[str, set[str]] = {}
+    for package in ("upstreams", "benchmark"):
+        for file in (ROOT / package).rglob("*.py"):
+            if "templates" in file.parts:
+                continue
+            for node in ast.parse(file.read_text()).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    defined.setdefault(node.name, set()).add(str(file.relative_to(ROOT)))
+    assert {name: files for name, files in defined.items() if len(files) > 1} == {}
