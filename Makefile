@@ -31,7 +31,7 @@ help:
 	@echo "make test       the fast tests          make test-thorough  what CI tries beside them"
 	@echo "make test-slow  true sizes, minutes"
 	@echo "make test-slurm a sweep on a Slurm of two nodes, which it installs and begins: as root, minutes"
-	@echo "make test-chaos sweeps that are killed 50 times: a quarter of an hour"
+	@echo "make test-chaos sweeps that are killed 50 times: an hour"
 	@echo "make lint type  ruff and mypy           make format     let ruff rewrite"
 	@echo "make bench-corpus  how long 'corpus check' takes at the real number of files"
 	@echo "make bench-kernels  how fast twins compute by bits, beside FP32, bf16 and int8: ten minutes"

@@ -73,7 +73,7 @@ WAYS = (
     Way(name="local queue", options=("--launcher", "local")),
     Way(name="two at once", options=SEEDS, at_once=2),
     Way(name="three at once", options=SEEDS, at_once=3),
-    Way(name="two at once, no flock", options=SEEDS, at_once=2, flock=False),
+    Way(name="two at once without flock", options=SEEDS, at_once=2, flock=False),
     Way(name="full disk", full=True),
 )
 
